@@ -1,0 +1,1 @@
+"""Memory for swarms of trading agents."""

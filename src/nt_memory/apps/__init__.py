@@ -1,0 +1,1 @@
+"""Programs over `MemorySystem`: they parse, call it and render."""

@@ -1,0 +1,1 @@
+"""How agents act together: locks, consensus, messages. Pure rules, and thin handles over them."""

@@ -1,0 +1,250 @@
+"""What a journal entry says, and how it is spelled in bytes.
+
+An entry is one atomic change: `actor`, `request_id` and a body, which is one of the commands below.
+Its place in the order and its time are the journal's (`transport.ports.Frame`), not the entry's, so
+that nobody can write into the past. Encoded it is a version byte and a msgpack array; every journal
+frame adds a checksum.
+
+Times are whole microseconds; `None` for `known_at` means "when it is recorded".
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from nt_memory.errors import CodecError, FormatVersionError
+
+ENTRY_VERSION = 1
+
+# Spaces keep what agents store apart from what the ReasoningBank stores about them.
+STATE = "s"
+ACTION = "a"
+DEFINITION = "d"
+OUTCOME = "o"
+PATTERN = "p"
+TRAJECTORY = "t"
+
+
+class _Wire(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Base of everything that is spelled as a msgpack array."""
+
+
+class Fence(_Wire):
+    """A claim to hold a lock. An empty `resource` means: whichever lock has this fence."""
+
+    resource: str
+    number: int
+
+
+class WriteOp(_Wire):
+    """One versioned put or delete.
+
+    Attributes:
+        space: Which keyspace; `STATE` for agents' own keys.
+        agent: Whose key.
+        key: The key.
+        value: Encoded value (`codec.encode`), or None for a delete.
+        known_at: Since when it counts as known; None: when it is recorded.
+        ttl_us: Life after `known_at`; None: for ever.
+        expect: Revision the current version must have, 0 for none; None: any.
+        vector: Little-endian float16 unit vector, or None.
+        partition: Which of the agent's vector partitions; "" holds its observations.
+        tags: Labels for filtering.
+    """
+
+    space: str
+    agent: str
+    key: str
+    value: bytes | None
+    known_at: int | None = None
+    ttl_us: int | None = None
+    expect: int | None = None
+    vector: bytes | None = None
+    partition: str = ""
+    tags: tuple[str, ...] = ()
+
+
+class Write(_Wire, tag="write"):
+    """All of `ops` or none, under one revision."""
+
+    ops: tuple[WriteOp, ...]
+    fence: Fence | None = None
+
+
+class Configure(_Wire, tag="configure"):
+    """First entry of every store: the settings that belong to the swarm."""
+
+    swarm: str
+    timeline: str
+    history: int | None
+
+
+class StartSession(_Wire, tag="session"):
+    """An embedded store was opened for writing: earlier sessions have ended, and their locks."""
+
+    session: str
+
+
+class Advance(_Wire, tag="advance"):
+    """A backtest timeline moves to `now`."""
+
+    now: int
+
+
+class Tick(_Wire, tag="tick"):
+    """Nothing but the passing of time: what is due by then expires, lapses or is decided."""
+
+
+class Acquire(_Wire, tag="acquire"):
+    """Ask for a lock. `ticket` names this attempt; `wait_us` 0 tries once."""
+
+    resource: str
+    ticket: str
+    holder: str
+    session: str
+    lease_us: int
+    wait_us: int
+
+
+class Renew(_Wire, tag="renew"):
+    """Extend a lease that still runs, to `lease_us` from entry time."""
+
+    resource: str
+    fence: int
+    lease_us: int
+
+
+class Release(_Wire, tag="release"):
+    """Give a lock back."""
+
+    resource: str
+    fence: int
+
+
+class Withdraw(_Wire, tag="withdraw"):
+    """Leave the queue, or give back the grant that won the race."""
+
+    resource: str
+    ticket: str
+
+
+class Register(_Wire, tag="register"):
+    """Make an agent a voter of later proposals. `weight` is an exact fraction, "n/d"."""
+
+    agent: str
+    weight: str
+
+
+class Propose(_Wire, tag="propose"):
+    """Put a proposal to the electorate as it is now, or to `weights` where given."""
+
+    id: str
+    proposer: str
+    data: bytes
+    quorum: str
+    deadline: int | None = None
+    weights: tuple[tuple[str, str], ...] | None = None
+
+
+class CastVote(_Wire, tag="vote"):
+    """One vote. `weight`, where given, must be the registered one."""
+
+    proposal_id: str
+    voter: str
+    approve: bool
+    weight: str | None = None
+
+
+class CleanUp(_Wire, tag="cleanup"):
+    """Forget proposals decided at least `max_age_us` ago."""
+
+    max_age_us: int
+
+
+LockCommand = Acquire | Renew | Release | Withdraw
+BallotCommand = Register | Propose | CastVote | CleanUp
+Body = (
+    Write
+    | Configure
+    | StartSession
+    | Advance
+    | Tick
+    | Acquire
+    | Renew
+    | Release
+    | Withdraw
+    | Register
+    | Propose
+    | CastVote
+    | CleanUp
+)
+
+
+class Entry(_Wire):
+    """One atomic change."""
+
+    body: Body
+    actor: str = ""
+    request_id: str | None = None
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Entry)
+_PREFIX = bytes([ENTRY_VERSION])
+
+
+def encode_entry(entry: Entry) -> bytes:
+    """Bytes of an entry."""
+    return _PREFIX + _encoder.encode(entry)
+
+
+def decode_entry(payload: bytes) -> Entry:
+    """The entry in `payload`.
+
+    Raises:
+        FormatVersionError: a newer version wrote it.
+        CodecError: it is not an entry.
+    """
+    if not payload or payload[0] != ENTRY_VERSION:
+        found = payload[0] if payload else None
+        if found is not None and found > ENTRY_VERSION:
+            raise FormatVersionError(f"entry of format {found}; this version reads {ENTRY_VERSION}")
+        raise CodecError(f"not an entry: version byte {found}")
+    try:
+        return _decoder.decode(memoryview(payload)[1:])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CodecError(f"not an entry: {error}") from None
+
+
+class Stored(NamedTuple):
+    """One version as the views hold it.
+
+    Attributes:
+        space: Keyspace.
+        agent: Whose key.
+        key: The key.
+        value: Encoded value; None for a delete.
+        known_at: Since when it counts as known.
+        revision: The entry that wrote it.
+        recorded_at: When the journal took it.
+        expires_at: When its ttl runs out; None: never.
+        actor: Who wrote it.
+        partition: Id of the vector partition it has a row in; -1: none.
+        row: Its row there.
+        tags: Labels.
+    """
+
+    space: str
+    agent: str
+    key: str
+    value: bytes | None
+    known_at: int
+    revision: int
+    recorded_at: int
+    expires_at: int | None = None
+    actor: str = ""
+    partition: int = -1
+    row: int = -1
+    tags: tuple[str, ...] = ()

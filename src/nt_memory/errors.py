@@ -1,0 +1,211 @@
+"""Every error of nt-memory, in one tree under `NtMemoryError`.
+
+`retryable` says whether repeating the same call, unchanged, can succeed later.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class NtMemoryError(Exception):
+    """Root of all errors raised on purpose by nt-memory."""
+
+    retryable: ClassVar[bool] = False
+
+
+# --- what the caller passed -------------------------------------------------------------------
+
+
+class InvalidInputError(NtMemoryError, ValueError):
+    """An argument is malformed; nothing was changed."""
+
+
+class InvalidNameError(InvalidInputError):
+    """An agent, key, topic, resource or swarm name breaks the naming rules."""
+
+
+class InvalidTimeError(InvalidInputError):
+    """A time is naive, out of range, or lies in the future of a live timeline."""
+
+
+class CodecError(InvalidInputError):
+    """A value cannot be encoded, or stored bytes cannot be decoded."""
+
+
+class ValueTooLargeError(CodecError):
+    """An encoded value exceeds the size limit."""
+
+
+class EmbeddingError(InvalidInputError):
+    """An embedding is not a finite, non-zero vector of numbers."""
+
+
+class DimensionError(EmbeddingError):
+    """The partition holds vectors of another dimension."""
+
+    def __init__(self, message: str, *, expected: int = 0, got: int = 0) -> None:
+        super().__init__(message)
+        self.expected = expected
+        self.got = got
+
+
+class UnsupportedError(NtMemoryError):
+    """The chosen backend cannot do this."""
+
+
+# --- time -------------------------------------------------------------------------------------
+
+
+class TimelineError(NtMemoryError):
+    """The timeline cannot do this: it has not started, would run backwards, or is live."""
+
+
+class LookAheadError(TimelineError):
+    """A backtest tried to read or write past its own now."""
+
+
+class TrimmedError(NtMemoryError):
+    """What was asked for lies before the oldest entry that is still kept."""
+
+    def __init__(self, message: str, *, oldest: int) -> None:
+        super().__init__(message)
+        self.oldest = oldest
+
+
+# --- concurrent change ------------------------------------------------------------------------
+
+
+class ConflictError(NtMemoryError):
+    """`expect` did not hold. `current` is the revision found, 0 if there is none."""
+
+    def __init__(self, message: str, *, current: int) -> None:
+        super().__init__(message)
+        self.current = current
+
+
+class StaleFenceError(NtMemoryError):
+    """The write's lock grant is no longer current, or its lease ran out before the write."""
+
+
+class LockTimeoutError(NtMemoryError, TimeoutError):
+    """The lock was not granted in time."""
+
+    retryable = True
+
+
+class LockLostError(NtMemoryError):
+    """The lease ran out, or the lock was taken away, while it was thought to be held."""
+
+
+class ReentrantLockError(NtMemoryError):
+    """The same holder already holds, or already waits for, this lock."""
+
+
+class ProposalError(NtMemoryError):
+    """A proposal, vote or registration breaks the rules of consensus."""
+
+
+class UnknownProposalError(ProposalError, LookupError):
+    """No proposal has this id."""
+
+
+class NotRegisteredError(ProposalError):
+    """The voter does not belong to the proposal's electorate."""
+
+
+class VoteChangedError(ProposalError):
+    """The voter has already voted the other way."""
+
+
+class ProposalTimeoutError(ProposalError, TimeoutError):
+    """The proposal was not decided within the time given to `wait`."""
+
+    retryable = True
+
+
+class UnknownTrajectoryError(NtMemoryError, LookupError):
+    """No trajectory has this id, or it was not known yet at the asked time."""
+
+
+class TrajectoryError(InvalidInputError):
+    """A trajectory or outcome is malformed, or its action type is not defined."""
+
+
+# --- messages ---------------------------------------------------------------------------------
+
+
+class ReceiverClosedError(NtMemoryError):
+    """The subscription was closed, by its owner or because the memory was closed."""
+
+
+class BufferOverflowError(NtMemoryError):
+    """A subscriber with `overflow="error"` fell behind by more than its buffer."""
+
+
+class ReceiveTimeoutError(NtMemoryError, TimeoutError):
+    """No message arrived in time."""
+
+    retryable = True
+
+
+# --- the store --------------------------------------------------------------------------------
+
+
+class StorageError(NtMemoryError):
+    """The store failed. After this error the instance accepts no more writes."""
+
+
+class StorageFullError(StorageError):
+    """No space is left. Nothing was written; writes resume when there is space again."""
+
+    retryable = True
+
+
+class StorePermissionError(StorageError, PermissionError):
+    """The directory cannot be read or written by this user."""
+
+
+class CorruptionError(StorageError):
+    """Stored bytes fail their checksum or contradict each other; the message names the place."""
+
+
+class ForeignStoreError(StorageError):
+    """The path is a file, or a directory that belongs to another program."""
+
+
+class FormatVersionError(StorageError):
+    """The store was written in a newer format than this version reads."""
+
+
+class StoreInUseError(StorageError):
+    """Another process, or another instance in this one, has the directory open for writing."""
+
+    retryable = True
+
+    def __init__(self, message: str, *, pid: int | None = None, host: str | None = None) -> None:
+        super().__init__(message)
+        self.pid = pid
+        self.host = host
+
+
+class ConfigMismatchError(StorageError):
+    """A setting that belongs to the swarm differs from the one the store was made with."""
+
+
+class ReadOnlyError(NtMemoryError):
+    """A write was tried on a read-only instance or view."""
+
+
+class ClosedError(NtMemoryError):
+    """The memory was closed."""
+
+
+class WrongLoopError(NtMemoryError):
+    """The call came from another event loop, thread or process than the one that opened it."""
+
+
+class BackpressureError(NtMemoryError):
+    """The write queue is full and the caller asked not to wait."""
+
+    retryable = True

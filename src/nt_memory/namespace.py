@@ -1,0 +1,139 @@
+"""Names: `swarm/<agent>/<key>`, built, parsed and validated in one place.
+
+An agent is 1 to 64 of `A-Za-z0-9_.-` and starts with a letter or digit. A key is 1 to 256 bytes of
+printable UTF-8; it may have `/` levels, none of them empty, `.` or `..`. Names that pass cannot
+contain a NUL or any control character, which is what lets the views use NUL as a separator.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+from nt_memory.errors import InvalidNameError
+
+MAX_KEY_BYTES = 256
+MAX_LABEL_CHARS = 128
+_AGENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
+_ROOT = "swarm"
+
+
+class Name(NamedTuple):
+    """An agent and one of its keys."""
+
+    agent: str
+    key: str
+
+
+def _reason_bad_key(key: object) -> str | None:
+    if not isinstance(key, str):
+        return f"must be str, not {type(key).__name__}"
+    if not key:
+        return "is empty"
+    if not key.isprintable():
+        return "has a control, surrogate or other unprintable character"
+    if len(key) > MAX_KEY_BYTES or len(key.encode()) > MAX_KEY_BYTES:
+        return f"is longer than {MAX_KEY_BYTES} bytes of UTF-8"
+    if any(level in {"", ".", ".."} for level in key.split("/")):
+        return "has an empty, '.' or '..' level"
+    return None
+
+
+def _shorten(name: object) -> str:
+    text = repr(name)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+@lru_cache(maxsize=65_536)
+def check_agent(agent: str) -> str:
+    """Return `agent` if it is a valid agent name.
+
+    Raises:
+        InvalidNameError: it is not.
+    """
+    if not isinstance(agent, str) or not _AGENT.fullmatch(agent):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidNameError(
+            f"agent {_shorten(agent)} must be 1 to 64 of A-Z a-z 0-9 _ . - "
+            "and start with a letter or digit"
+        )
+    return agent
+
+
+@lru_cache(maxsize=65_536)
+def check_key(key: str) -> str:
+    """Return `key` if it is a valid key.
+
+    Raises:
+        InvalidNameError: it is not; the message says why.
+    """
+    reason = _reason_bad_key(key)
+    if reason is not None:
+        raise InvalidNameError(f"key {_shorten(key)} {reason}")
+    return key
+
+
+def check_prefix(prefix: str) -> str:
+    """Return `prefix` if some valid key could start with it; the empty prefix matches all.
+
+    Raises:
+        InvalidNameError: no key could start with it.
+    """
+    if prefix == "":
+        return prefix
+    # A prefix may end inside a level, so its last level is completed before the check.
+    reason = _reason_bad_key(prefix + "x" if isinstance(prefix, str) else prefix)  # pyright: ignore[reportUnnecessaryIsInstance]
+    if reason is not None and len(prefix) <= MAX_KEY_BYTES - 1:
+        raise InvalidNameError(f"prefix {_shorten(prefix)} {reason}")
+    return prefix
+
+
+def check_label(label: str, what: str) -> str:
+    """Return `label` if it is 1 to 128 printable characters: a lock resource, holder, tag or id.
+
+    Raises:
+        InvalidNameError: it is not; the message starts with `what`.
+    """
+    if (
+        not isinstance(label, str)  # pyright: ignore[reportUnnecessaryIsInstance]
+        or not 0 < len(label) <= MAX_LABEL_CHARS
+        or not label.isprintable()
+    ):
+        raise InvalidNameError(
+            f"{what} {_shorten(label)} must be 1 to {MAX_LABEL_CHARS} printable characters"
+        )
+    return label
+
+
+class Namespace:
+    """The full form of a name, `swarm/<agent>/<key>`."""
+
+    @staticmethod
+    def build(agent: str, key: str) -> str:
+        """Full form of a name.
+
+        Raises:
+            InvalidNameError: the agent or the key is malformed.
+        """
+        return f"{_ROOT}/{check_agent(agent)}/{check_key(key)}"
+
+    @staticmethod
+    def parse(full: str) -> Name:
+        """Agent and key of a full form.
+
+        Raises:
+            InvalidNameError: it is not `swarm/<agent>/<key>` with both parts valid.
+        """
+        parts = full.split("/", 2) if isinstance(full, str) else []  # pyright: ignore[reportUnnecessaryIsInstance]
+        if len(parts) != 3 or parts[0] != _ROOT:
+            raise InvalidNameError(f"name {_shorten(full)} must have the form swarm/<agent>/<key>")
+        return Name(check_agent(parts[1]), check_key(parts[2]))
+
+    @staticmethod
+    def is_valid(full: str) -> bool:
+        """Whether `parse` would accept it."""
+        try:
+            Namespace.parse(full)
+        except InvalidNameError:
+            return False
+        return True

@@ -1,0 +1,1 @@
+"""Trajectories, verdicts, patterns and the advice drawn from them."""

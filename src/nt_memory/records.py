@@ -1,0 +1,115 @@
+"""Immutable value types that cross module borders and are part of the public API."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One version of one key.
+
+    Attributes:
+        agent: Whose key it is.
+        key: The key.
+        value: The value, read-only.
+        revision: The entry that wrote it.
+        known_at: Since when it counts as known, on the timeline.
+        recorded_at: When the journal took it, wall clock.
+        expires_at: When its `ttl` runs out, on the timeline; None: never.
+        actor: Who wrote it; empty if the writer was unnamed.
+    """
+
+    agent: str
+    key: str
+    value: Any
+    revision: int
+    known_at: datetime
+    recorded_at: datetime
+    expires_at: datetime | None = None
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What `watch` reports: one key changed. `record` is None unless `kind` is "put"."""
+
+    kind: Literal["put", "delete", "expire"]
+    agent: str
+    key: str
+    revision: int
+    record: Record | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One search result. `score` is the cosine similarity in [-1, 1]."""
+
+    key: str
+    score: float
+    data: Any
+    known_at: datetime
+    revision: int
+    agent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AsOf:
+    """Both clocks of a point-in-time read: known by `time`, recorded by `revision`."""
+
+    time: datetime
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class TierStats:
+    """Counters of one tier since open; sizes in bytes."""
+
+    entries: int = 0
+    bytes: int = 0
+    hits: int = 0
+    misses: int = 0
+    evictions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryStats:
+    """A snapshot of the counters of one instance.
+
+    Attributes:
+        revision: What is visible here.
+        lag: Entries recorded but not yet visible here.
+        pending_bytes: Bytes waiting for the journal.
+        l1: Hot cache.
+        l2: Vector tier: rows, anonymous bytes, searches that found (did not find) their partition
+            loaded, unloads.
+        l2_pending: Vectors that are searched exactly until the indexer reaches them.
+        l3_bytes: Bytes of the views on disk.
+        journal_bytes: Bytes of the journal on disk.
+        pins: Live pins.
+        locks: Locks held.
+        subscribers: Open subscriptions.
+        messages: Messages published since open.
+        clock_jump_s: How far the system's wall clock has moved from this instance's, seconds.
+        details: Further counters by name.
+    """
+
+    revision: int = 0
+    lag: int = 0
+    pending_bytes: int = 0
+    l1: TierStats = TierStats()
+    l2: TierStats = TierStats()
+    l2_pending: int = 0
+    l3_bytes: int = 0
+    journal_bytes: int = 0
+    pins: int = 0
+    locks: int = 0
+    subscribers: int = 0
+    messages: int = 0
+    clock_jump_s: float = 0.0
+    details: Mapping[str, float] = field(default_factory=dict[str, float])

@@ -1,0 +1,1 @@
+"""Who orders the entries (`Journal`) and who carries ephemeral messages (`Bus`)."""
