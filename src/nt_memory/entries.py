@@ -31,14 +31,14 @@ class _Wire(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Base of everything that is spelled as a msgpack array."""
 
 
-class Fence(_Wire):
+class Fence(_Wire, frozen=True):
     """A claim to hold a lock. An empty `resource` means: whichever lock has this fence."""
 
     resource: str
     number: int
 
 
-class WriteOp(_Wire):
+class WriteOp(_Wire, frozen=True):
     """One versioned put or delete.
 
     Attributes:
@@ -66,14 +66,14 @@ class WriteOp(_Wire):
     tags: tuple[str, ...] = ()
 
 
-class Write(_Wire, tag="write"):
+class Write(_Wire, frozen=True, tag="write"):
     """All of `ops` or none, under one revision."""
 
     ops: tuple[WriteOp, ...]
     fence: Fence | None = None
 
 
-class Configure(_Wire, tag="configure"):
+class Configure(_Wire, frozen=True, tag="configure"):
     """First entry of every store: the settings that belong to the swarm."""
 
     swarm: str
@@ -81,23 +81,23 @@ class Configure(_Wire, tag="configure"):
     history: int | None
 
 
-class StartSession(_Wire, tag="session"):
+class StartSession(_Wire, frozen=True, tag="session"):
     """An embedded store was opened for writing: earlier sessions have ended, and their locks."""
 
     session: str
 
 
-class Advance(_Wire, tag="advance"):
+class Advance(_Wire, frozen=True, tag="advance"):
     """A backtest timeline moves to `now`."""
 
     now: int
 
 
-class Tick(_Wire, tag="tick"):
+class Tick(_Wire, frozen=True, tag="tick"):
     """Nothing but the passing of time: what is due by then expires, lapses or is decided."""
 
 
-class Acquire(_Wire, tag="acquire"):
+class Acquire(_Wire, frozen=True, tag="acquire"):
     """Ask for a lock. `ticket` names this attempt; `wait_us` 0 tries once."""
 
     resource: str
@@ -108,7 +108,7 @@ class Acquire(_Wire, tag="acquire"):
     wait_us: int
 
 
-class Renew(_Wire, tag="renew"):
+class Renew(_Wire, frozen=True, tag="renew"):
     """Extend a lease that still runs, to `lease_us` from entry time."""
 
     resource: str
@@ -116,28 +116,28 @@ class Renew(_Wire, tag="renew"):
     lease_us: int
 
 
-class Release(_Wire, tag="release"):
+class Release(_Wire, frozen=True, tag="release"):
     """Give a lock back."""
 
     resource: str
     fence: int
 
 
-class Withdraw(_Wire, tag="withdraw"):
+class Withdraw(_Wire, frozen=True, tag="withdraw"):
     """Leave the queue, or give back the grant that won the race."""
 
     resource: str
     ticket: str
 
 
-class Register(_Wire, tag="register"):
+class Register(_Wire, frozen=True, tag="register"):
     """Make an agent a voter of later proposals. `weight` is an exact fraction, "n/d"."""
 
     agent: str
     weight: str
 
 
-class Propose(_Wire, tag="propose"):
+class Propose(_Wire, frozen=True, tag="propose"):
     """Put a proposal to the electorate as it is now, or to `weights` where given."""
 
     id: str
@@ -148,7 +148,7 @@ class Propose(_Wire, tag="propose"):
     weights: tuple[tuple[str, str], ...] | None = None
 
 
-class CastVote(_Wire, tag="vote"):
+class CastVote(_Wire, frozen=True, tag="vote"):
     """One vote. `weight`, where given, must be the registered one."""
 
     proposal_id: str
@@ -157,7 +157,7 @@ class CastVote(_Wire, tag="vote"):
     weight: str | None = None
 
 
-class CleanUp(_Wire, tag="cleanup"):
+class CleanUp(_Wire, frozen=True, tag="cleanup"):
     """Forget proposals decided at least `max_age_us` ago."""
 
     max_age_us: int
@@ -182,7 +182,7 @@ Body = (
 )
 
 
-class Entry(_Wire):
+class Entry(_Wire, frozen=True):
     """One atomic change."""
 
     body: Body
