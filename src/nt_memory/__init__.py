@@ -1,1 +1,35 @@
-"""Memory for swarms of trading agents."""
+"""Memory for swarms of trading agents: state, similar situations, reasoning, coordination."""
+
+from nt_memory.clock import ManualClock, SystemClock
+from nt_memory.codec import thaw
+from nt_memory.config import CacheConfig, MemoryConfig
+from nt_memory.coordination.proposals import Approved, Pending, Proposal, Rejected, Vote
+from nt_memory.coordination.tokens import LockToken
+from nt_memory.errors import NtMemoryError
+from nt_memory.namespace import Namespace
+from nt_memory.records import AsOf, Change, Hit, MemoryStats, Record
+from nt_memory.system import MemorySystem
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Approved",
+    "AsOf",
+    "CacheConfig",
+    "Change",
+    "Hit",
+    "LockToken",
+    "ManualClock",
+    "MemoryConfig",
+    "MemoryStats",
+    "MemorySystem",
+    "Namespace",
+    "NtMemoryError",
+    "Pending",
+    "Proposal",
+    "Record",
+    "Rejected",
+    "SystemClock",
+    "Vote",
+    "thaw",
+]

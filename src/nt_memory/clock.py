@@ -37,6 +37,11 @@ def to_datetime(us: int) -> datetime:
     return EPOCH + timedelta(microseconds=us)
 
 
+async def turn() -> None:
+    """Let the event loop run what is ready; takes no time."""
+    await asyncio.sleep(0)
+
+
 class Clock(Protocol):
     """Where a memory takes its time from."""
 

@@ -1,0 +1,95 @@
+"""What one batch of entries made visible: handed from the journal's thread to the event loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from nt_memory.entries import Stored
+    from nt_memory.tiers.cold import Snapshot
+    from nt_memory.tiers.layout import VectorRow
+
+
+class Change(NamedTuple):
+    """One key changed.
+
+    Attributes:
+        kind: "put", "delete" or "expire".
+        stored: The version written; for "expire" the one that ran out.
+        revision: The entry that did it.
+        is_current: The key's current version is now this one (a late put is not).
+    """
+
+    kind: str
+    stored: Stored
+    revision: int
+    is_current: bool
+
+
+class Outcome(NamedTuple):
+    """What became of a submission: `error` is None if it was accepted."""
+
+    ticket: Any
+    result: Any
+    error: Exception | None
+
+
+@dataclass(slots=True)
+class NewRows:
+    """Vector rows added to one partition, in row order."""
+
+    partition: int
+    dim: int
+    first_row: int
+    from_us: list[int] = field(default_factory=list[int])
+    until_us: list[int] = field(default_factory=list[int])
+    revision: list[int] = field(default_factory=list[int])
+    vectors: list[bytes] = field(default_factory=list[bytes])
+
+
+@dataclass(slots=True)
+class Follow:
+    """Accumulates over one batch; read by the loop once the batch is committed.
+
+    Attributes:
+        revision: Visible from now on.
+        sequence: Last journal entry folded in.
+        timeline_us: A backtest's now, or None.
+        outcomes: One per frame that carries a ticket, in order.
+        changes: Keys that changed, in order.
+        rows: New vector rows by partition.
+        ended: `(partition, row, until_us, until_revision)` of rows that stopped being in force.
+        new_partitions: `(name, id)` of vector partitions that were made.
+        lock_events: What happened to locks, in order.
+        ballot_events: Ids of proposals that changed.
+        snapshot: Reads as of `revision`; owned by the receiver.
+        next_lapse_us: From when a tick may have something to do.
+    """
+
+    revision: int = 0
+    sequence: int = 0
+    timeline_us: int | None = None
+    outcomes: list[Outcome] = field(default_factory=list[Outcome])
+    changes: list[Change] = field(default_factory=list[Change])
+    rows: dict[int, NewRows] = field(default_factory=dict[int, NewRows])
+    ended: list[tuple[int, int, int, int]] = field(default_factory=list[tuple[int, int, int, int]])
+    new_partitions: list[tuple[bytes, int]] = field(default_factory=list[tuple[bytes, int]])
+    lock_events: list[Any] = field(default_factory=list[Any])
+    ballot_events: list[Any] = field(default_factory=list[Any])
+    snapshot: Snapshot | None = None
+    next_lapse_us: int | None = None
+
+    def add_row(self, partition: int, dim: int, number: int, row: VectorRow, vector: bytes) -> None:
+        """Note a new vector row."""
+        rows = self.rows.get(partition)
+        if rows is None:
+            rows = self.rows[partition] = NewRows(partition, dim, number)
+        rows.from_us.append(row.from_us)
+        rows.until_us.append(row.until_us)
+        rows.revision.append(row.revision)
+        rows.vectors.append(vector)
+
+    def end_row(self, partition: int, row: int, until_us: int, until_revision: int) -> None:
+        """Note that a vector row is in force no longer than `until_us`."""
+        self.ended.append((partition, row, until_us, until_revision))

@@ -1,0 +1,287 @@
+"""The fold of the journal: every node that applies the same entries holds the same views.
+
+Nothing here reads a clock, draws a random number or does I/O beyond the views it is handed. An
+entry is either accepted, takes the next revision and writes its effects; or is refused, writes
+nothing and fails only its own caller. What is not a refusal (an I/O error, a bug) stops the
+replica: nothing is ever skipped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import msgspec
+
+from nt_memory.clock import to_datetime
+from nt_memory.entries import (
+    Advance,
+    Configure,
+    Entry,
+    StartSession,
+    Tick,
+    Write,
+    decode_entry,
+)
+from nt_memory.errors import (
+    FormatVersionError,
+    InvalidInputError,
+    NtMemoryError,
+    StaleFenceError,
+    TimelineError,
+)
+from nt_memory.replica.coordination import Coordination, Draft
+from nt_memory.replica.follow import Follow, Outcome
+from nt_memory.replica.writes import Folding, Now, decide, expire, fold, write_vectors
+from nt_memory.tiers.layout import ChangeRow, LogRow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from nt_memory.tiers.cold import ColdTier, Snapshot, WriteBatch
+    from nt_memory.tiers.vectors import VectorFiles
+    from nt_memory.transport.ports import Frame
+
+REQUEST_MEMORY_US = 24 * 3600 * 1_000_000
+"""How long the result of a `request_id` is remembered, in entry time."""
+
+EXPIRIES_PER_TICK = 4096
+_FORGET_PER_ENTRY = 2
+_pack = msgspec.msgpack.encode
+_unpack = msgspec.msgpack.decode
+
+
+class Effects(NamedTuple):
+    """What an accepted entry returns to its caller, and the keys it changed.
+
+    An entry without changes takes no revision and is not logged, unless its `request_id` has to be
+    remembered.
+    """
+
+    result: Any
+    changes: tuple[ChangeRow, ...] = ()
+    has_changes: bool = True
+
+
+class Step(NamedTuple):
+    """One entry being decided."""
+
+    batch: WriteBatch
+    entry: Entry
+    now: Now
+    draft: Draft
+    follow: Follow
+
+
+class Replica:
+    """Views, and the only code that changes them. Lives on the journal's thread once started.
+
+    Args:
+        cold: Where the views are.
+        files: Where vectors are.
+    """
+
+    def __init__(self, cold: ColdTier, files: VectorFiles) -> None:
+        self._cold = cold
+        self._files = files
+        self.revision = 0
+        self.sequence = 0
+        self.timeline_us: int | None = None
+        self.swarm = ""
+        self.is_backtest = False
+        self.history: int | None = None
+        self.last_recorded_at = 0
+        self._coordination = Coordination()
+        self._handlers: dict[type, Callable[[Step], Effects]] = {
+            Write: self._write,
+            Configure: self._configure,
+            StartSession: self._start_session,
+            Advance: self._advance,
+            Tick: self._tick,
+        }
+        snapshot = cold.snapshot()
+        try:
+            self._load(snapshot)
+        finally:
+            snapshot.close()
+
+    def _load(self, views: Snapshot) -> None:
+        self.revision = views.number(b"revision") or 0
+        self.sequence = views.number(b"sequence") or 0
+        self.timeline_us = views.number(b"timeline_us")
+        self.last_recorded_at = views.number(b"recorded_at") or 0
+        settings = views.get(b"meta", b"settings")
+        if settings is not None:
+            self._set_settings(msgspec.msgpack.decode(settings, type=Configure))
+        self._coordination.load(views)
+
+    def _set_settings(self, settings: Configure) -> None:
+        self.swarm = settings.swarm
+        self.is_backtest = settings.timeline == "backtest"
+        self.history = settings.history
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether the store has its first entry."""
+        return bool(self.swarm)
+
+    @property
+    def next_lapse_us(self) -> int | None:
+        """From when, in entry time, a tick may end a lease or decide a ballot; None: never."""
+        return self._coordination.next_lapse_us(is_backtest=self.is_backtest)
+
+    def apply(self, frames: Sequence[Frame]) -> Follow:
+        """Fold a batch of frames into the views, in one transaction.
+
+        Returns:
+            What the loop needs to follow, with a snapshot that the caller now owns.
+
+        Raises:
+            StorageError: the views could not be written. The replica must not be used again.
+            FormatVersionError: a newer version wrote an entry.
+        """
+        follow = Follow()
+        batch = self._cold.begin()
+        try:
+            for frame in frames:
+                self._apply_one(batch, frame, follow)
+            write_vectors(self._files, follow)
+            batch.put_number(b"revision", self.revision)
+            batch.put_number(b"sequence", self.sequence)
+            batch.put_number(b"recorded_at", self.last_recorded_at)
+            if self.timeline_us is not None:
+                batch.put_number(b"timeline_us", self.timeline_us)
+            self._cold.commit(batch)
+        except BaseException:
+            batch.close()
+            raise
+        follow.revision = self.revision
+        follow.sequence = self.sequence
+        follow.timeline_us = self.timeline_us
+        follow.snapshot = self._cold.snapshot()
+        return follow
+
+    def _apply_one(self, batch: WriteBatch, frame: Frame, follow: Follow) -> None:
+        self.sequence = frame.sequence
+        self.last_recorded_at = frame.recorded_at
+        try:
+            result = self._decide_and_fold(batch, frame, follow)
+        except FormatVersionError:
+            raise
+        except NtMemoryError as error:
+            if frame.ticket is not None:
+                follow.outcomes.append(Outcome(frame.ticket, None, error))
+            return
+        if frame.ticket is not None:
+            follow.outcomes.append(Outcome(frame.ticket, result, None))
+
+    def _decide_and_fold(self, batch: WriteBatch, frame: Frame, follow: Follow) -> Any:
+        entry = decode_entry(frame.payload)
+        request = _request_key(entry)
+        if request is not None:
+            remembered = batch.get(b"requests", request)
+            if remembered is not None:
+                return _unpack(remembered)[1]
+        now = self._now(frame)
+        draft = self._coordination.draft(batch, now)
+        handler = self._handlers.get(type(entry.body), _coordinate)
+        effects = handler(Step(batch, entry, now, draft, follow))
+        if not effects.has_changes and request is None:
+            return effects.result
+        self.revision = now.revision
+        self._coordination.commit(draft, batch, follow)
+        row = LogRow(frame.position, now.recorded_at, self._timeline_of(now), effects.changes)
+        batch.append_log(now.revision, row)
+        if request is not None:
+            _remember(batch, request, effects.result, now)
+        return effects.result
+
+    def _now(self, frame: Frame) -> Now:
+        timeline = self.timeline_us if self.is_backtest else frame.recorded_at
+        return Now(frame.recorded_at, timeline, self.revision + 1, self.is_backtest)
+
+    def _timeline_of(self, now: Now) -> int:
+        if not self.is_backtest:
+            return now.recorded_at
+        return -(1 << 62) if self.timeline_us is None else self.timeline_us
+
+    # --- handlers -----------------------------------------------------------------------------
+
+    def _write(self, step: Step) -> Effects:
+        write = cast("Write", step.entry.body)
+        if write.fence is not None and not step.draft.is_current(write.fence):
+            raise StaleFenceError(
+                f"fence {write.fence.number} of lock {write.fence.resource!r} is no longer current"
+            )
+        operations = decide(step.batch, write, step.now)
+        if not operations:
+            return Effects(None, has_changes=False)
+        changes: list[ChangeRow] = []
+        folding = Folding(step.batch, step.now, step.follow, step.entry.actor, self.history)
+        for operation in operations:
+            changes.extend(fold(folding, operation))
+        return Effects(step.now.revision, tuple(changes))
+
+    def _configure(self, step: Step) -> Effects:
+        if self.is_configured:
+            raise InvalidInputError("the store has its settings already")
+        settings = cast("Configure", step.entry.body)
+        self._set_settings(settings)
+        step.batch.put(b"meta", b"settings", _pack(settings))
+        return Effects(step.now.revision)
+
+    def _start_session(self, step: Step) -> Effects:
+        body = cast("StartSession", step.entry.body)
+        step.draft.end_sessions(keep=body.session)
+        return Effects(step.now.revision)
+
+    def _advance(self, step: Step) -> Effects:
+        body = cast("Advance", step.entry.body)
+        if not self.is_backtest:
+            raise TimelineError("a live timeline moves by itself: only a backtest can advance")
+        if self.timeline_us is not None and body.now < self.timeline_us:
+            raise TimelineError(
+                f"time does not run backwards: {to_datetime(body.now)} lies before now, "
+                f"{to_datetime(self.timeline_us)}"
+            )
+        self.timeline_us = body.now
+        step.draft.lapse_ballots(body.now)
+        due = step.batch.due_expiries(body.now, None)
+        later = step.now._replace(timeline_us=body.now)
+        return Effects(step.now.revision, expire(step.batch, due, later, step.follow))
+
+    def _tick(self, step: Step) -> Effects:
+        changes: tuple[ChangeRow, ...] = ()
+        if step.now.timeline_us is not None:
+            due = step.batch.due_expiries(step.now.timeline_us, EXPIRIES_PER_TICK)
+            changes = expire(step.batch, due, step.now, step.follow)
+        has_changes = bool(changes) or step.draft.has_changes
+        return Effects(step.now.revision, changes, has_changes)
+
+
+def _coordinate(step: Step) -> Effects:
+    result = step.draft.decide(step.entry.body)
+    return Effects(result, has_changes=step.draft.has_changes)
+
+
+def _remember(batch: WriteBatch, request: bytes, result: Any, now: Now) -> None:
+    """Keep a result under its request id, and forget a few that are old enough."""
+    batch.put(b"requests", request, _pack((now.recorded_at, result)))
+    batch.put(b"request_times", now.recorded_at.to_bytes(8, "big") + request, b"")
+    horizon = now.recorded_at - REQUEST_MEMORY_US
+    old: list[bytes] = []
+    for key, _ in batch.items(b"request_times"):
+        if int.from_bytes(key[:8], "big") > horizon or len(old) == _FORGET_PER_ENTRY:
+            break
+        old.append(key)
+    for key in old:
+        batch.delete(b"request_times", key)
+        batch.delete(b"requests", key[8:])
+
+
+def _request_key(entry: Entry) -> bytes | None:
+    if entry.request_id is None:
+        return None
+    # Hashed because an id may be longer than LMDB's 511-byte keys.
+    named = f"{entry.actor}\0{entry.request_id}".encode()
+    return hashlib.blake2b(named, digest_size=16).digest()

@@ -1,0 +1,306 @@
+"""What a write does to the views: `decide` resolves or refuses it, `fold` carries it out.
+
+`decide` only reads, so a refused write leaves nothing behind. `fold` cannot refuse; it reads what
+earlier operations of the same entry wrote, because one entry may write several versions of a key.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from nt_memory.clock import to_datetime
+from nt_memory.entries import STATE, WriteOp
+from nt_memory.errors import (
+    ConflictError,
+    DimensionError,
+    InvalidInputError,
+    InvalidTimeError,
+    LookAheadError,
+)
+from nt_memory.namespace import check_agent, check_key
+from nt_memory.replica.follow import Change
+from nt_memory.tiers.layout import (
+    ChangeRow,
+    PartitionRow,
+    VectorRow,
+    Version,
+    encode_row,
+    expiry_key,
+    name_of,
+    pack_row,
+    parse_tail,
+    row_key,
+    to_stored,
+    version_key,
+)
+from nt_memory.tiers.vectors import NEVER
+
+if TYPE_CHECKING:
+    from nt_memory.entries import Write
+    from nt_memory.replica.follow import Follow
+    from nt_memory.tiers.cold import Snapshot, WriteBatch
+    from nt_memory.tiers.vectors import VectorFiles
+
+FLOAT16_BYTES = 2
+MAX_NAME_BYTES = 400
+HIDDEN = -(1 << 63)
+
+
+class Now(NamedTuple):
+    """The times and the place an entry is judged by.
+
+    Attributes:
+        recorded_at: Entry time: leases run on it.
+        timeline_us: The agents' now: known_at, ttl and deadlines run on it. None: not started.
+        revision: The revision the entry gets if it is accepted.
+        is_backtest: Whether the timeline moves by entries only.
+    """
+
+    recorded_at: int
+    timeline_us: int | None
+    revision: int
+    is_backtest: bool
+
+
+class ResolvedOp(NamedTuple):
+    """An operation that was accepted, with its times made definite."""
+
+    op: WriteOp
+    name: bytes
+    known_at: int
+    expires_at: int | None
+
+
+def partition_name(agent: str, partition: str) -> bytes:
+    """Key of a vector partition in the views."""
+    return f"{agent}\0{partition}".encode()
+
+
+def is_visible(version: Version, now_us: int) -> bool:
+    """Whether a version in force at `now_us` shows a value: not a delete, not expired."""
+    return version.value is not None and (version.expires_at is None or version.expires_at > now_us)
+
+
+def decide(views: Snapshot, write: Write, now: Now) -> list[ResolvedOp]:
+    """The operations to carry out; empty if there is nothing to do.
+
+    Of several operations of one entry on the same key and time the last counts. `expect` is
+    judged against the state before the entry.
+
+    Raises:
+        NtMemoryError: the entry is refused as a whole.
+    """
+    resolved: dict[tuple[bytes, int], ResolvedOp] = {}
+    dims: dict[bytes, int] = {}
+    for op in write.ops:
+        known_at = _known_at(op, now)
+        name = _name(op)
+        _check_expect(views, op, name, now)
+        if op.value is None and (name, known_at) not in resolved:
+            found, _ = views.neighbours(name, known_at, now.revision)
+            if found is None or not is_visible(found[2], known_at):
+                continue
+        if op.vector is not None:
+            _check_dimension(views, op, dims)
+        expires_at = None if op.ttl_us is None else known_at + op.ttl_us
+        resolved[name, known_at] = ResolvedOp(op, name, known_at, expires_at)
+    return list(resolved.values())
+
+
+def _known_at(op: WriteOp, now: Now) -> int:
+    limit = now.timeline_us
+    if limit is None:
+        raise LookAheadError(
+            "the backtest timeline has not started: call memory.timeline.advance(t) first"
+        )
+    if op.known_at is None:
+        return limit
+    if op.known_at > limit:
+        what = f"known_at {to_datetime(op.known_at)} lies past now, {to_datetime(limit)}"
+        raise LookAheadError(what) if now.is_backtest else InvalidTimeError(what)
+    return op.known_at
+
+
+def _name(op: WriteOp) -> bytes:
+    if op.space == STATE:
+        check_agent(op.agent)
+        check_key(op.key)
+    name = name_of(op.space, op.agent, op.key)
+    if len(op.space) != 1 or len(name) > MAX_NAME_BYTES or name.count(b"\0") != 2:
+        raise InvalidInputError(f"malformed name in space {op.space!r}")
+    if op.ttl_us is not None and op.ttl_us <= 0:
+        raise InvalidInputError("ttl must be positive")
+    return name
+
+
+def _check_expect(views: Snapshot, op: WriteOp, name: bytes, now: Now) -> None:
+    if op.expect is None:
+        return
+    found = views.current(name)
+    is_there = found is not None and is_visible(found[2], now.timeline_us or 0)
+    current = found[1] if found is not None and is_there else 0
+    if current != op.expect:
+        raise ConflictError(
+            f"{op.agent}/{op.key}: expected revision {op.expect}, found {current}", current=current
+        )
+
+
+def _check_dimension(views: Snapshot, op: WriteOp, dims: dict[bytes, int]) -> None:
+    dim = len(op.vector or b"") // FLOAT16_BYTES
+    name = partition_name(op.agent, op.partition)
+    expected = dims.get(name)
+    if expected is None:
+        row = views.partition(name)
+        expected = dims[name] = dim if row is None else row.dim
+    if dim != expected or dim == 0:
+        raise DimensionError(
+            f"{op.agent}: the partition holds vectors of dimension {expected}, not {dim}",
+            expected=expected,
+            got=dim,
+        )
+
+
+class Folding(NamedTuple):
+    """What `fold` needs besides the operation; the same for all operations of an entry."""
+
+    batch: WriteBatch
+    now: Now
+    follow: Follow
+    actor: str
+    history: int | None
+
+
+def fold(folding: Folding, operation: ResolvedOp) -> tuple[ChangeRow, ...]:
+    """Carry out one operation; what changed, in order."""
+    batch, now, follow, actor, history = folding
+    op, name, known_at, expires_at = operation
+    previous, after = batch.neighbours(name, known_at, now.revision)
+    changes: list[ChangeRow] = []
+    if previous is not None and after is None:
+        changes.extend(_lapse(batch, op, name, previous, now))
+    ended = _supersede(batch, previous, known_at, now.revision, follow)
+    partition, row = -1, -1
+    if op.vector is not None:
+        until = NEVER if after is None else after[0]
+        if expires_at is not None:
+            until = min(until, expires_at)
+        new_row = VectorRow(known_at, until, now.revision, now.revision, name)
+        partition, row = _add_row(batch, op, new_row, follow)
+    version = Version(op.value, now.recorded_at, expires_at, actor, partition, row, op.tags)
+    batch.put_version(name, known_at, now.revision, version)
+    if expires_at is not None:
+        batch.put(b"expiries", expiry_key(expires_at, name, known_at, now.revision), b"")
+    if history is not None:
+        ended += _trim(batch, name, history, follow)
+    kind = "delete" if op.value is None else "put"
+    change = ChangeRow(kind, op.space, op.agent, op.key, known_at, partition, row, tuple(ended))
+    changes.append(change)
+    stored = to_stored(name, known_at, now.revision, version)
+    for changed in changes:
+        follow.changes.append(Change(changed.kind, stored, now.revision, after is None))
+    return tuple(changes)
+
+
+def _lapse(
+    batch: WriteBatch, op: WriteOp, name: bytes, previous: tuple[int, int, Version], now: Now
+) -> list[ChangeRow]:
+    """The value being replaced had run out, but no tick has said so yet: say it first."""
+    known_at, revision, version = previous
+    expires_at = version.expires_at
+    if expires_at is None or expires_at > (now.timeline_us or 0):
+        return []
+    if not batch.delete(b"expiries", expiry_key(expires_at, name, known_at, revision)):
+        return []
+    return [ChangeRow("expire", op.space, op.agent, op.key, known_at)]
+
+
+def _supersede(
+    batch: WriteBatch,
+    previous: tuple[int, int, Version] | None,
+    known_at: int,
+    revision: int,
+    follow: Follow,
+) -> list[tuple[int, int]]:
+    if previous is None or previous[2].partition < 0:
+        return []
+    partition, number = previous[2].partition, previous[2].row
+    row = batch.vector_row(partition, number)
+    if row is None or row.until_us <= known_at:
+        return []
+    end_row(batch, partition, number, row._replace(until_us=known_at, until_revision=revision))
+    follow.end_row(partition, number, known_at, revision)
+    return [(partition, number)]
+
+
+def end_row(batch: WriteBatch, partition: int, number: int, row: VectorRow) -> None:
+    """Store a row whose time in force was cut short."""
+    batch.put(b"rows", row_key(partition, number), pack_row(row))
+
+
+def _add_row(batch: WriteBatch, op: WriteOp, row: VectorRow, follow: Follow) -> tuple[int, int]:
+    vector = op.vector or b""
+    name = partition_name(op.agent, op.partition)
+    found = batch.partition(name)
+    if found is None:
+        number = batch.number(b"partitions") or 0
+        batch.put_number(b"partitions", number + 1)
+        found = PartitionRow(number, len(vector) // FLOAT16_BYTES, 0)
+        follow.new_partitions.append((name, number))
+    batch.put(b"partitions", name, encode_row(PartitionRow(found.id, found.dim, found.rows + 1)))
+    batch.put(b"rows", row_key(found.id, found.rows), pack_row(row))
+    follow.add_row(found.id, found.dim, found.rows, row, vector)
+    return found.id, found.rows
+
+
+def _trim(batch: WriteBatch, name: bytes, history: int, follow: Follow) -> list[tuple[int, int]]:
+    """Drop the oldest versions, so that `history` remain behind the current one."""
+    versions = list(batch.versions(name))
+    dropped = versions[history + 1 :]
+    if not dropped:
+        return []
+    ended: list[tuple[int, int]] = []
+    for known_at, written, version in dropped:
+        batch.delete(b"versions", version_key(name, known_at, written))
+        if version.expires_at is not None:
+            batch.delete(b"expiries", expiry_key(version.expires_at, name, known_at, written))
+        if version.partition >= 0:
+            row = batch.vector_row(version.partition, version.row)
+            if row is not None:
+                hidden = row._replace(until_us=HIDDEN, until_revision=HIDDEN)
+                end_row(batch, version.partition, version.row, hidden)
+            follow.end_row(version.partition, version.row, HIDDEN, HIDDEN)
+            ended.append((version.partition, version.row))
+    known_at, written, oldest = versions[history]
+    batch.put_version(
+        name,
+        known_at,
+        written,
+        msgspec.structs.replace(oldest, is_trimmed_before=True),
+    )
+    return ended
+
+
+def expire(
+    batch: WriteBatch, due: list[tuple[bytes, bytes]], now: Now, follow: Follow
+) -> tuple[ChangeRow, ...]:
+    """Say of every version whose ttl ran out, and that is still current, that it expired."""
+    changes: list[ChangeRow] = []
+    for queue_key, key in due:
+        batch.delete(b"expiries", queue_key)
+        name = key[:-16]
+        known_at, revision = parse_tail(key)
+        current = batch.current(name)
+        if current is None or current[:2] != (known_at, revision):
+            continue
+        stored = to_stored(name, known_at, revision, current[2])
+        changes.append(ChangeRow("expire", stored.space, stored.agent, stored.key, known_at))
+        follow.changes.append(Change("expire", stored, now.revision, is_current=True))
+    return tuple(changes)
+
+
+def write_vectors(files: VectorFiles, follow: Follow) -> None:
+    """Append the batch's new rows to their files, a run of rows at a time."""
+    for rows in follow.rows.values():
+        files.write(rows.partition, rows.dim, rows.first_row, b"".join(rows.vectors))

@@ -1,0 +1,98 @@
+"""What the ReasoningBank stands on: versioned writes and reads in its own spaces, and search."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nt_memory.entries import Write
+from nt_memory.replica import partition_name
+from nt_memory.system.arguments import resolve
+from nt_memory.system.reads import read, scan
+from nt_memory.system.similarity import search_rows
+from nt_memory.tiers.layout import parse_tail, to_stored
+from nt_memory.tiers.vectors import kmeans
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from nt_memory.entries import Stored, WriteOp
+    from nt_memory.system.engine import Engine
+    from nt_memory.timeline import AsOfLike, Moment
+
+SCAN_BATCH = 1024
+
+
+class EngineBacking:
+    """The bank's port, over an engine. See `reasoningbank.backing.Backing`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def write(self, ops: Sequence[WriteOp], *, request_id: str | None = None) -> int:
+        """Write all of `ops` under one revision."""
+        revision: int | None = await self._engine.submit(Write(tuple(ops)), request_id)
+        return self._engine.revision if revision is None else revision
+
+    def read(self, space: str, agent: str, key: str, moment: Moment) -> Stored | None:
+        """The version a moment shows."""
+        self._engine.check_usable()
+        return read(self._engine.snapshot, space, agent, key, moment, is_now=False)
+
+    def scan(
+        self, space: str, agent: str | None, moment: Moment, prefix: str = ""
+    ) -> Iterator[Stored]:
+        """Versions a moment shows, by agent and key. Do not use across an await."""
+        self._engine.check_usable()
+        text = space if agent is None else f"{space}{agent}\0{prefix}"
+        after: bytes | None = b""
+        while after is not None:
+            found, after = scan(self._engine.snapshot, text.encode(), moment, after, SCAN_BATCH)
+            yield from found
+
+    def all_versions(self, space: str) -> Iterator[Stored]:
+        """Every version of a space; seeks again for each batch, so it may span awaits."""
+        key = b""
+        while True:
+            self._engine.check_usable()
+            batch = self._engine.snapshot.versions_after(key, space.encode(), SCAN_BATCH)
+            for key, version in batch:
+                yield to_stored(key[:-16], *parse_tail(key), version)
+            if len(batch) < SCAN_BATCH:
+                return
+
+    def vectors(self, partition: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Stored unit vectors of rows."""
+        return self._engine.stored_vectors(partition, rows)
+
+    def partition(self, agent: str, partition: str) -> int | None:
+        """Id of a vector partition."""
+        return self._engine.partitions.get(partition_name(agent, partition))
+
+    async def search_rows(
+        self,
+        partitions: Sequence[int],
+        queries: NDArray[np.float32],
+        k: int,
+        moment: Moment,
+        allow: Mapping[int, NDArray[np.bool_]] | None = None,
+        *,
+        exact: bool = False,
+    ) -> list[Any]:
+        """Candidates per query."""
+        return await search_rows(
+            self._engine, partitions, queries, k, moment, allow=allow, exact=exact
+        )
+
+    def resolve(self, as_of: AsOfLike | None) -> Moment:
+        """The moment an `as_of` argument names."""
+        return resolve(self._engine, as_of)
+
+    @staticmethod
+    def kmeans(
+        vectors: NDArray[np.float32], k: int, seed: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Cluster vectors; deterministic."""
+        return kmeans(vectors, k, seed)

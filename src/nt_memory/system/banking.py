@@ -1,0 +1,43 @@
+"""The ReasoningBank's calls that `MemorySystem` offers directly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from nt_memory.reasoningbank import ReasoningBank, Trajectory, Verdict
+
+
+class BankCalls:
+    """`MemorySystem` inherits them."""
+
+    bank: ReasoningBank
+
+    async def track_trajectory(self, trajectory: Trajectory) -> int:
+        """Remember a trajectory; see `ReasoningBank.track_trajectory`."""
+        return await self.bank.track_trajectory(trajectory)
+
+    async def track_many(self, trajectories: Sequence[Trajectory]) -> int:
+        """Remember many; see `ReasoningBank.track_many`."""
+        return await self.bank.track_many(trajectories)
+
+    async def record_outcome(
+        self,
+        trajectory_id: str,
+        value: float,
+        *,
+        action: int | None = None,
+        known_at: datetime | None = None,
+        revision_of: int | None = None,
+    ) -> Verdict:
+        """Record what came of an action; see `ReasoningBank.record_outcome`."""
+        return await self.bank.record_outcome(
+            trajectory_id, value, action=action, known_at=known_at, revision_of=revision_of
+        )
+
+    async def record_outcomes(self, outcomes: Sequence[Any]) -> list[Verdict]:
+        """Record many; see `ReasoningBank.record_outcomes`."""
+        return await self.bank.record_outcomes(outcomes)

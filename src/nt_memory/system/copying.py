@@ -1,0 +1,51 @@
+"""`snapshot(path)`: a copy of a store that is being written to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nt_memory.errors import ForeignStoreError
+
+if TYPE_CHECKING:
+    from nt_memory.system.opening import Opened
+
+_MARKER = "FORMAT"
+
+
+def copy_store(opened: Opened, target: str | os.PathLike[str]) -> None:
+    """Copy the store to a directory that is missing or empty.
+
+    The journal is append-only, so a copy of its files is a prefix of it, and a torn end is cut at
+    open. The views are not copied: they are rebuilt from the copied journal when it is opened. The
+    marker that makes the copy a store is written last.
+
+    Raises:
+        ForeignStoreError: the target exists and is not an empty directory.
+        OSError: it cannot be written.
+    """
+    path = Path(target)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ForeignStoreError(f"{path}: exists and is not an empty directory")
+    (path / "journal").mkdir(parents=True)
+    for segment in sorted(opened.directory.journal.iterdir()):
+        _copy(segment, path / "journal" / segment.name)
+    _copy(opened.directory.path / _MARKER, path / _MARKER)
+    for directory in (path / "journal", path):
+        _sync_directory(directory)
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+    with target.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,414 @@
+"""The running store: journal, replica, tiers, and what follows a batch on the event loop.
+
+One write path: `submit` queues an entry; the journal's thread makes it durable and folds it into
+the views; `_follow` then moves everything on the loop to the new revision in one callback, and only
+after that resolves the callers. So whoever was told that a write succeeded reads it in every tier.
+
+Back-pressure runs the other way: the queue of entries is bounded in bytes, and the journal's thread
+waits when more than `MAX_BEHIND` batches are committed but not followed yet, because each holds a
+read transaction and with it the views' old pages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nt_memory.entries import Configure, Entry, StartSession, Tick, encode_entry
+from nt_memory.errors import (
+    ClosedError,
+    ConfigMismatchError,
+    NtMemoryError,
+    ReadOnlyError,
+    StorageError,
+    WrongLoopError,
+)
+from nt_memory.system.following import Listeners, move_records, move_vectors
+from nt_memory.system.opening import Opened, open_store
+from nt_memory.tiers.hot import HotTier
+from nt_memory.tiers.layout import unpack_row
+from nt_memory.tiers.vectors import VectorTier
+from nt_memory.timeline import Timeline
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from nt_memory.clock import Clock
+    from nt_memory.config import MemoryConfig
+    from nt_memory.entries import Body
+    from nt_memory.replica import Follow
+    from nt_memory.tiers.cold import Snapshot
+    from nt_memory.transport.ports import Frame
+
+MAX_BEHIND = 16
+TICK_S = 0.2
+FOLLOW_S = 0.005
+HOT_SHARE = 4
+
+
+class Engine:
+    """Everything below the public API. Belongs to one event loop.
+
+    Args:
+        config: Settings of this node.
+        clock: Source of time.
+        opened: The store's parts, from `open_store`.
+    """
+
+    def __init__(self, config: MemoryConfig, clock: Clock, opened: Opened) -> None:
+        self.config = config
+        self.clock = clock
+        self.session = secrets.token_hex(8)
+        self.opened = opened
+        self.journal = opened.journal
+        self.reader = opened.reader
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._pid = os.getpid()
+        self._behind = threading.BoundedSemaphore(MAX_BEHIND)
+        self._visible_waiters: list[asyncio.Future[None]] = []
+        self._background: list[asyncio.Task[None]] = []
+        self._closing: asyncio.Future[None] | None = None
+        self._failure: BaseException | None = None
+        self.is_closed = False
+        self.is_read_only = opened.journal is None
+        self.snapshot: Snapshot = opened.cold.snapshot()
+        self.revision = opened.replica.revision
+        self.next_lapse_us: int | None = opened.replica.next_lapse_us
+        replica = opened.replica
+        is_backtest = (
+            replica.is_backtest if replica.is_configured else config.timeline == "backtest"
+        )
+        self.timeline = Timeline(clock, is_backtest=is_backtest)
+        if opened.replica.timeline_us is not None:
+            self.timeline.follow(opened.replica.timeline_us)
+        self.hot = HotTier(
+            config.cache_config, clock, max_bytes=config.max_memory_bytes // HOT_SHARE
+        )
+        self.vectors = VectorTier(
+            opened.files,
+            opened.directory.vectors,
+            max_bytes=config.max_memory_bytes - config.max_memory_bytes // HOT_SHARE,
+            is_deterministic=is_backtest,
+            read_only=self.is_read_only,
+        )
+        self.partitions: dict[bytes, int] = {}
+        self.row_counts: Counter[int] = Counter()
+        self.listeners = Listeners()
+
+    # --- life ---------------------------------------------------------------------------------
+
+    @classmethod
+    async def open(
+        cls, config: MemoryConfig, clock: Clock, *, read_only: bool, adopt_settings: bool
+    ) -> Engine:
+        """Open or make a store; see `MemorySystem.open` for the errors."""
+        opened = await asyncio.to_thread(open_store, config, clock, read_only=read_only)
+        try:
+            engine = cls(config, clock, opened)
+            engine._attach_vectors()
+            await engine._start(adopt_settings=adopt_settings)
+        except BaseException:
+            opened.abandon()
+            raise
+        return engine
+
+    def _attach_vectors(self) -> None:
+        for name, partition in self.snapshot.partitions():
+            self.partitions[name] = partition.id
+            packed = [unpack_row(data)[:4] for data in self.snapshot.vector_rows(partition.id)]
+            columns = np.array(packed, dtype=np.int64).reshape(-1, 4)
+            self.row_counts[partition.id] = len(columns)
+            self.vectors.attach(
+                partition.id,
+                partition.dim,
+                from_us=columns[:, 0],
+                until_us=columns[:, 1],
+                until_revision=columns[:, 2],
+                revision=columns[:, 3],
+            )
+
+    async def _start(self, *, adopt_settings: bool) -> None:
+        if self.journal is None:
+            self._background.append(self._loop.create_task(self._poll()))
+            return
+        self.journal.start(self._deliver, self._fail)
+        replica = self.opened.replica
+        wanted = Configure(self.config.swarm, self.config.timeline, self.config.history)
+        if not replica.is_configured:
+            await self.submit(wanted)
+        elif not adopt_settings:
+            self._check_settings(wanted)
+        await self.submit(StartSession(self.session))
+        self._background.append(self._loop.create_task(self._tick()))
+
+    def _check_settings(self, wanted: Configure) -> None:
+        replica = self.opened.replica
+        made = Configure(
+            replica.swarm, "backtest" if replica.is_backtest else "live", replica.history
+        )
+        for setting in ("swarm", "timeline", "history"):
+            if getattr(made, setting) != getattr(wanted, setting):
+                raise ConfigMismatchError(
+                    f"{self.config.storage_path}: {setting} was set to "
+                    f"{getattr(made, setting)!r} when the store was made, not "
+                    f"{getattr(wanted, setting)!r}"
+                )
+
+    @property
+    def cold_bytes(self) -> int:
+        """Bytes of the views."""
+        return self.opened.cold.size_bytes
+
+    def stored_vectors(self, partition: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Stored unit vectors of rows, shape (n, dim)."""
+        dim = next(row.dim for _, row in self.snapshot.partitions() if row.id == partition)
+        halves = self.opened.files.rows(partition, dim, self.row_counts[partition])
+        return halves[rows].astype(np.float32)
+
+    @property
+    def settings(self) -> tuple[str, bool, int | None]:
+        """Swarm, whether it is a backtest, and history, as the store has them."""
+        replica = self.opened.replica
+        return replica.swarm, replica.is_backtest, replica.history
+
+    async def close(self) -> None:
+        """Write out what is queued, save the indexes, release the directory. Idempotent."""
+        if self._closing is not None:
+            await asyncio.shield(self._closing)
+            return
+        self._closing = self._loop.create_future()
+        try:
+            await self._close()
+        finally:
+            self._closing.set_result(None)
+
+    async def _close(self) -> None:
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        is_clean = self._failure is None
+        if self.journal is not None:
+            try:
+                await asyncio.to_thread(self.journal.close)
+            except StorageError:
+                is_clean = False
+            await self._drain_callbacks()
+        self.is_closed = True
+        self._wake_visible(ClosedError("the memory was closed"))
+        self.hot.clear()
+        await asyncio.to_thread(self._close_files, is_clean=is_clean)
+
+    async def _drain_callbacks(self) -> None:
+        # The journal's last batches were handed over with call_soon_threadsafe before its thread
+        # ended; one more turn of the loop runs them.
+        turn = self._loop.create_future()
+        self._loop.call_soon(turn.set_result, None)
+        await turn
+
+    def _close_files(self, *, is_clean: bool) -> None:
+        if not self.is_read_only and is_clean:
+            self.vectors.save()
+        self.vectors.close()
+        self.snapshot.close()
+        self.opened.close(is_clean=is_clean)
+
+    def check_usable(self) -> None:
+        """Refuse calls on a closed instance or from elsewhere.
+
+        Raises:
+            ClosedError: it was closed.
+            WrongLoopError: another thread, loop or process calls.
+        """
+        if threading.get_ident() != self._thread or os.getpid() != self._pid:
+            raise WrongLoopError(
+                "this memory belongs to the event loop, thread and process that opened it"
+            )
+        if self.is_closed:
+            raise ClosedError("the memory was closed")
+
+    def _check_loop(self) -> None:
+        self.check_usable()
+        if asyncio.get_running_loop() is not self._loop:
+            raise WrongLoopError("this memory belongs to the event loop that opened it")
+
+    # --- writing ------------------------------------------------------------------------------
+
+    async def submit(self, body: Body, request_id: str | None = None) -> Any:
+        """Have an entry ordered, made durable and applied.
+
+        Cancelled before its batch was cut it is withdrawn; after that it may have happened.
+
+        Returns:
+            What the entry results in.
+
+        Raises:
+            NtMemoryError: it was refused; nothing changed.
+            StorageError: it could not be made durable.
+        """
+        self._check_loop()
+        journal = self.journal
+        if journal is None:
+            raise ReadOnlyError("this memory was opened read-only")
+        if self._closing is not None:
+            raise ClosedError("the memory is closing")
+        payload = encode_entry(Entry(body, self.config.agent, request_id))
+        ticket: asyncio.Future[Any] = self._loop.create_future()
+        while not journal.submit(payload, ticket):
+            await self._space()
+        try:
+            return await ticket
+        except asyncio.CancelledError:
+            journal.withdraw(ticket)
+            raise
+
+    async def _space(self) -> None:
+        assert self.journal is not None  # noqa: S101 - only submit calls this
+        room: asyncio.Future[None] = self._loop.create_future()
+
+        def wake() -> None:
+            self._loop.call_soon_threadsafe(_set, room)
+
+        self.journal.on_space(wake)
+        await room
+
+    async def flush(self) -> None:
+        """Wait until everything submitted before is durable and visible."""
+        self._check_loop()
+        if self.journal is not None:
+            await asyncio.to_thread(self.journal.flush)
+            await self._drain_callbacks()
+
+    def _deliver(self, frames: Sequence[Frame]) -> None:
+        self._behind.acquire()
+        follow = self.opened.replica.apply(frames)
+        follow.next_lapse_us = self.opened.replica.next_lapse_us
+        try:
+            self._loop.call_soon_threadsafe(self._follow, follow)
+        except RuntimeError:  # the loop was closed without closing the memory
+            if follow.snapshot is not None:
+                follow.snapshot.close()
+            raise
+
+    def _fail(self, tickets: Sequence[Any], error: BaseException) -> None:
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._reject, list(tickets), error)
+
+    def _reject(self, tickets: Sequence[asyncio.Future[Any]], error: BaseException) -> None:
+        if not getattr(error, "retryable", False):
+            self._failure = error
+        for ticket in tickets:
+            if not ticket.done():
+                ticket.set_exception(_fresh(error))
+
+    # --- following ----------------------------------------------------------------------------
+
+    def _follow(self, follow: Follow) -> None:
+        """Move everything on the loop to a new revision, then tell the callers."""
+        self._behind_release()
+        self._move(follow)
+        for ticket, result, error in follow.outcomes:
+            if ticket.done():
+                continue
+            if error is not None:
+                ticket.set_exception(error)
+            else:
+                ticket.set_result(result)
+
+    def _behind_release(self) -> None:
+        with contextlib.suppress(ValueError):
+            self._behind.release()
+
+    def _move(self, follow: Follow) -> None:
+        assert follow.snapshot is not None  # noqa: S101 - apply always sets it
+        self.snapshot.close()
+        self.snapshot = follow.snapshot
+        self.revision = follow.revision
+        self.next_lapse_us = follow.next_lapse_us
+        if follow.timeline_us is not None:
+            self.timeline.follow(follow.timeline_us)
+        self.partitions.update(follow.new_partitions)
+        move_vectors(self.vectors, follow)
+        for rows in follow.rows.values():
+            self.row_counts[rows.partition] += len(rows.from_us)
+        move_records(self.hot, follow.changes)
+        self.listeners.tell(follow)
+        self._wake_visible(None)
+
+    async def wait_visible(self) -> None:
+        """Wait until something new is visible.
+
+        Raises:
+            ClosedError: the memory was closed meanwhile.
+        """
+        self.check_usable()
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._visible_waiters.append(waiter)
+        await waiter
+
+    def _wake_visible(self, error: NtMemoryError | None) -> None:
+        waiters, self._visible_waiters = self._visible_waiters, []
+        for waiter in waiters:
+            if waiter.done():
+                continue
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
+
+    # --- background ---------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        """Let time pass: submit a tick when something is due, sweep L1, keep within the budget."""
+        ticks = 0
+        while True:
+            await self.clock.sleep(TICK_S)
+            ticks += 1
+            if self._is_due():
+                with contextlib.suppress(NtMemoryError):
+                    await self.submit(Tick())
+            if ticks % 64 == 0:
+                self.hot.sweep()
+                self.opened.cold.check_readers()
+
+    def _is_due(self) -> bool:
+        now = self.clock.now_us()
+        if self.next_lapse_us is not None and self.next_lapse_us <= now:
+            return True
+        if not self.timeline.has_started:
+            return False
+        expiry = self.snapshot.next_expiry()
+        return expiry is not None and expiry <= self.timeline.now_us()
+
+    async def _poll(self) -> None:
+        """Follow the process that writes: a read-only instance's only source of news."""
+        while True:
+            await self.clock.sleep(FOLLOW_S)
+            follow = self.opened.poll(self.revision)
+            if follow is not None:
+                self._move(follow)
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _fresh(error: BaseException) -> BaseException:
+    """One exception object per waiter: each gets its own traceback."""
+    if isinstance(error, NtMemoryError):
+        copy = type(error).__new__(type(error), *error.args)
+        copy.args = error.args
+        copy.__dict__.update(error.__dict__)
+        copy.__cause__ = error.__cause__
+        return copy
+    return StorageError(str(error))

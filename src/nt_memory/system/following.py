@@ -1,0 +1,89 @@
+"""How L1, L2 and the listeners move to a new revision. Runs on the loop, inside one callback."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nt_memory.entries import STATE
+from nt_memory.system.reads import to_record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from nt_memory.replica import Change, Follow
+    from nt_memory.tiers.hot import HotTier
+    from nt_memory.tiers.vectors import VectorTier
+
+
+def _ignore(_: Sequence[Any]) -> None:
+    """Nobody listens."""
+
+
+@dataclass(slots=True)
+class Listeners:
+    """Who else wants to know what became visible; each is called with what concerns it, in order.
+
+    Attributes:
+        locks: Lock events.
+        ballots: Ballot events.
+        bank: Changes in the ReasoningBank's spaces.
+        tagged: Puts of records that carry tags.
+    """
+
+    locks: Callable[[Sequence[Any]], None] = _ignore
+    ballots: Callable[[Sequence[Any]], None] = _ignore
+    bank: Callable[[Sequence[Change]], None] = _ignore
+    tagged: Callable[[Sequence[Change]], None] = _ignore
+
+    def tell(self, follow: Follow) -> None:
+        """A batch became visible."""
+        if follow.lock_events:
+            self.locks(follow.lock_events)
+        if follow.ballot_events:
+            self.ballots(follow.ballot_events)
+        tagged = [
+            change for change in follow.changes if change.stored.tags and change.kind == "put"
+        ]
+        if tagged:
+            self.tagged(tagged)
+        bank = [change for change in follow.changes if change.stored.space != STATE]
+        if bank:
+            self.bank(bank)
+
+
+def move_vectors(vectors: VectorTier, follow: Follow) -> None:
+    """Make a batch's new vector rows searchable, and end those it superseded."""
+    for rows in follow.rows.values():
+        if rows.from_us:
+            vectors.append(
+                rows.partition,
+                rows.dim,
+                from_us=np.array(rows.from_us, dtype=np.int64),
+                until_us=np.array(rows.until_us, dtype=np.int64),
+                revision=np.array(rows.revision, dtype=np.int64),
+            )
+    for partition, row, until_us, until_revision in follow.ended:
+        vectors.end(partition, row, until_us, until_revision)
+
+
+def move_records(hot: HotTier, changes: Sequence[Change]) -> None:
+    """Bring L1 and the pins up to the changes that concern the current versions of state keys.
+
+    A value that was put becomes hot, except an observation's: a bulk load would flush everything
+    else. What is hot or pinned already is always refreshed, so L1 is never stale.
+    """
+    for change in changes:
+        stored = change.stored
+        if stored.space != STATE or not change.is_current:
+            continue
+        name = (stored.agent, stored.key)
+        if change.kind != "put" or stored.value is None:
+            hot.drop(name)
+            hot.set_pins(name, None)
+        elif stored.partition < 0 or hot.is_wanted(name):
+            record = to_record(stored)
+            hot.put(name, record, len(stored.value))
+            hot.set_pins(name, record)

@@ -1,0 +1,332 @@
+"""`MemorySystem`: the one way in, and the composition root."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+
+from nt_memory.clock import SystemClock, to_us
+from nt_memory.codec import decode, encode
+from nt_memory.config import MemoryConfig
+from nt_memory.coordination.ballot_states import ProposalState
+from nt_memory.coordination.consensus import Consensus
+from nt_memory.coordination.lock_states import LockState
+from nt_memory.coordination.locks import Locks
+from nt_memory.coordination.pubsub import PubSub
+from nt_memory.entries import Advance
+from nt_memory.errors import ClosedError, InvalidInputError, UnsupportedError
+try:  # TEMPORARY until the bank lands
+    from nt_memory.reasoningbank.bank import ReasoningBank
+except ImportError:
+    class ReasoningBank:
+        def __init__(self, *a, **k): pass
+        def follow(self, changes): pass
+from nt_memory.records import MemoryStats, TierStats
+from nt_memory.system.arguments import resolve
+from nt_memory.system.backing import EngineBacking
+from nt_memory.system.banking import BankCalls
+from nt_memory.system.coordinating import CoordinationCalls
+from nt_memory.system.copying import copy_store
+from nt_memory.system.engine import Engine
+from nt_memory.system.rows import TagRows
+from nt_memory.system.similarity import SimilarityCalls
+from nt_memory.system.state import StateCalls
+from nt_memory.system.view import MemoryView
+from nt_memory.system.watching import Tail
+from nt_memory.transport.local_bus import LocalBus
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from datetime import datetime
+
+    from nt_memory.clock import Clock
+    from nt_memory.timeline import AsOfLike
+
+
+class TimelineHandle:
+    """The agents' now, and the way to move a backtest's."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def is_backtest(self) -> bool:
+        """Whether now moves only by `advance`."""
+        return self._engine.timeline.is_backtest
+
+    @property
+    def now(self) -> datetime:
+        """The agents' now.
+
+        Raises:
+            TimelineError: a backtest that was never advanced.
+        """
+        return self._engine.timeline.now()
+
+    async def advance(self, to: datetime) -> int:
+        """Move a backtest's now forward to `to`; what runs out by then expires.
+
+        Returns:
+            The revision.
+
+        Raises:
+            TimelineError: the timeline is live, or `to` lies before now.
+            InvalidTimeError: a naive time.
+        """
+        revision: int = await self._engine.submit(Advance(to_us(to)))
+        return revision
+
+
+class MemorySystem(StateCalls, SimilarityCalls, BankCalls, CoordinationCalls):
+    """Memory of one swarm. Made by `MemorySystem.open`; belongs to one event loop.
+
+    Attributes:
+        bank: The ReasoningBank.
+        consensus: Proposals and votes.
+        timeline: The agents' now.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._counter = itertools.count()
+        self._tags = TagRows(engine)
+        self._bus = LocalBus()
+        self._pubsub = PubSub(self._bus, encode, decode, engine.clock)
+        self._locks = Locks(engine.submit, self._read_lock, engine.clock, engine.session)
+        self.consensus = Consensus(engine.submit, BallotViews(engine), engine.clock, encode, decode)
+        self.timeline = TimelineHandle(engine)
+        backing = EngineBacking(engine)
+        self.bank = ReasoningBank(backing, kmeans=backing.kmeans)
+        engine.listeners.locks = self._locks.follow
+        engine.listeners.ballots = self.consensus.follow
+        engine.listeners.bank = self.bank.follow
+        engine.listeners.tagged = self._tags.follow
+
+    @staticmethod
+    def open(
+        target: MemoryConfig | str | os.PathLike[str] | None = None,
+        *,
+        clock: Clock | None = None,
+        read_only: bool = False,
+    ) -> Opening:
+        """Open a memory, making its store when missing.
+
+        Args:
+            target: A `MemoryConfig`; a path, for an embedded store with default settings (an
+                existing store's own timeline and history are taken over); None for the defaults.
+            clock: Source of time; for tests and simulations.
+            read_only: Follow a store that another process writes, at most about 10 ms behind;
+                writes raise `ReadOnlyError`.
+
+        Returns:
+            Something to `await`, or to use with `async with`.
+
+        Raises:
+            StoreInUseError: another instance has it open for writing; names the process.
+            ForeignStoreError: the path is a file, or a directory of another program.
+            StorePermissionError: the directory cannot be read or written.
+            FormatVersionError: a newer version wrote the store.
+            CorruptionError: the journal is damaged; the message names the place.
+            ConfigMismatchError: `timeline`, `history` or `swarm` is not what the store has.
+            UnsupportedError: the target needs a part that is not installed.
+        """
+        return Opening(target, clock=clock, read_only=read_only)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # --- whole system -------------------------------------------------------------------------
+
+    @property
+    def revision(self) -> int:
+        """The newest revision visible here."""
+        return self._engine.revision
+
+    async def wait_for(self, revision: int) -> None:
+        """Wait until a revision is visible here.
+
+        Raises:
+            ClosedError: the memory was closed meanwhile.
+        """
+        self._engine.check_usable()
+        while self._engine.revision < revision:
+            await self._engine.wait_visible()
+
+    def at(self, as_of: AsOfLike) -> MemoryView:
+        """A read-only view of the memory as of a time, a revision or both.
+
+        Raises:
+            LookAheadError: it lies past a backtest's now.
+            InvalidTimeError, InvalidInputError: it is malformed.
+        """
+        self._engine.check_usable()
+        return MemoryView(self, resolve(self._engine, as_of))
+
+    def tail(self, after: int = 0) -> Tail:
+        """The journal from a revision on: an async iterator of `JournalEntry`; waits for more.
+
+        Raises:
+            InvalidInputError: `after` is negative.
+        """
+        self._engine.check_usable()
+        if isinstance(after, bool) or after < 0:
+            raise InvalidInputError(f"after must be a revision, not {after!r}")
+        return Tail(self._engine, after)
+
+    def stats(self) -> MemoryStats:
+        """The counters of this instance, as of now. Cost: microseconds."""
+        engine = self._engine
+        engine.check_usable()
+        vectors = engine.vectors.stats
+        journal = engine.journal
+        return MemoryStats(
+            revision=engine.revision,
+            pending_bytes=0 if journal is None else journal.pending_bytes,
+            l1=engine.hot.stats,
+            l2=TierStats(
+                entries=vectors.rows,
+                bytes=vectors.bytes,
+                hits=vectors.hits,
+                misses=vectors.misses,
+                evictions=vectors.unloads,
+            ),
+            l2_pending=vectors.pending,
+            l3_bytes=engine.cold_bytes,
+            journal_bytes=engine.reader.size_bytes,
+            pins=engine.hot.pins,
+            locks=self._locks.held,
+            subscribers=self._pubsub.subscribers,
+            messages=self._pubsub.published,
+            clock_jump_s=engine.clock.jump_us() / 1e6,
+        )
+
+    async def flush(self) -> None:
+        """Wait until everything written before this call is on disk and visible.
+
+        Raises:
+            StorageError: the journal failed.
+        """
+        await self._engine.flush()
+
+    async def sync(self) -> None:
+        """Wait until everything committed before this call, anywhere, is visible here."""
+        await self._engine.flush()
+
+    async def snapshot(self, path: str | os.PathLike[str]) -> None:
+        """Copy the store, while it is in use, to a directory that is missing or empty.
+
+        Everything acknowledged before the call is in the copy. Opening the copy rebuilds its views.
+
+        Raises:
+            ForeignStoreError: the target holds something already.
+            OSError: it cannot be written.
+        """
+        await self._engine.flush()
+        await asyncio.to_thread(copy_store, self._engine.opened, path)
+
+    async def close(self) -> None:
+        """Finish what was submitted, wake every waiter, release the directory. Idempotent."""
+        if not self._engine.is_closed:
+            await self._locks.settle()
+        error = ClosedError("the memory was closed")
+        self._locks.close(error)
+        self.consensus.close(error)
+        self._pubsub.close(error)
+        await self._engine.close()
+
+    def __repr__(self) -> str:  # type: ignore[explicit-override]  # typing.override is 3.12
+        state = "closed" if self._engine.is_closed else f"revision {self.revision}"
+        return f"<MemorySystem {os.fspath(self._engine.config.storage_path)!r} {state}>"
+
+    # --- what the handles read ----------------------------------------------------------------
+
+    def _read_lock(self, resource: str) -> LockState | None:
+        data = self._engine.snapshot.get(b"locks", resource.encode())
+        return None if data is None else msgspec.msgpack.decode(data, type=LockState)
+
+
+class BallotViews:
+    """Proposals as visible here."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def proposal(self, proposal_id: str) -> ProposalState | None:
+        """One proposal, or None."""
+        self._engine.check_usable()
+        data = self._engine.snapshot.get(b"proposals", proposal_id.encode())
+        return None if data is None else msgspec.msgpack.decode(data, type=ProposalState)
+
+    def proposals(self) -> list[ProposalState]:
+        """All proposals, by id."""
+        self._engine.check_usable()
+        return [
+            msgspec.msgpack.decode(data, type=ProposalState)
+            for _, data in self._engine.snapshot.items(b"proposals")
+        ]
+
+
+class Opening:
+    """An open in progress: `await` it, or use it with `async with`."""
+
+    def __init__(
+        self,
+        target: MemoryConfig | str | os.PathLike[str] | None,
+        *,
+        clock: Clock | None,
+        read_only: bool,
+    ) -> None:
+        self._target = target
+        self._clock = clock
+        self._read_only = read_only
+        self._memory: MemorySystem | None = None
+
+    def __await__(self) -> Generator[Any, None, MemorySystem]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> MemorySystem:
+        self._memory = await self._open()
+        return self._memory
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._memory is not None:
+            await self._memory.close()
+
+    async def _open(self) -> MemorySystem:
+        target = self._target
+        is_config = isinstance(target, MemoryConfig)
+        config = _to_config(target)
+        if config.url is not None:
+            raise UnsupportedError(
+                f"{config.url}: this version is embedded only; a cluster needs nt-memory[cluster]"
+            )
+        if config.agentdb_url is not None:
+            raise UnsupportedError("agentdb_url: this version keeps its vectors embedded only")
+        engine = await Engine.open(
+            config,
+            self._clock or SystemClock(),
+            read_only=self._read_only,
+            adopt_settings=not is_config,
+        )
+        return MemorySystem(engine)
+
+
+def _to_config(target: MemoryConfig | str | os.PathLike[str] | None) -> MemoryConfig:
+    if target is None:
+        return MemoryConfig()
+    if isinstance(target, MemoryConfig):
+        return target
+    if isinstance(target, str) and "://" in target:
+        return MemoryConfig(url=target)
+    if not isinstance(target, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidInputError(
+            f"open takes a path, a URL or a MemoryConfig, not {type(target).__name__}"
+        )
+    return MemoryConfig(storage_path=target)

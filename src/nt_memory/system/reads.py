@@ -1,0 +1,87 @@
+"""Reading versions: what a moment shows, and how a stored version becomes a `Record`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nt_memory.clock import to_datetime
+from nt_memory.codec import decode
+from nt_memory.records import Record
+from nt_memory.replica import is_visible
+from nt_memory.tiers.layout import name_of, to_stored
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from nt_memory.entries import Stored
+    from nt_memory.tiers.cold import Snapshot
+    from nt_memory.timeline import Moment
+
+
+def to_record(stored: Stored) -> Record:
+    """The public form of a version that is not a delete.
+
+    Raises:
+        CorruptionError: its value fails the checksum.
+    """
+    expires_at = stored.expires_at
+    return Record(
+        stored.agent,
+        stored.key,
+        None if stored.value is None else decode(stored.value),
+        stored.revision,
+        to_datetime(stored.known_at),
+        to_datetime(stored.recorded_at),
+        None if expires_at is None else to_datetime(expires_at),
+        stored.actor,
+    )
+
+
+def read(
+    snapshot: Snapshot, space: str, agent: str, key: str, moment: Moment, *, is_now: bool
+) -> Stored | None:
+    """The version a moment shows, or None.
+
+    Args:
+        snapshot: Where to read.
+        space: Keyspace.
+        agent: Whose key.
+        key: The key.
+        moment: As of when.
+        is_now: The moment is the present, so that the last version is the one in force.
+
+    Raises:
+        TrimmedError: what was in force then has been dropped.
+    """
+    name = name_of(space, agent, key)
+    found = snapshot.current(name) if is_now else snapshot.at(name, moment)
+    if found is None or not is_visible(found[2], moment.time_us):
+        return None
+    return to_stored(name, *found)
+
+
+def scan(
+    snapshot: Snapshot, prefix: bytes, moment: Moment, after: bytes, limit: int
+) -> tuple[list[Stored], bytes | None]:
+    """Up to `limit` names with a prefix, as a moment shows them, and where to go on.
+
+    Returns:
+        The versions, by name; and the last name looked at, None if there are no more.
+    """
+    found: list[Stored] = []
+    name: bytes | None = after
+    for _ in range(limit):
+        name = snapshot.next_name(name or b"", prefix)
+        if name is None:
+            return found, None
+        version = snapshot.at(name, moment)
+        if version is not None and is_visible(version[2], moment.time_us):
+            found.append(to_stored(name, *version))
+    return found, name
+
+
+def versions(snapshot: Snapshot, space: str, agent: str, key: str) -> Iterator[Stored]:
+    """All versions of a key, newest first, deletes included. Do not use across an await."""
+    name = name_of(space, agent, key)
+    for known_at, revision, version in snapshot.versions(name):
+        yield to_stored(name, known_at, revision, version)

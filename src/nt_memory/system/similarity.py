@@ -1,0 +1,366 @@
+"""Similarity: observations are records with a vector, found by cosine similarity (L2)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from nt_memory.clock import to_datetime
+from nt_memory.codec import decode, encode
+from nt_memory.entries import STATE, Write, WriteOp
+from nt_memory.errors import DimensionError, InvalidInputError
+from nt_memory.filters import compile_where
+from nt_memory.namespace import check_agent, check_key, check_label
+from nt_memory.records import Hit
+from nt_memory.replica import partition_name
+from nt_memory.system.arguments import check_request, resolve, to_fence, to_known_at, to_ttl_us
+from nt_memory.system.reads import read
+from nt_memory.system.rows import version_of_row
+from nt_memory.system.units import to_half, to_unit, to_units
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime, timedelta
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from nt_memory.coordination.tokens import LockToken
+    from nt_memory.entries import Stored
+    from nt_memory.filters import Predicate, Where
+    from nt_memory.system.engine import Engine
+    from nt_memory.system.rows import TagRows
+    from nt_memory.timeline import AsOfLike, Moment
+
+MAX_TAGS = 64
+OFF_LOOP_ELEMENTS = 200_000
+WIDEN = 8
+APPROXIMATE_LIMIT = 2_000
+CHUNK_BYTES = 256 * 1024
+
+
+def _check_tags(tags: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(tags, str):
+        raise InvalidInputError("tags must be a collection of strings, not one string")
+    found = tuple(sorted({check_label(tag, "tag") for tag in tags}))
+    if len(found) > MAX_TAGS:
+        raise InvalidInputError(f"at most {MAX_TAGS} tags, got {len(found)}")
+    return found
+
+
+class _Query(NamedTuple):
+    partitions: list[int]
+    query: NDArray[np.float32]
+    top_k: int
+    moment: Moment
+    allow: Mapping[int, NDArray[np.bool_]] | None
+    accept: Predicate | None
+    exact: bool
+
+
+class SimilarityCalls:
+    """The calls of section Similarity; `MemorySystem` inherits them."""
+
+    _engine: Engine
+    _tags: TagRows
+    _counter: Iterator[int]
+
+    async def observe(
+        self,
+        agent: str,
+        embedding: ArrayLike,
+        data: Any = None,
+        *,
+        key: str | None = None,
+        tags: Iterable[str] = (),
+        ttl: float | timedelta | None = None,
+        known_at: datetime | None = None,
+        fence: LockToken | int | None = None,
+        request_id: str | None = None,
+    ) -> str:
+        """Remember something with the situation it belongs to; searchable when it returns.
+
+        Args:
+            agent: Whose observation.
+            embedding: Shape (dim,), finite, not zero, any scale; normalised here, not modified.
+            data: Any supported value.
+            key: Its key; generated when None. A key used again replaces the observation.
+            tags: Labels to filter by.
+            ttl: Life in seconds after `known_at`, on the timeline.
+            known_at: Since when it counts as known.
+            fence: A lock token.
+            request_id: A repeated id acts once.
+
+        Returns:
+            The key. `get(agent, key)` returns `data`, `delete(agent, key)` removes both.
+
+        Raises:
+            DimensionError: the agent's observations have another dimension.
+            EmbeddingError: the embedding is malformed.
+            And as `MemorySystem.put`.
+        """
+        name = self._new_key() if key is None else check_key(key)
+        op = WriteOp(
+            STATE,
+            check_agent(agent),
+            name,
+            encode(data, compress=self._engine.config.enable_compression),
+            to_known_at(known_at),
+            to_ttl_us(ttl),
+            vector=to_half(to_unit(embedding)).tobytes(),
+            tags=_check_tags(tags),
+        )
+        await self._engine.submit(Write((op,), to_fence(fence)), check_request(request_id))
+        return name
+
+    async def observe_many(
+        self,
+        agent: str,
+        embeddings: ArrayLike,
+        data: Sequence[Any] | None = None,
+        *,
+        keys: Sequence[str] | None = None,
+        tags: Sequence[Iterable[str]] | None = None,
+        known_at: datetime | Sequence[datetime] | None = None,
+    ) -> list[str]:
+        """Remember many observations; each is searchable when it returns.
+
+        Written in chunks of about 256 KiB, in order; each chunk happens as a whole. All arguments
+        are checked before the first is written.
+
+        Args:
+            agent: Whose observations.
+            embeddings: Shape (n, dim); rows as in `observe`.
+            data: n values, or None.
+            keys: n keys, or None to generate them.
+            tags: n collections of labels, or None.
+            known_at: One time for all, or n times.
+
+        Returns:
+            The n keys.
+
+        Raises:
+            InvalidInputError: the lengths differ.
+            And as `observe`.
+        """
+        check_agent(agent)
+        if np.size(embeddings) == 0:  # pyright: ignore[reportArgumentType]
+            return []
+        units = to_units(embeddings)
+        self._check_dim(agent, units.shape[1])
+        count = len(units)
+        names = [self._new_key() for _ in range(count)] if keys is None else list(keys)
+        values = [None] * count if data is None else list(data)
+        labels: Sequence[Iterable[str]] = [()] * count if tags is None else tags
+        if known_at is None or not isinstance(known_at, Sequence):
+            times = [to_known_at(known_at)] * count
+        else:
+            times = [to_known_at(moment) for moment in known_at]
+        for what, found in (
+            ("data", values),
+            ("keys", names),
+            ("tags", labels),
+            ("known_at", times),
+        ):
+            if len(found) != count:
+                raise InvalidInputError(f"{what} has {len(found)} items for {count} embeddings")
+        compress = self._engine.config.enable_compression
+        ops = [
+            WriteOp(
+                STATE,
+                agent,
+                check_key(name),
+                encode(value, compress=compress),
+                moment,
+                vector=vector.tobytes(),
+                tags=_check_tags(label),
+            )
+            for name, value, moment, vector, label in zip(
+                names, values, times, to_half(units), labels, strict=True
+            )
+        ]
+        await asyncio.gather(*(self._engine.submit(Write(tuple(chunk))) for chunk in chunks(ops)))
+        return names
+
+    async def search_similar(
+        self,
+        agent: str | Sequence[str],
+        query_embedding: ArrayLike,
+        top_k: int = 10,
+        *,
+        as_of: AsOfLike | None = None,
+        tags: Iterable[str] | None = None,
+        where: Where | None = None,
+        exact: bool = False,
+    ) -> list[Hit]:
+        """The observations most similar to a query.
+
+        Args:
+            agent: Whose observations; one agent or several.
+            query_embedding: Shape (dim,), finite, any scale; normalised here, not modified.
+            top_k: Wanted hits, >= 1; fewer only if fewer pass the filters.
+            as_of: A time, a revision or `AsOf`; None for now.
+            tags: Only observations that carry all of these.
+            where: Only observations whose data passes this filter (see `filters`).
+            exact: Scan instead of searching the graph.
+
+        Returns:
+            Hits, best first; score is the cosine similarity in [-1, 1]; ties by key.
+
+        Raises:
+            DimensionError: the query has another dimension than the observations.
+            EmbeddingError: the query is malformed.
+            InvalidInputError: `top_k` or `where` is malformed.
+            LookAheadError: `as_of` lies past a backtest's now.
+
+        Cost: about ef * log n distance computations, plus `top_k` reads of L3. With `where` the
+            data of candidates is read, best first, until enough pass.
+        Source: Malkov & Yashunin 2018, Algorithm 5, as implemented by faiss.
+        """
+        engine = self._engine
+        engine.check_usable()
+        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidInputError(f"top_k must be an int >= 1, not {top_k!r}")
+        agents = [agent] if isinstance(agent, str) else list(agent)
+        unit = to_unit(query_embedding)
+        accept = None if where is None else compile_where(where)
+        wanted = None if tags is None else _check_tags(tags)
+        moment = resolve(engine, as_of)
+        partitions: list[int] = []
+        for name in dict.fromkeys(agents):
+            check_agent(name)
+            self._check_dim(name, len(unit))
+            partition = engine.partitions.get(partition_name(name, ""))
+            if partition is not None:
+                partitions.append(partition)
+        if not partitions:
+            return []
+        allow = (
+            {partition: self._tags.mask(partition, wanted) for partition in partitions}
+            if wanted
+            else None
+        )
+        query = _Query(partitions, unit[np.newaxis], top_k, moment, allow, accept, exact)
+        return await _search(engine, query)
+
+    def _check_dim(self, agent: str, dim: int) -> None:
+        row = self._engine.snapshot.partition(partition_name(agent, ""))
+        if row is not None and row.dim != dim:
+            raise DimensionError(
+                f"{agent}: the partition holds vectors of dimension {row.dim}, not {dim}",
+                expected=row.dim,
+                got=dim,
+            )
+
+    def _new_key(self) -> str:
+        # Ordered by time within a session, and unique beyond it.
+        engine = self._engine
+        return f"obs/{engine.clock.now_us():015x}{next(self._counter):06x}-{engine.session[:8]}"
+
+
+def chunks(ops: Sequence[WriteOp]) -> Iterator[list[WriteOp]]:
+    """Cut operations into entries of about `CHUNK_BYTES`."""
+    chunk: list[WriteOp] = []
+    size = 0
+    for op in ops:
+        chunk.append(op)
+        size += len(op.value or b"") + len(op.vector or b"") + 64
+        if size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+async def _search(engine: Engine, query: _Query) -> list[Hit]:
+    """Widen the search until enough candidates are accepted, or all rows were looked at."""
+    total = sum(engine.row_counts[partition] for partition in query.partitions)
+    wanted = query.top_k
+    while True:
+        exact = query.exact or wanted > APPROXIMATE_LIMIT
+        found = await search_rows(
+            engine,
+            query.partitions,
+            query.query,
+            wanted,
+            query.moment,
+            allow=query.allow,
+            exact=exact,
+        )
+        candidates = found[0]
+        hits = _accepted(engine, candidates, query)
+        if len(hits) >= query.top_k or len(candidates.row) < wanted or wanted >= total:
+            hits.sort(key=lambda hit: (-hit.score, hit.key, hit.agent))
+            return hits[: query.top_k]
+        wanted = min(total, wanted * WIDEN)
+
+
+async def search_rows(
+    engine: Engine,
+    partitions: Sequence[int],
+    queries: NDArray[np.float32],
+    k: int,
+    moment: Moment,
+    *,
+    allow: Mapping[int, NDArray[np.bool_]] | None = None,
+    exact: bool = False,
+) -> list[Any]:
+    """Candidates per query; big searches leave the loop."""
+
+    def search() -> list[Any]:
+        return engine.vectors.search(
+            partitions,
+            queries,
+            k,
+            time_us=moment.time_us,
+            revision=moment.revision,
+            allow=allow,
+            exact=exact,
+        )
+
+    rows = sum(engine.row_counts[partition] for partition in partitions)
+    if rows * queries.size <= OFF_LOOP_ELEMENTS:
+        return search()
+    return await asyncio.to_thread(search)
+
+
+def _accepted(engine: Engine, candidates: Any, query: _Query) -> list[Hit]:
+    """The candidates that are in force and pass `where`, as hits; stops after the last needed."""
+    hits: list[Hit] = []
+    needed_score = -2.0
+    columns = zip(
+        candidates.partition.tolist(),
+        candidates.row.tolist(),
+        candidates.score.tolist(),
+        candidates.is_ambiguous.tolist(),
+        strict=True,
+    )
+    for partition, row, score, is_ambiguous in columns:
+        if score < needed_score:
+            break
+        stored = version_of_row(engine, partition, row)
+        if stored is None or (is_ambiguous and not _is_in_force(engine, stored, query.moment)):
+            continue
+        data = None if stored.value is None else decode(stored.value)
+        if query.accept is not None and not query.accept(data):
+            continue
+        hits.append(
+            Hit(
+                stored.key,
+                score,
+                data,
+                to_datetime(stored.known_at),
+                stored.revision,
+                stored.agent,
+            )
+        )
+        if len(hits) == query.top_k:
+            needed_score = score  # later ones matter only as ties
+    return hits
+
+
+def _is_in_force(engine: Engine, stored: Stored, moment: Moment) -> bool:
+    found = read(engine.snapshot, stored.space, stored.agent, stored.key, moment, is_now=False)
+    return found is not None and found.revision == stored.revision

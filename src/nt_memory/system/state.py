@@ -1,0 +1,311 @@
+"""State: versioned keys, read through L1 and L3 and written through the journal."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from nt_memory.clock import to_us, turn
+from nt_memory.codec import compress, encode
+from nt_memory.entries import STATE, Write, WriteOp
+from nt_memory.errors import InvalidInputError
+from nt_memory.namespace import check_agent, check_key, check_prefix
+from nt_memory.system.arguments import (
+    check_expect,
+    check_request,
+    resolve,
+    to_fence,
+    to_known_at,
+    to_ttl_us,
+)
+from nt_memory.system.reads import read, scan, to_record, versions
+from nt_memory.system.transaction import Transaction
+from nt_memory.system.watching import Watch
+from nt_memory.tiers.layout import name_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+    from datetime import datetime, timedelta
+
+    from nt_memory.coordination.tokens import LockToken
+    from nt_memory.entries import Stored
+    from nt_memory.records import Record
+    from nt_memory.system.engine import Engine
+    from nt_memory.tiers.hot import Pin
+    from nt_memory.timeline import AsOfLike, Moment
+
+OFF_LOOP_BYTES = 64 * 1024
+SCAN_BATCH = 256
+
+
+class StateCalls:
+    """The calls of section State; `MemorySystem` inherits them."""
+
+    _engine: Engine
+
+    async def put(
+        self,
+        agent: str,
+        key: str,
+        value: Any,
+        *,
+        ttl: float | timedelta | None = None,
+        known_at: datetime | None = None,
+        expect: int | None = None,
+        fence: LockToken | int | None = None,
+        request_id: str | None = None,
+    ) -> int:
+        """Write a value; durable and visible when it returns.
+
+        Args:
+            agent: Whose key.
+            key: The key.
+            value: Any supported value (see `codec`); copied before the call first waits.
+            ttl: Life in seconds after `known_at`, on the timeline; None: for ever.
+            known_at: Since when it counts as known; now by default, never in the future. A value
+                known earlier than the current one is history, not the present.
+            expect: 0: the key must not exist. A revision: the current one must still be that.
+            fence: A lock token: the write is accepted only while its lease runs.
+            request_id: A repeated id acts once and returns the first result.
+
+        Returns:
+            The revision.
+
+        Raises:
+            ConflictError: `expect` does not hold; `.current` is what was found.
+            StaleFenceError: the lock's grant is over.
+            CodecError: the value cannot be stored, or is too large.
+            InvalidNameError, InvalidTimeError: a malformed name or time.
+            LookAheadError: `known_at` lies past a backtest's now.
+            StorageError: the journal failed.
+
+        Cost: one group-committed journal write; encoding runs on the loop, compression of values
+            over 64 KiB off it.
+        """
+        data = encode(value, compress=False)
+        if self._engine.config.enable_compression:
+            data = await _compressed(data)
+        op = WriteOp(
+            STATE,
+            check_agent(agent),
+            check_key(key),
+            data,
+            to_known_at(known_at),
+            to_ttl_us(ttl),
+            check_expect(expect),
+        )
+        revision: int = await self._engine.submit(
+            Write((op,), to_fence(fence)), check_request(request_id)
+        )
+        return revision
+
+    async def delete(
+        self,
+        agent: str,
+        key: str,
+        *,
+        known_at: datetime | None = None,
+        expect: int | None = None,
+        fence: LockToken | int | None = None,
+        request_id: str | None = None,
+    ) -> int | None:
+        """Remove a value, or an observation; its history stays readable.
+
+        Returns:
+            The revision, or None if there was nothing to remove.
+
+        Raises:
+            As `put`.
+        """
+        op = WriteOp(
+            STATE,
+            check_agent(agent),
+            check_key(key),
+            None,
+            to_known_at(known_at),
+            expect=check_expect(expect),
+        )
+        revision: int | None = await self._engine.submit(
+            Write((op,), to_fence(fence)), check_request(request_id)
+        )
+        return revision
+
+    def transaction(
+        self, *, fence: LockToken | int | None = None, request_id: str | None = None
+    ) -> Transaction:
+        """Several puts and deletes as one: `async with memory.transaction() as tx: tx.put(…)`."""
+        return Transaction(self._engine, to_fence(fence), check_request(request_id))
+
+    async def get(
+        self, agent: str, key: str, default: Any = None, *, as_of: AsOfLike | None = None
+    ) -> Any:
+        """The value of a key, read-only; `default` if there is none.
+
+        Args:
+            agent: Whose key.
+            key: The key.
+            default: Returned on a miss.
+            as_of: A time, a revision or `AsOf`; None for now.
+
+        Raises:
+            LookAheadError: `as_of` lies past a backtest's now.
+            TrimmedError: what was in force then has been dropped.
+            CorruptionError: the stored value fails its checksum.
+
+        Cost: an L1 hit under a microsecond; an L3 read about 10 us, after which it is hot.
+        """
+        if as_of is None:
+            record = self._engine.hot.get((agent, key))
+            if record is not None and record.expires_at is None:
+                return record.value
+        found = await self.get_record(agent, key, as_of=as_of)
+        return default if found is None else found.value
+
+    async def get_record(
+        self, agent: str, key: str, *, as_of: AsOfLike | None = None
+    ) -> Record | None:
+        """The version of a key with its times, or None; arguments and errors as `get`."""
+        engine = self._engine
+        engine.check_usable()
+        moment = resolve(engine, as_of)
+        if as_of is None:
+            record = engine.hot.peek((agent, key))
+            if record is not None:
+                return record if _is_alive(record, moment) else None
+        stored = _read(engine, agent, key, moment, is_now=as_of is None)
+        if stored is None:
+            return None
+        if stored.value is not None and len(stored.value) > OFF_LOOP_BYTES:
+            seen = engine.revision
+            record = await asyncio.to_thread(to_record, stored)
+            is_promotable = as_of is None and seen == engine.revision
+        else:
+            record = to_record(stored)
+            is_promotable = as_of is None
+        if is_promotable:
+            engine.hot.put((agent, key), record, len(stored.value or b""))
+        return record
+
+    async def get_many(self, pairs: Iterable[tuple[str, str]]) -> list[Any]:
+        """The values of several `(agent, key)` pairs at one revision; None for a miss."""
+        engine = self._engine
+        engine.check_usable()
+        moment = resolve(engine, None)
+        found: list[Any] = []
+        for agent, key in pairs:
+            record = _hot_or_cold(engine, agent, key, moment)
+            found.append(None if record is None else record.value)
+        return found
+
+    def scan(
+        self, agent: str, prefix: str = "", *, as_of: AsOfLike | None = None
+    ) -> AsyncIterator[Record]:
+        """Records of an agent whose key starts with `prefix`, by key, all as of one moment.
+
+        The moment is that of the call: what changes during the iteration does not show.
+        """
+        engine = self._engine
+        engine.check_usable()
+        start = name_of(STATE, check_agent(agent), check_prefix(prefix))[:-1]
+        return _scan(engine, start, resolve(engine, as_of))
+
+    def history(self, agent: str, key: str) -> AsyncIterator[Record]:
+        """All values a key had, newest first by `(known_at, revision)`; deletes are skipped."""
+        self._engine.check_usable()
+        check_agent(agent)
+        return _history(self._engine, agent, check_key(key))
+
+    def watch(self, agent: str, prefix: str = "", *, after: int | None = None) -> Watch:
+        """Changes of an agent's keys from now on, in order, none missed.
+
+        Args:
+            agent: Whose keys.
+            prefix: What their keys start with.
+            after: Start right after this revision instead of now.
+
+        Returns:
+            An async iterator of `Change`. It reads the journal, so a slow reader costs no memory.
+
+        Raises:
+            InvalidInputError: `after` is not a visible revision.
+        """
+        engine = self._engine
+        engine.check_usable()
+        check_agent(agent)
+        start = engine.revision if after is None else after
+        if isinstance(start, bool) or not 0 <= start <= engine.revision:
+            raise InvalidInputError(f"after must be a revision up to {engine.revision}")
+        return Watch(engine, agent, check_prefix(prefix), start)
+
+    def peek(self, agent: str, key: str, default: Any = None) -> Any:
+        """The value if it is hot, else `default`; never does I/O, never waits. L1 only."""
+        record = self._engine.hot.get((agent, key))
+        if record is None:
+            return default
+        if record.expires_at is not None and not _is_alive(record, resolve(self._engine, None)):
+            return default
+        return record.value
+
+    def pin(self, agent: str, key: str) -> Pin:
+        """A live reference to a key: `.value` costs one attribute read.
+
+        It moves to a new revision together with everything else; reading it never waits.
+        """
+        engine = self._engine
+        engine.check_usable()
+        check_agent(agent)
+        check_key(key)
+        record: Record | None = None
+        if engine.timeline.has_started:
+            record = _hot_or_cold(engine, agent, key, resolve(engine, None))
+        return engine.hot.pin((agent, key), record)
+
+
+def _is_alive(record: Record, moment: Moment) -> bool:
+    return record.expires_at is None or to_us(record.expires_at) > moment.time_us
+
+
+def _read(engine: Engine, agent: str, key: str, moment: Moment, *, is_now: bool) -> Stored | None:
+    check_agent(agent)
+    check_key(key)
+    return read(engine.snapshot, STATE, agent, key, moment, is_now=is_now)
+
+
+def _hot_or_cold(engine: Engine, agent: str, key: str, moment: Moment) -> Record | None:
+    """The current record, without waiting; promoted if it was cold."""
+    record = engine.hot.get((agent, key))
+    if record is not None:
+        return record if _is_alive(record, moment) else None
+    stored = _read(engine, agent, key, moment, is_now=True)
+    if stored is None:
+        return None
+    record = to_record(stored)
+    engine.hot.put((agent, key), record, len(stored.value or b""))
+    return record
+
+
+async def _compressed(data: bytes) -> bytes:
+    if len(data) <= OFF_LOOP_BYTES:
+        return compress(data)
+    return await asyncio.to_thread(compress, data)
+
+
+async def _scan(engine: Engine, prefix: bytes, moment: Moment) -> AsyncIterator[Record]:
+    after: bytes | None = b""
+    while after is not None:
+        engine.check_usable()
+        found, after = scan(engine.snapshot, prefix, moment, after, SCAN_BATCH)
+        for stored in found:
+            yield to_record(stored)
+        await turn()
+
+
+async def _history(engine: Engine, agent: str, key: str) -> AsyncIterator[Record]:
+    # Read in one go: the versions of one key belong together, and no cursor outlives an await.
+    stored = [
+        version
+        for version in versions(engine.snapshot, STATE, agent, key)
+        if version.value is not None
+    ]
+    for version in stored:
+        yield to_record(version)

@@ -1,0 +1,84 @@
+"""Several puts and deletes as one entry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from nt_memory.codec import encode
+from nt_memory.entries import STATE, Fence, Write, WriteOp
+from nt_memory.namespace import check_agent, check_key
+from nt_memory.system.arguments import check_expect, to_known_at, to_ttl_us
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    from nt_memory.system.engine import Engine
+
+
+class Transaction:
+    """Puts and deletes that happen together or not at all, under one revision.
+
+    Nothing is visible before the `async with` block ends; leaving it by an exception writes
+    nothing. Of several changes of one key the last counts.
+
+    Attributes:
+        revision: The revision once committed; None before, or if there was nothing to do.
+    """
+
+    def __init__(self, engine: Engine, fence: Fence | None, request_id: str | None) -> None:
+        self._engine = engine
+        self._fence = fence
+        self._request_id = request_id
+        self._ops: list[WriteOp] = []
+        self.revision: int | None = None
+
+    def put(
+        self,
+        agent: str,
+        key: str,
+        value: Any,
+        *,
+        ttl: float | timedelta | None = None,
+        known_at: datetime | None = None,
+        expect: int | None = None,
+    ) -> None:
+        """Set a value; arguments and errors as `MemorySystem.put`."""
+        self._ops.append(
+            WriteOp(
+                STATE,
+                check_agent(agent),
+                check_key(key),
+                encode(value, compress=self._engine.config.enable_compression),
+                to_known_at(known_at),
+                to_ttl_us(ttl),
+                check_expect(expect),
+            )
+        )
+
+    def delete(
+        self,
+        agent: str,
+        key: str,
+        *,
+        known_at: datetime | None = None,
+        expect: int | None = None,
+    ) -> None:
+        """Remove a value; arguments and errors as `MemorySystem.delete`."""
+        self._ops.append(
+            WriteOp(
+                STATE,
+                check_agent(agent),
+                check_key(key),
+                None,
+                to_known_at(known_at),
+                expect=check_expect(expect),
+            )
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is None and self._ops:
+            write = Write(tuple(self._ops), self._fence)
+            self.revision = await self._engine.submit(write, self._request_id)

@@ -1,0 +1,73 @@
+"""A read-only view of the memory as of one moment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nt_memory.clock import to_datetime
+from nt_memory.records import AsOf
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Sequence
+
+    from numpy.typing import ArrayLike
+
+    from nt_memory.filters import Where
+    from nt_memory.reasoningbank import Advice, Pattern
+    from nt_memory.records import Hit, Record
+    from nt_memory.system.memory import MemorySystem
+    from nt_memory.timeline import Moment
+
+
+class MemoryView:
+    """What was known at a moment: the same questions as `MemorySystem`, answered as of then.
+
+    The moment is fixed when the view is made; what is recorded later never shows.
+
+    Attributes:
+        as_of: The moment, as both clocks.
+    """
+
+    def __init__(self, memory: MemorySystem, moment: Moment) -> None:
+        self._memory = memory
+        self.as_of = AsOf(to_datetime(max(moment.time_us, _EARLIEST_US)), moment.revision)
+
+    async def get(self, agent: str, key: str, default: Any = None) -> Any:
+        """See `MemorySystem.get`."""
+        return await self._memory.get(agent, key, default, as_of=self.as_of)
+
+    async def get_record(self, agent: str, key: str) -> Record | None:
+        """See `MemorySystem.get_record`."""
+        return await self._memory.get_record(agent, key, as_of=self.as_of)
+
+    def scan(self, agent: str, prefix: str = "") -> AsyncIterator[Record]:
+        """See `MemorySystem.scan`."""
+        return self._memory.scan(agent, prefix, as_of=self.as_of)
+
+    async def search_similar(
+        self,
+        agent: str | Sequence[str],
+        query_embedding: ArrayLike,
+        top_k: int = 10,
+        *,
+        tags: Iterable[str] | None = None,
+        where: Where | None = None,
+        exact: bool = False,
+    ) -> list[Hit]:
+        """See `MemorySystem.search_similar`."""
+        return await self._memory.search_similar(
+            agent, query_embedding, top_k, as_of=self.as_of, tags=tags, where=where, exact=exact
+        )
+
+    async def patterns(self, agent: str) -> list[Pattern]:
+        """See `ReasoningBank.patterns`."""
+        return await self._memory.bank.patterns(agent, as_of=self.as_of)
+
+    async def advise(
+        self, agents: str | Sequence[str], embedding: ArrayLike, **options: Any
+    ) -> Advice:
+        """See `ReasoningBank.advise`; takes its keyword arguments except `as_of`."""
+        return await self._memory.bank.advise(agents, embedding, as_of=self.as_of, **options)
+
+
+_EARLIEST_US = -62_135_596_800_000_000  # 0001-01-01, the earliest datetime

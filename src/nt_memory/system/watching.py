@@ -1,0 +1,165 @@
+"""Feeds of the journal: `Watch` for the keys of one agent, `Tail` for everything.
+
+Both hold nothing but the last revision they handed out. What they report is read from the log of
+accepted entries when it is asked for, so a reader that stops costs nobody anything.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from nt_memory.clock import to_datetime
+from nt_memory.entries import STATE, Stored, Write, decode_entry
+from nt_memory.records import Change
+from nt_memory.system.reads import to_record
+from nt_memory.tiers.layout import name_of, to_stored, version_key
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from nt_memory.records import Record
+    from nt_memory.system.engine import Engine
+    from nt_memory.tiers.layout import ChangeRow, LogRow
+
+LOG_BATCH = 256
+
+
+class Watch:
+    """An async iterator of `Change`; ends with `ClosedError` when the memory is closed."""
+
+    def __init__(self, engine: Engine, agent: str, prefix: str, after: int) -> None:
+        self._engine = engine
+        self._agent = agent
+        self._prefix = prefix
+        self._ready: deque[Change] = deque()
+        self.revision = after
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Change:
+        while not self._ready:
+            if not self._read():
+                await self._engine.wait_visible()
+        return self._ready.popleft()
+
+    def _read(self) -> bool:
+        """Read some of the log; whether there was any."""
+        self._engine.check_usable()
+        rows = self._engine.snapshot.logs(self.revision, LOG_BATCH)
+        for revision, row in rows:
+            self.revision = revision
+            for change in row.changes:
+                if (
+                    change.space == STATE
+                    and change.agent == self._agent
+                    and change.key.startswith(self._prefix)
+                ):
+                    self._ready.append(to_change(self._engine, revision, row, change))
+        return bool(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """One accepted entry, as `tail` reports it.
+
+    Attributes:
+        revision: Its revision.
+        recorded_at: Entry time.
+        kind: "write", "acquire", "vote", and so on; the names are those of the file format.
+        actor: Who submitted it; empty if unnamed.
+        request_id: Under which id, if any.
+        changes: Keys it changed, in order.
+    """
+
+    revision: int
+    recorded_at: datetime
+    kind: str
+    actor: str
+    request_id: str | None
+    changes: tuple[Change, ...]
+
+
+class Tail:
+    """An async iterator of `JournalEntry`; ends with `ClosedError` when the memory is closed."""
+
+    def __init__(self, engine: Engine, after: int) -> None:
+        self._engine = engine
+        self._ready: deque[tuple[int, LogRow]] = deque()
+        self.revision = after
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> JournalEntry:
+        engine = self._engine
+        while not self._ready:
+            engine.check_usable()
+            self._ready.extend(engine.snapshot.logs(self.revision, LOG_BATCH))
+            if not self._ready:
+                await engine.wait_visible()
+        revision, row = self._ready.popleft()
+        self.revision = revision
+        entry = decode_entry(engine.reader.read(row.position).payload)
+        changes = tuple(
+            to_change(engine, revision, row, change)
+            for change in row.changes
+            if change.space == STATE
+        )
+        kind = str(entry.body.__struct_config__.tag)
+        return JournalEntry(
+            revision, to_datetime(row.recorded_at), kind, entry.actor, entry.request_id, changes
+        )
+
+
+def to_change(engine: Engine, revision: int, row: LogRow, change: ChangeRow) -> Change:
+    """The public form of a logged change, with its record if it was a put."""
+    if change.kind != "put":
+        return Change(
+            "delete" if change.kind == "delete" else "expire", change.agent, change.key, revision
+        )
+    record = _record(engine, revision, row, change)
+    return Change("put", change.agent, change.key, revision, record)
+
+
+def _record(engine: Engine, revision: int, row: LogRow, change: ChangeRow) -> Record | None:
+    name = name_of(change.space, change.agent, change.key)
+    version = engine.snapshot.version(version_key(name, change.known_at, revision))
+    if version is not None:
+        return to_record(to_stored(name, change.known_at, revision, version))
+    # `history` has dropped the version; the journal still has it.
+    return _record_from_journal(engine, revision, row, change)
+
+
+def _record_from_journal(
+    engine: Engine, revision: int, row: LogRow, change: ChangeRow
+) -> Record | None:
+    entry = decode_entry(engine.reader.read(row.position).payload)
+    if not isinstance(entry.body, Write):
+        return None
+    for op in reversed(entry.body.ops):
+        known_at = row.now_us if op.known_at is None else op.known_at
+        if (op.space, op.agent, op.key, known_at) != (
+            change.space,
+            change.agent,
+            change.key,
+            change.known_at,
+        ):
+            continue
+        expires_at = None if op.ttl_us is None else known_at + op.ttl_us
+        return to_record(
+            Stored(
+                op.space,
+                op.agent,
+                op.key,
+                op.value,
+                known_at,
+                revision,
+                row.recorded_at,
+                expires_at,
+                entry.actor,
+            )
+        )
+    return None

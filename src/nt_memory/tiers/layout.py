@@ -1,0 +1,163 @@
+"""How the views spell what they hold: keys and rows of the LMDB tables.
+
+Keys of the table of versions are `space agent NUL key NUL known_at revision`, the two numbers as
+8 bytes big-endian with the sign bit flipped, so that byte order is (name, known_at, revision)
+order. Names cannot contain NUL (see `namespace`), so no name is a prefix of another.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from nt_memory.entries import Stored
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BIAS = 1 << 63
+_TAIL = struct.Struct(">QQ")
+U64 = struct.Struct(">Q")
+ROW_KEY = struct.Struct(">II")
+_ROW = struct.Struct("<qqqq")
+
+
+class Version(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What the table of versions holds under a key.
+
+    Attributes:
+        value: Encoded value; None for a delete.
+        recorded_at: When the journal took it.
+        expires_at: When its ttl runs out; None: never.
+        actor: Who wrote it.
+        partition: Vector partition, or -1.
+        row: Row there.
+        tags: Labels.
+        is_trimmed_before: Older versions of the key were dropped by `history`.
+    """
+
+    value: bytes | None
+    recorded_at: int
+    expires_at: int | None = None
+    actor: str = ""
+    partition: int = -1
+    row: int = -1
+    tags: tuple[str, ...] = ()
+    is_trimmed_before: bool = False
+
+
+class ChangeRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One key changed by a logged entry. `ended`: vector rows that stopped being current."""
+
+    kind: str
+    space: str
+    agent: str
+    key: str
+    known_at: int
+    partition: int = -1
+    row: int = -1
+    ended: tuple[tuple[int, int], ...] = ()
+
+
+class LogRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An accepted entry: where the journal keeps it, when it was taken, and what it changed."""
+
+    position: int
+    recorded_at: int
+    now_us: int
+    changes: tuple[ChangeRow, ...] = ()
+
+
+class VectorRow(NamedTuple):
+    """A row of a vector partition: the version it belongs to and the time it is in force."""
+
+    from_us: int
+    until_us: int
+    until_revision: int
+    revision: int
+    name: bytes
+
+
+class PartitionRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A vector partition: its id, dimension and number of rows."""
+
+    id: int
+    dim: int
+    rows: int
+
+
+_encoder = msgspec.msgpack.Encoder()
+decode_version = msgspec.msgpack.Decoder(Version).decode
+decode_log = msgspec.msgpack.Decoder(LogRow).decode
+decode_partition = msgspec.msgpack.Decoder(PartitionRow).decode
+encode_row: Callable[[msgspec.Struct], bytes] = _encoder.encode
+
+
+def name_of(space: str, agent: str, key: str) -> bytes:
+    """The part of a version's key that names what it is a version of."""
+    return f"{space}{agent}\0{key}\0".encode()
+
+
+def parse_name(name: bytes) -> tuple[str, str, str]:
+    """Space, agent and key of a name."""
+    text = name.decode()
+    agent, key, _ = text.split("\0")
+    return agent[0], agent[1:], key
+
+
+def version_key(name: bytes, known_at: int, revision: int) -> bytes:
+    """Key of one version."""
+    return name + _TAIL.pack(known_at + BIAS, revision)
+
+
+def parse_tail(version: bytes) -> tuple[int, int]:
+    """`known_at` and revision of a version's key."""
+    known_at, revision = _TAIL.unpack_from(version, len(version) - 16)
+    return known_at - BIAS, revision
+
+
+def row_key(partition: int, row: int) -> bytes:
+    """Key of a vector row."""
+    return ROW_KEY.pack(partition, row)
+
+
+def pack_row(row: VectorRow) -> bytes:
+    """Value of a vector row."""
+    return _ROW.pack(row.from_us, row.until_us, row.until_revision, row.revision) + row.name
+
+
+def unpack_row(data: bytes) -> VectorRow:
+    """The vector row in `data`."""
+    from_us, until_us, until_revision, revision = _ROW.unpack_from(data)
+    return VectorRow(from_us, until_us, until_revision, revision, data[_ROW.size :])
+
+
+def expiry_key(expires_at: int, name: bytes, known_at: int, revision: int) -> bytes:
+    """Key of the queue of expiries, ordered by time. Fits LMDB's 511 bytes."""
+    return U64.pack(expires_at + BIAS) + version_key(name, known_at, revision)
+
+
+def parse_expiry(key: bytes) -> tuple[int, bytes]:
+    """When, and the version's key."""
+    return U64.unpack_from(key)[0] - BIAS, key[8:]
+
+
+def to_stored(name: bytes, known_at: int, revision: int, version: Version) -> Stored:
+    """A version with its names, as the layers above see it."""
+    space, agent, key = parse_name(name)
+    return Stored(
+        space,
+        agent,
+        key,
+        version.value,
+        known_at,
+        revision,
+        version.recorded_at,
+        version.expires_at,
+        version.actor,
+        version.partition,
+        version.row,
+        version.tags,
+    )
