@@ -1,0 +1,77 @@
+"""Disks that fill up, fail or stall, on demand."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+
+from nt_memory.transport.files import OsFileSystem
+
+
+class FaultyFileSystem:
+    """A `FileSystem` over real files that misbehaves as told. Thread-safe enough for tests.
+
+    Attributes:
+        space: Bytes that can still be appended; None: no end. An append that needs more writes what
+            fits and raises ENOSPC, as a real disk does.
+        sync_error: errno of every later `sync`; None: it works.
+        truncate_error: errno of every later `truncate`; None: it works.
+        append_error: errno of every later `append`, which writes nothing; None: it works.
+        syncs: How often `sync` succeeded.
+    """
+
+    def __init__(self) -> None:
+        self._files = OsFileSystem()
+        self._may_sync = threading.Event()
+        self._may_sync.set()
+        self._is_stalled = threading.Event()
+        self.space: int | None = None
+        self.append_error: int | None = None
+        self.sync_error: int | None = None
+        self.truncate_error: int | None = None
+        self.syncs = 0
+
+    def append(self, fd: int, data: bytes) -> None:
+        """Write at the end, as far as there is space."""
+        _raise_if(self.append_error)
+        if self.space is None:
+            self._files.append(fd, data)
+            return
+        fitting = data[: self.space]
+        self._files.append(fd, fitting)
+        self.space -= len(fitting)
+        if len(fitting) < len(data):
+            _raise_if(errno.ENOSPC)
+
+    def sync(self, fd: int) -> None:
+        """Sync the file, once it may and if it can."""
+        if not self._may_sync.is_set():
+            self._is_stalled.set()
+            self._may_sync.wait()
+        _raise_if(self.sync_error)
+        self._files.sync(fd)
+        self.syncs += 1
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Cut the file, if it can."""
+        _raise_if(self.truncate_error)
+        self._files.truncate(fd, size)
+
+    def stall_sync(self) -> None:
+        """Let every later `sync` hang until `resume_sync`."""
+        self._is_stalled.clear()
+        self._may_sync.clear()
+
+    def wait_stalled(self, timeout: float = 10.0) -> bool:
+        """Wait until a `sync` hangs; False if none did in `timeout` seconds."""
+        return self._is_stalled.wait(timeout)
+
+    def resume_sync(self) -> None:
+        """Let hanging and later syncs go on."""
+        self._may_sync.set()
+
+
+def _raise_if(number: int | None) -> None:
+    if number is not None:
+        raise OSError(number, os.strerror(number))

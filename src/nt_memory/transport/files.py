@@ -1,0 +1,89 @@
+"""The few file operations the store is built on, and what their errors mean.
+
+The journal writes through `FileSystem`, so that tests can make a disk fill up or fail
+(`nt_memory.testing.faults`); everything else about files is ordinary.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from typing import TYPE_CHECKING, Protocol
+
+from nt_memory.errors import StorageError, StorageFullError, StorePermissionError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_sync_data = getattr(os, "fdatasync", os.fsync)
+# macOS acknowledges an fsync before the drive has written; this one waits for the drive.
+_FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
+
+
+class FileSystem(Protocol):
+    """How the journal changes its files. Any method may raise OSError."""
+
+    def append(self, fd: int, data: bytes) -> None:
+        """Write all of `data` at the end; after an error some of it may be there."""
+        ...
+
+    def sync(self, fd: int) -> None:
+        """Return once everything written to the file would survive a power loss."""
+        ...
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Cut the file to `size` bytes."""
+        ...
+
+
+class OsFileSystem:
+    """The operating system's files. `append` needs a descriptor opened with O_APPEND."""
+
+    def append(self, fd: int, data: bytes) -> None:
+        """See `FileSystem.append`."""
+        written = os.write(fd, data)
+        rest = memoryview(data)[written:]
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+
+    def sync(self, fd: int) -> None:
+        """See `FileSystem.sync`."""
+        if _FULL_SYNC is not None:
+            fcntl.fcntl(fd, _FULL_SYNC)
+        else:
+            _sync_data(fd)
+
+    def truncate(self, fd: int, size: int) -> None:
+        """See `FileSystem.truncate`."""
+        os.ftruncate(fd, size)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory survive a power loss.
+
+    Raises:
+        OSError: the operating system failed to.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def to_storage_error(error: OSError, doing: str) -> StorageError:
+    """The store's word for an operating system error.
+
+    Args:
+        error: What happened.
+        doing: What was tried, for the message: "writing <path>".
+    """
+    message = f"{doing}: {os.strerror(error.errno) if error.errno else error}"
+    if error.errno in _FULL:
+        return StorageFullError(message)
+    if error.errno in _DENIED:
+        return StorePermissionError(message)
+    return StorageError(message)

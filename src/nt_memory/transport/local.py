@@ -1,0 +1,400 @@
+"""The embedded journal: one process's files, written by one thread.
+
+One thread owns the end of the journal. Submitters append to a queue under a mutex and wake it; it
+takes what is there, up to 64 entries or 1 MiB, writes it with one append and one fsync, hands the
+frames on, and looks again. Under load a batch fills up while the one before it is being written
+(group commit); with one writer a batch is one entry and waits for nobody.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from nt_memory.errors import (
+    ClosedError,
+    NtMemoryError,
+    StorageError,
+    StorageFullError,
+    ValueTooLargeError,
+    WrongLoopError,
+)
+from nt_memory.transport.segment_reader import SegmentReader
+from nt_memory.transport.segment_writer import SegmentWriter
+from nt_memory.transport.segments import MAX_PAYLOAD_BYTES, SEGMENT_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from nt_memory.clock import Clock
+    from nt_memory.transport.files import FileSystem
+    from nt_memory.transport.ports import Frame
+
+BATCH_ENTRIES = 64
+BATCH_BYTES = 1 << 20
+RELAXED_SYNC_NS = 50_000_000
+_EXIT_WAIT_S = 5.0
+
+
+class _Work(NamedTuple):
+    """What the writer thread does next: write a batch, then sync, then tell a flusher."""
+
+    batch: list[tuple[bytes, Any]]
+    must_sync: bool = False
+    flushed: threading.Event | None = None
+
+
+class LocalJournal:
+    """`ports.Journal` in segment files. Every method but `start` and `close` is thread-safe.
+
+    Opening verifies the newest segment, cuts a torn tail (`cut_bytes`) and makes the rest durable.
+    Older segments are verified as they are replayed or read.
+
+    With "commit" a batch is durable when it is delivered. With "relaxed" it is delivered when it is
+    written, and an fsync follows at most 50 ms later: a killed process loses nothing, a power loss
+    the last 50 ms.
+
+    When the disk is full, the batch fails with `StorageFullError` and the next one is tried. Any
+    other failure, an fsync or `deliver` above all, stops the journal: everything pending and
+    everything later gets `StorageError`. Entries that failed so were taken back where that was
+    possible, but may be found again after a reopen.
+
+    Args:
+        directory: Where the segments are; must exist and be held by the caller.
+        clock: Source of entry times.
+        durability: "commit" or "relaxed".
+        applied_sequence: Greatest sequence that some view has applied; the journal must have it.
+        max_pending_bytes: `submit` refuses while this many bytes of payload are queued.
+        files: How files are changed; for tests.
+        segment_bytes: When to start a new segment.
+
+    Raises:
+        CorruptionError: a frame that was durable or applied is damaged or missing; the message
+            names file, offset and sequence.
+        FormatVersionError: a newer version wrote the newest segment.
+        StorageError: a file operation failed; `StorageFullError`, `StorePermissionError` likewise.
+
+    Cost: one fdatasync a batch; a `submit` is about 1 µs.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        clock: Clock,
+        durability: Literal["commit", "relaxed"] = "commit",
+        applied_sequence: int = 0,
+        max_pending_bytes: int = 64 << 20,
+        files: FileSystem | None = None,
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> None:
+        self._clock = clock
+        self._is_relaxed = durability == "relaxed"
+        self._max_pending_bytes = max_pending_bytes
+        self._reader = SegmentReader(directory)
+        self._writer = SegmentWriter(
+            Path(directory),
+            self._reader.marks,
+            applied_sequence=applied_sequence,
+            files=files,
+            segment_bytes=segment_bytes,
+        )
+        self._last_sequence = self._writer.next_sequence - 1
+        self._pid = os.getpid()
+        self._changed = threading.Condition(threading.Lock())
+        # Guarded by `_changed`. The queue's keys are ticket ids, so that withdrawing is O(1); a
+        # payload of None marks a flush, its ticket being the event to set.
+        self._queue: OrderedDict[int, tuple[bytes | None, Any]] = OrderedDict()
+        self._duplicates = itertools.count(1)
+        self._pending_bytes = 0
+        self._awaiting_space: list[Callable[[], None]] = []
+        self._refusal: NtMemoryError | None = ClosedError("the journal was not started")
+        self._is_closing = False
+        # The writer thread's own.
+        self._in_hand: _Work = _Work([])
+        self._unsynced_since_ns = 0
+        self._failure: StorageError | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def last_sequence(self) -> int:
+        """See `Journal.last_sequence`. With "commit" it is durable."""
+        return self._last_sequence
+
+    @property
+    def oldest_sequence(self) -> int:
+        """See `Journal.oldest_sequence`."""
+        return self._reader.oldest_sequence
+
+    @property
+    def pending_bytes(self) -> int:
+        """See `Journal.pending_bytes`; payload only."""
+        return self._pending_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """See `Journal.size_bytes`."""
+        return self._writer.size_bytes
+
+    @property
+    def cut_bytes(self) -> int:
+        """Bytes of torn tail that were cut when the journal was opened."""
+        return self._writer.cut_bytes
+
+    def replay(self, after: int) -> Iterator[Frame]:
+        """See `Journal.replay`; streams, up to the `last_sequence` of the moment of the call."""
+        return self._reader.replay(after, until=self._last_sequence)
+
+    def read(self, position: int) -> Frame:
+        """See `Journal.read`. Cost: about 10 µs for a small entry."""
+        return self._reader.read(position)
+
+    def start(
+        self,
+        deliver: Callable[[Sequence[Frame]], None],
+        fail: Callable[[Sequence[Any], BaseException], None],
+    ) -> None:
+        """See `Journal.start`; once. Neither callable may call `flush` or `close`."""
+        if self._thread is not None or self._is_closing:
+            raise ClosedError("the journal was started before")
+        self._deliver, self._fail = deliver, fail
+        self._refusal = None
+        # A daemon, so that a journal nobody closed cannot keep the interpreter from exiting; the
+        # exit hook still gives it the time to write what is queued.
+        self._thread = threading.Thread(target=self._run, name="nt-memory-journal", daemon=True)
+        atexit.register(self._exit)
+        self._thread.start()
+
+    def submit(self, payload: bytes, ticket: object) -> bool:
+        """See `Journal.submit`. The bound may be overrun by one entry, so that any size gets in.
+
+        Raises:
+            StorageError: the journal has failed.
+            ClosedError: it was closed, or not started.
+            WrongLoopError: this is a fork of the process that opened it.
+            ValueTooLargeError: the payload exceeds 1 GiB.
+        """
+        self._check_process()
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            raise ValueTooLargeError(f"an entry of {len(payload)} bytes; 1 GiB is the limit")
+        with self._changed:
+            if self._refusal is not None:
+                raise _again(self._refusal)
+            if self._pending_bytes >= self._max_pending_bytes:
+                return False
+            self._enqueue(payload, ticket)
+            self._pending_bytes += len(payload)
+        return True
+
+    def on_space(self, callback: Callable[[], None]) -> None:
+        """See `Journal.on_space`. If there is room already, it is called before this returns."""
+        self._check_process()
+        with self._changed:
+            if self._pending_bytes >= self._max_pending_bytes and self._refusal is None:
+                self._awaiting_space.append(callback)
+                return
+        callback()
+
+    def withdraw(self, ticket: object) -> bool:
+        """See `Journal.withdraw`. Tickets are told apart by identity."""
+        self._check_process()
+        with self._changed:
+            found = self._queue.get(id(ticket))
+            if found is None or found[0] is None:
+                return False
+            del self._queue[id(ticket)]
+            self._pending_bytes -= len(found[0])
+        self._announce_space()
+        return True
+
+    def flush(self) -> None:
+        """See `Journal.flush`.
+
+        Raises:
+            StorageError: the journal has failed.
+            ClosedError: it was closed, or not started.
+            WrongLoopError: this is a fork, or the journal's own thread, which would wait for ever.
+        """
+        self._check_process()
+        if threading.current_thread() is self._thread:
+            raise WrongLoopError("flush was called from the journal's own thread")
+        flushed = threading.Event()
+        with self._changed:
+            if self._refusal is not None:
+                raise _again(self._refusal)
+            self._enqueue(None, flushed)
+        flushed.wait()
+        if self._failure is not None:
+            raise _again(self._failure)
+
+    def close(self) -> None:
+        """See `Journal.close`. In a fork it only closes the file.
+
+        Raises:
+            StorageError: something that was delivered could not be made durable any more, which
+                only "relaxed" allows; not if the journal had failed before.
+        """
+        had_failed = self._failure is not None
+        if os.getpid() == self._pid:
+            atexit.unregister(self._exit)
+            self._begin_close()
+            if self._thread is not None:
+                self._thread.join()
+        self._writer.close()
+        if self._failure is not None and self._is_relaxed and not had_failed:
+            raise _again(self._failure)
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise WrongLoopError(f"the journal belongs to process {self._pid}, not to its fork")
+
+    def _enqueue(self, payload: bytes | None, ticket: object) -> None:
+        key = id(ticket)
+        while key in self._queue:
+            # The same ticket again: only its first submission can be withdrawn.
+            key = -next(self._duplicates)
+        self._queue[key] = (payload, ticket)
+        self._changed.notify()
+
+    def _begin_close(self) -> None:
+        with self._changed:
+            self._is_closing = True
+            if not isinstance(self._refusal, StorageError):
+                self._refusal = ClosedError("the journal was closed")
+            self._changed.notify()
+        self._announce_space()
+
+    def _exit(self) -> None:
+        if os.getpid() == self._pid and self._thread is not None:
+            self._begin_close()
+            self._thread.join(_EXIT_WAIT_S)
+
+    def _announce_space(self, freed: int = 0) -> None:
+        """Tell those who wait for room in the queue, if there is some or none will ever be."""
+        with self._changed:
+            self._pending_bytes -= freed
+            if not self._awaiting_space:
+                return
+            if self._pending_bytes >= self._max_pending_bytes and self._refusal is None:
+                return
+            callbacks, self._awaiting_space = self._awaiting_space, []
+        for callback in callbacks:
+            callback()
+
+    # --- the writer thread ------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while self._step():
+                pass
+            self._sync()
+        except BaseException as error:  # noqa: BLE001 - whatever it was, someone waits for an answer
+            self._stop(error)
+
+    def _step(self) -> bool:
+        """Do what there is to do, waiting for it if need be; False when closed and all is done."""
+        # A frame of its own, so that nothing holds on to the batch while waiting for the next.
+        work = self._take()
+        if work is None:
+            return False
+        self._in_hand = work
+        if work.batch:
+            self._write(work.batch)
+            # Delivered: no later failure is these tickets' concern.
+            self._in_hand = work._replace(batch=[])
+        if work.must_sync or self._is_sync_due():
+            self._sync()
+        if work.flushed is not None:
+            work.flushed.set()
+        self._in_hand = _Work([])
+        return True
+
+    def _take(self) -> _Work | None:
+        """Wait for something to do; None when closed and all is done."""
+        with self._changed:
+            while not self._queue:
+                if self._is_closing:
+                    return None
+                if not self._changed.wait(self._sync_wait_s()):
+                    return _Work([], must_sync=True)
+            batch: list[tuple[bytes, Any]] = []
+            size = 0
+            while self._queue and len(batch) < BATCH_ENTRIES:
+                key, (payload, ticket) = self._queue.popitem(last=False)
+                if payload is None:
+                    return _Work(batch, must_sync=True, flushed=ticket)
+                size += len(payload)
+                if size > BATCH_BYTES and batch:
+                    self._queue[key] = (payload, ticket)
+                    self._queue.move_to_end(key, last=False)
+                    break
+                batch.append((payload, ticket))
+            return _Work(batch)
+
+    def _sync(self) -> None:
+        self._writer.sync()
+        self._unsynced_since_ns = 0
+
+    def _write(self, batch: list[tuple[bytes, Any]]) -> None:
+        size = sum(len(payload) for payload, _ in batch)
+        try:
+            frames = self._writer.append(batch, self._clock.now_us())
+        except StorageFullError as error:
+            self._announce_space(size)
+            self._fail([ticket for _, ticket in batch], error)
+            return
+        if self._is_relaxed:
+            self._unsynced_since_ns = self._unsynced_since_ns or self._clock.monotonic_ns()
+        else:
+            try:
+                self._writer.sync()
+            except StorageError:
+                self._writer.drop_unsynced()
+                raise
+        self._last_sequence += len(frames)
+        self._announce_space(size)
+        self._deliver(frames)
+
+    def _is_sync_due(self) -> bool:
+        return self._writer.has_unsynced and self._sync_wait_s() == 0.0
+
+    def _sync_wait_s(self) -> float | None:
+        """How long the thread may sleep; None: until woken."""
+        if not self._writer.has_unsynced:
+            return None
+        waited_ns = self._clock.monotonic_ns() - self._unsynced_since_ns
+        return max(0.0, (RELAXED_SYNC_NS - waited_ns) / 1e9)
+
+    def _stop(self, error: BaseException) -> None:
+        """Fail everything pending and everything to come."""
+        failure = StorageError(f"the journal stopped: {error}")
+        failure.__cause__ = error
+        with self._changed:
+            self._failure = self._refusal = failure
+            left = [*self._in_hand.batch, *self._queue.values()]
+            if self._in_hand.flushed is not None:
+                left.append((None, self._in_hand.flushed))
+            self._queue.clear()
+            self._in_hand = _Work([])
+            self._pending_bytes = 0
+        self._announce_space()
+        tickets = [ticket for payload, ticket in left if payload is not None]
+        try:
+            if tickets:
+                self._fail(tickets, failure)
+        finally:
+            for payload, ticket in left:
+                if payload is None:
+                    ticket.set()
+
+
+def _again(error: NtMemoryError) -> NtMemoryError:
+    """A fresh exception of the same kind: one instance raised twice would collect tracebacks."""
+    fresh = type(error)(*error.args)
+    fresh.__cause__ = error.__cause__
+    return fresh
