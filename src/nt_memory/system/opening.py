@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from nt_memory.errors import CorruptionError, ForeignStoreError
+from msgspec import DecodeError
+
+from nt_memory.errors import CodecError, CorruptionError, ForeignStoreError
 from nt_memory.replica import Change, Follow, NewRows, Replica
 from nt_memory.tiers.cold import ColdTier
 from nt_memory.tiers.layout import name_of, row_key, to_stored, unpack_row, version_key
@@ -109,28 +111,16 @@ def _open_writer(config: MemoryConfig, clock: Clock, directory: StoreDirectory) 
     if rebuilt:
         _drop_views(directory)
     try:
-        opened = _open_views(config, clock, directory)
-    except CorruptionError:
+        cold, files, replica = _open_views(config, directory)
+    except (CorruptionError, CodecError, DecodeError):
+        # Only damage to the views themselves is mended by rebuilding them. What the journal finds
+        # below must not be: the views may be the only proof that its last entries were there.
         if rebuilt:
             raise
         _drop_views(directory)
         rebuilt = True
-        opened = _open_views(config, clock, directory)
-    opened.rebuilt = rebuilt
-    return opened
-
-
-def _open_views(config: MemoryConfig, clock: Clock, directory: StoreDirectory) -> Opened:
-    """Open the views and bring them up to the journal.
-
-    Raises:
-        CorruptionError: the views are unreadable, or claim entries that the journal does not have.
-    """
-    _write_state(directory.views, is_clean=False)
-    cold = ColdTier(directory.views, max_map_bytes=config.max_map_bytes)
-    files = VectorFiles(directory.vectors)
+        cold, files, replica = _open_views(config, directory)
     try:
-        replica = Replica(cold, files)
         journal = LocalJournal(
             directory.journal,
             clock=clock,
@@ -146,14 +136,27 @@ def _open_views(config: MemoryConfig, clock: Clock, directory: StoreDirectory) -
         files.close()
         cold.close()
         raise
-    return Opened(directory, cold, files, replica, journal, journal)
+    return Opened(directory, cold, files, replica, journal, journal, rebuilt)
+
+
+def _open_views(
+    config: MemoryConfig, directory: StoreDirectory
+) -> tuple[ColdTier, VectorFiles, Replica]:
+    _write_state(directory.views, is_clean=False)
+    cold = ColdTier(directory.views, max_map_bytes=config.max_map_bytes)
+    try:
+        files = VectorFiles(directory.vectors)
+        try:
+            return cold, files, Replica(cold, files)
+        except BaseException:
+            files.close()
+            raise
+    except BaseException:
+        cold.close()
+        raise
 
 
 def _catch_up(replica: Replica, journal: LocalJournal) -> None:
-    if replica.sequence > journal.last_sequence:
-        raise CorruptionError(
-            f"the views hold entry {replica.sequence}, the journal ends at {journal.last_sequence}"
-        )
     frames = journal.replay(replica.sequence)
     while batch := list(islice(frames, REPLAY_BATCH)):
         _apply(replica, batch)
