@@ -1,0 +1,10 @@
+"""L2: vectors, searched exactly or through a graph, as of any time and revision."""
+
+from nt_memory.tiers.vectors.columns import NEVER
+from nt_memory.tiers.vectors.files import VectorFiles
+from nt_memory.tiers.vectors.index import kmeans
+from nt_memory.tiers.vectors.partition import Tuning
+from nt_memory.tiers.vectors.ranking import Candidates
+from nt_memory.tiers.vectors.tier import VectorStats, VectorTier
+
+__all__ = ["NEVER", "Candidates", "Tuning", "VectorFiles", "VectorStats", "VectorTier", "kmeans"]

@@ -1,0 +1,267 @@
+"""When each row of a partition is visible: four int64 columns and pure functions over them.
+
+A row is visible at (time, revision) if it was recorded by then (`revision <= r`), known by then
+(`from_us <= t`), and not yet ended: `until_us > t`, or it was ended by an entry after `r`. Rows are
+numbered in the order of their revisions, so "recorded by r" is always a prefix.
+
+The owner's thread appends and ends rows while others read. Readers take one `View`: its `rows` and
+summaries never change, and rows past `rows` are not looked at. What does change in place is the end
+of a row that was open, or that expires later; such a change belongs to a revision after every
+running search's, which therefore must not notice. The writer stores `until_revision` first and
+`until_us` second, readers load them the other way round, so whichever mix is seen, the row still
+counts as not ended at an earlier revision.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from nt_memory.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+NEVER = 2**63 - 1
+_SMALLEST = 64
+
+
+class View(NamedTuple):
+    """A partition's columns as of one moment of its owner's thread.
+
+    Attributes:
+        rows: Rows there are; the arrays may be longer.
+        from_us: Since when each row is known.
+        until_us: When it ended on the timeline, or `NEVER`.
+        until_revision: By which entry, or `NEVER`.
+        revision: Which entry recorded it; never decreases.
+        ended: Numbers of the rows that have an end, each once.
+        ended_rows: How many of them there are; the array may be longer.
+        last_revision: Greatest `revision`, -1 without rows.
+        max_from: Greatest `from_us`.
+        min_until: A lower bound of `until_us`.
+        is_from_sorted: Whether `from_us` never decreases: then "known by t" is a prefix too.
+    """
+
+    rows: int
+    from_us: NDArray[np.int64]
+    until_us: NDArray[np.int64]
+    until_revision: NDArray[np.int64]
+    revision: NDArray[np.int64]
+    ended: NDArray[np.int64]
+    ended_rows: int
+    last_revision: int
+    max_from: int
+    min_until: int
+    is_from_sorted: bool
+
+
+class Visible(NamedTuple):
+    """The rows one search may return: those below `prefix` where `mask` holds and not hidden.
+
+    Attributes:
+        view: The columns.
+        time_us: Known and not ended by then.
+        revision: Recorded by then; ends by later entries do not count.
+        recorded: Rows recorded by `revision`.
+        prefix: Rows to look at, `<= recorded`.
+        mask: Shape (prefix,), or None for all; it says nothing of ended rows.
+        most_hidden: At most so many rows of the prefix are hidden because they ended.
+    """
+
+    view: View
+    time_us: int
+    revision: int
+    recorded: int
+    prefix: int
+    mask: NDArray[np.bool_] | None
+    most_hidden: int
+
+    def full_mask(self, first: int = 0) -> NDArray[np.bool_] | None:
+        """Everything in one mask over rows [first, prefix), or None if all of them are visible.
+
+        Cost: O(1) if nothing ended, else O(prefix - first).
+        """
+        mask = None if self.mask is None else self.mask[first:]
+        if not self.most_hidden or first >= self.prefix:
+            return mask
+        hidden = self._hidden(first)
+        if not len(hidden):
+            return mask
+        mask = np.ones(self.prefix - first, np.bool_) if mask is None else mask.copy()
+        mask[hidden] = False
+        return mask
+
+    def is_hidden(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of `rows` ended by the time and revision."""
+        is_past = self.view.until_us[rows] <= self.time_us
+        return is_past & (self.view.until_revision[rows] <= self.revision)
+
+    def is_ambiguous(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of `rows` ended in time, but by an entry after the revision.
+
+        At that revision an earlier end may have been in force, which the columns no longer hold.
+        """
+        if self.time_us < self.view.min_until:
+            return np.zeros(len(rows), np.bool_)
+        is_past = self.view.until_us[rows] <= self.time_us
+        return is_past & (self.view.until_revision[rows] > self.revision)
+
+    def _hidden(self, first: int) -> NDArray[np.int64]:
+        view, prefix = self.view, self.prefix
+        if view.ended_rows * 4 > prefix - first:
+            is_past = view.until_us[first:prefix] <= self.time_us
+            return np.flatnonzero(is_past & (view.until_revision[first:prefix] <= self.revision))
+        rows = view.ended[: view.ended_rows]
+        rows = rows[(rows >= first) & (rows < prefix)]
+        return rows[self.is_hidden(rows)] - first
+
+
+_NOTHING = np.empty(0, np.int64)
+
+
+def visible(
+    view: View, time_us: int, revision: int, allow: NDArray[np.bool_] | None = None
+) -> Visible:
+    """Rows visible at (`time_us`, `revision`) and allowed.
+
+    Args:
+        view: The columns.
+        time_us: Known and not ended by then.
+        revision: Recorded by then.
+        allow: A mask over rows; rows past its end are not allowed. None allows all.
+
+    Cost: O(1) for now; O(log rows) for the past where times are sorted, O(rows) where not.
+    """
+    recorded = view.rows
+    if revision < view.last_revision:
+        recorded = int(np.searchsorted(view.revision[:recorded], revision, "right"))
+    prefix = recorded if allow is None else min(recorded, len(allow))
+    mask: NDArray[np.bool_] | None = None
+    if time_us < view.max_from:
+        if view.is_from_sorted:
+            prefix = int(np.searchsorted(view.from_us[:prefix], time_us, "right"))
+        else:
+            mask = view.from_us[:prefix] <= time_us
+    if allow is not None:
+        mask = allow[:prefix] if mask is None else mask & allow[:prefix]
+    most_hidden = 0 if time_us < view.min_until else min(prefix, view.ended_rows)
+    return Visible(view, time_us, revision, recorded, prefix, mask, most_hidden)
+
+
+class Columns:
+    """The columns of one partition, written by one thread. Readers take `view`."""
+
+    def __init__(self) -> None:
+        empty = _NOTHING
+        self.view = View(
+            rows=0,
+            from_us=empty,
+            until_us=empty,
+            until_revision=empty,
+            revision=empty,
+            ended=empty,
+            ended_rows=0,
+            last_revision=-1,
+            max_from=-NEVER,
+            min_until=NEVER,
+            is_from_sorted=True,
+        )
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of all columns."""
+        view = self.view
+        return 4 * view.from_us.nbytes + view.ended.nbytes
+
+    def append(
+        self,
+        from_us: NDArray[np.int64],
+        until_us: NDArray[np.int64],
+        until_revision: NDArray[np.int64] | None,
+        revision: NDArray[np.int64],
+    ) -> None:
+        """Add rows, in the order of their revisions; all arrays shape (n,).
+
+        `until_revision` None says: a row that has an end was born with it.
+
+        Raises:
+            InvalidInputError: the lengths differ, or revisions decrease.
+
+        Cost: amortised O(n); the columns double when they are full.
+        """
+        count = len(revision)
+        if not len(from_us) == len(until_us) == count:
+            raise InvalidInputError("columns of one append must have one length")
+        if count == 0:
+            return
+        view = self.view
+        if revision[0] < view.last_revision or not _is_sorted(revision):
+            raise InvalidInputError("rows must be appended in the order of their revisions")
+        first, rows = view.rows, view.rows + count
+        low, high = int(until_us.min()), int(from_us.max())
+        until_revision = revision if until_revision is None else until_revision
+        ended, ended_rows = view.ended, view.ended_rows
+        if low == NEVER:
+            until_revision = until_us
+        else:
+            is_open = until_us == NEVER
+            until_revision = np.where(is_open, NEVER, until_revision)
+            closed = np.flatnonzero(~is_open) + first
+            ended_rows += len(closed)
+            ended = _fit(ended, view.ended_rows, ended_rows)
+            ended[view.ended_rows : ended_rows] = closed
+        grown = [_fit(column, first, rows) for column in view[1:5]]
+        added = (from_us, until_us, until_revision, revision)
+        for column, values in zip(grown, added, strict=True):
+            column[first:rows] = values
+        self.view = View(
+            rows=rows,
+            from_us=grown[0],
+            until_us=grown[1],
+            until_revision=grown[2],
+            revision=grown[3],
+            ended=ended,
+            ended_rows=ended_rows,
+            last_revision=int(revision[-1]),
+            max_from=max(view.max_from, high),
+            min_until=min(view.min_until, low),
+            is_from_sorted=view.is_from_sorted
+            and bool(from_us[0] >= view.max_from)
+            and _is_sorted(from_us),
+        )
+
+    def end(self, row: int, until_us: int, until_revision: int) -> None:
+        """Say when and by which entry a row ended. O(1) amortised.
+
+        Raises:
+            InvalidInputError: there is no such row.
+        """
+        view = self.view
+        if not 0 <= row < view.rows:
+            raise InvalidInputError(f"row {row} of {view.rows} cannot end")
+        was_open = view.until_us[row] == NEVER
+        view.until_revision[row] = until_revision  # first, see the module's note
+        view.until_us[row] = until_us
+        ended, count = view.ended, view.ended_rows
+        if was_open:
+            ended = _fit(ended, count, count + 1)
+            ended[count] = row
+            count += 1
+        self.view = view._replace(
+            ended=ended, ended_rows=count, min_until=min(view.min_until, until_us)
+        )
+
+
+def _is_sorted(values: NDArray[np.int64]) -> bool:
+    return len(values) == 1 or not bool(np.any(values[1:] < values[:-1]))
+
+
+def _fit(column: NDArray[np.int64], used: int, needed: int) -> NDArray[np.int64]:
+    """`column`, or a copy of its first `used` values with twice the room."""
+    if needed <= len(column):
+        return column
+    grown = np.empty(max(needed, 2 * len(column), _SMALLEST), np.int64)
+    grown[:used] = column[:used]
+    return grown

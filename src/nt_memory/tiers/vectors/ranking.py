@@ -1,0 +1,276 @@
+"""From rows to ranked candidates: exact scans, final scores, one merged list a query.
+
+Two scores, two purposes. Scans compare float32 scores, which depend on how the linear algebra
+happens to sum, and keep every row that could be among the best k given the largest error such a sum
+can have. What was kept is scored again in float64, row by row: a product of a float16 and a float32
+is exact there, and the sum runs over one row in one order, so a row's score depends on nothing but
+the row and the query.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from nt_memory.tiers.vectors.index import widen
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+_CHUNK_VALUES = 1 << 20
+_PRODUCT_VALUES = 1 << 18
+_BLOCK_SCORES = 1 << 22
+# Below this many scores one partition of all is cheaper than looking at a sample first.
+_SMALL = 8192
+_SAMPLE = 4096
+
+
+class Candidates(NamedTuple):
+    """Rows found for one query, best first; ties by partition and row. All shape (c,).
+
+    Attributes:
+        partition: Partition ids.
+        row: Row numbers.
+        score: Cosine similarities in [-1, 1].
+        is_ambiguous: Rows that ended in time, but by an entry after the search's revision.
+    """
+
+    partition: NDArray[np.int64]
+    row: NDArray[np.int64]
+    score: NDArray[np.float64]
+    is_ambiguous: NDArray[np.bool_]
+
+
+class Segment(NamedTuple):
+    """Rows of one partition to scan. Exactly one of `columns` and `raw` is given.
+
+    Attributes:
+        place: Which of the search's partitions.
+        first: Number of the first row; unused with `rows`.
+        size: How many rows.
+        columns: Float32, shape (dim, size).
+        raw: Float16, shape (size, dim).
+        mask: Rows that may be returned, shape (size,); None: all.
+        rows: Row numbers, shape (size,), where they are not consecutive.
+    """
+
+    place: int
+    first: int
+    size: int
+    columns: NDArray[np.float32] | None
+    raw: NDArray[np.float16] | None
+    mask: NDArray[np.bool_] | None
+    rows: NDArray[np.int64] | None = None
+
+    def numbers(self, at: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Row numbers of the segment's positions `at`."""
+        return at + self.first if self.rows is None else self.rows[at]
+
+    def vectors(self, at: NDArray[np.int64]) -> NDArray[np.float16] | NDArray[np.float32]:
+        """The vectors at positions `at`, shape (len(at), dim)."""
+        if self.columns is not None:
+            return self.columns[:, at].T
+        assert self.raw is not None  # noqa: S101 - one of the two is given
+        return self.raw[at]
+
+
+class Piece(NamedTuple):
+    """Rows of one partition that may be among the best for one query.
+
+    Attributes:
+        place: Which of the search's partitions.
+        rows: Row numbers, shape (c,), each once.
+        vectors: Their vectors, shape (c, dim).
+    """
+
+    place: int
+    rows: NDArray[np.int64]
+    vectors: NDArray[np.float16] | NDArray[np.float32]
+
+
+class _Scratch(threading.local):
+    """Buffers of one thread, kept between searches so that scans allocate nothing large."""
+
+    scores: NDArray[np.float32] = np.empty(0, np.float32)
+    mask: NDArray[np.bool_] = np.empty(0, np.bool_)
+
+
+_scratch = _Scratch()
+
+
+def scan(segments: Sequence[Segment], queries: NDArray[np.float32], k: int) -> list[list[Piece]]:
+    """For each query the rows of `segments` that may be among its best `k`, and few others.
+
+    Args:
+        segments: What to scan; together they count as one set of rows.
+        queries: Shape (m, dim).
+        k: Wanted rows.
+
+    Cost: one matrix product a segment and one selection a query; scores are held for as many
+    queries at a time as fit 16 MiB, at least one.
+    """
+    total = sum(segment.size for segment in segments)
+    if total == 0:
+        return [[] for _ in queries]
+    starts = np.cumsum([0, *(segment.size for segment in segments)])
+    mask = _joined_mask(segments, total)
+    block = max(1, _BLOCK_SCORES // total)
+    found: list[list[Piece]] = []
+    for at in range(0, len(queries), block):
+        part = queries[at : at + block]
+        if _scratch.scores.size < len(part) * total:
+            _scratch.scores = np.empty(len(part) * total, np.float32)
+        scores = _scratch.scores[: len(part) * total].reshape(len(part), total)
+        for segment, start in zip(segments, starts.tolist(), strict=False):
+            _score(segment, part, scores[:, start : start + segment.size])
+        for query, row in zip(part, scores, strict=True):
+            best = preselect(row, mask, k, _largest_error(query))
+            found.append(_pieces(segments, starts, best))
+    return found
+
+
+def preselect(
+    scores: NDArray[np.float32], mask: NDArray[np.bool_] | None, k: int, error: float
+) -> NDArray[np.int64]:
+    """Ascending positions, where `mask` holds, of all scores that may belong to the best `k`.
+
+    Args:
+        scores: Shape (n,), each off by at most `error`.
+        mask: Shape (n,), or None for all.
+        k: Wanted, >= 1. All positions are returned if no more pass.
+        error: Largest error of a score. True scores above 1 count as 1, so they tie.
+
+    Cost: two passes and a partition of a sample, if the sample is a fair one.
+    """
+    if len(scores) > _SMALL:
+        guess = _guess(scores, mask, k)
+        if guess is not None:
+            kept = _at_least(scores, mask, guess)
+            if len(kept) >= k:
+                bound = _bound(scores[kept], k, error)
+                if bound < guess:
+                    kept = _at_least(scores, mask, bound)
+                return kept[scores[kept] >= bound]
+    kept = np.arange(len(scores)) if mask is None else np.flatnonzero(mask)
+    if len(kept) <= k:
+        return kept
+    inside = scores[kept]
+    return kept[inside >= _bound(inside, k, error)]
+
+
+def rank(
+    pieces: Sequence[Piece], query: NDArray[np.float32], k: int, ids: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """The best `k` rows and exact ties with the last: places, rows and scores, best first.
+
+    Args:
+        pieces: Rows to choose from, each once.
+        query: Shape (dim,).
+        k: Wanted rows.
+        ids: Partition id of each place, for breaking ties.
+    """
+    count = sum(len(piece.rows) for piece in pieces)
+    places, rows = np.empty(count, np.int64), np.empty(count, np.int64)
+    vectors = np.empty((count, len(query)), np.float64)
+    at = 0
+    for piece in pieces:
+        end = at + len(piece.rows)
+        places[at:end] = piece.place
+        rows[at:end] = piece.rows
+        vectors[at:end] = piece.vectors
+        at = end
+    vectors *= query
+    scores = np.clip(vectors.sum(axis=1), -1.0, 1.0)
+    order = np.lexsort((rows, ids[places], -scores))
+    if count > k:
+        order = order[scores[order] >= scores[order[k - 1]]]
+    return places[order], rows[order], scores[order]
+
+
+def _largest_error(query: NDArray[np.float32]) -> float:
+    # Any order of summing d products is off by at most about d * eps * |row| * |query| (Higham
+    # 2002, section 3.1); rows are unit vectors rounded to float16. Twice that, to be plain.
+    unit = float(np.finfo(np.float32).eps)
+    return 2.0 * (len(query) + 4) * unit * (1.0 + float(np.linalg.norm(query)))
+
+
+def _bound(scores: NDArray[np.float32], k: int, error: float) -> float:
+    last = len(scores) - k
+    kth = float(np.partition(scores, last)[last])
+    return min(kth, 1.0) - 2.0 * error
+
+
+def _guess(scores: NDArray[np.float32], mask: NDArray[np.bool_] | None, k: int) -> float | None:
+    """A score that somewhat more than `k` rows reach, going by a sample; None if it says little."""
+    step = -(-len(scores) // _SAMPLE)
+    sample = scores[::step] if mask is None else scores[::step][mask[::step]]
+    wanted = k / step
+    above = int(wanted + 3.0 * wanted**0.5) + 3
+    if above >= len(sample):
+        return None
+    last = len(sample) - above
+    return float(np.partition(sample, last)[last])
+
+
+def _at_least(
+    scores: NDArray[np.float32], mask: NDArray[np.bool_] | None, bound: float
+) -> NDArray[np.int64]:
+    reached = scores >= np.float32(bound)
+    if mask is not None:
+        np.logical_and(reached, mask, out=reached)
+    return np.flatnonzero(reached)
+
+
+def _joined_mask(segments: Sequence[Segment], total: int) -> NDArray[np.bool_] | None:
+    if all(segment.mask is None for segment in segments):
+        return None
+    if _scratch.mask.size < total:
+        _scratch.mask = np.empty(total, np.bool_)
+    mask = _scratch.mask[:total]
+    at = 0
+    for segment in segments:
+        mask[at : at + segment.size] = True if segment.mask is None else segment.mask
+        at += segment.size
+    return mask
+
+
+def _score(segment: Segment, queries: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    if segment.columns is not None:
+        _multiply(queries, segment.columns, out)
+        return
+    assert segment.raw is not None  # noqa: S101 - one of the two is given
+    step = max(1, _CHUNK_VALUES // queries.shape[1])
+    for at in range(0, segment.size, step):
+        chunk = widen(segment.raw[at : at + step])
+        _multiply(queries, chunk.T, out[:, at : at + step])
+
+
+def _multiply(
+    queries: NDArray[np.float32], columns: NDArray[np.float32], out: NDArray[np.float32]
+) -> None:
+    """`out = queries @ columns`, in pieces that the linear algebra does on this thread.
+
+    Larger ones wake OpenBLAS's threads. With the cores busy, waiting for those took 20 ms where one
+    thread needs 0.2 ms, and products of two matrices 16 ms instead of 0.3 ms.
+    """
+    step = max(1, _PRODUCT_VALUES // len(columns))
+    for at in range(0, columns.shape[1], step):
+        part = columns[:, at : at + step]
+        for query, scores in zip(queries, out, strict=True):
+            np.matmul(query, part, out=scores[at : at + step])
+
+
+def _pieces(
+    segments: Sequence[Segment], starts: NDArray[np.int64], best: NDArray[np.int64]
+) -> list[Piece]:
+    cuts = np.searchsorted(best, starts).tolist()
+    pieces: list[Piece] = []
+    for index, segment in enumerate(segments):
+        if cuts[index] < cuts[index + 1]:
+            at = best[cuts[index] : cuts[index + 1]] - starts[index]
+            pieces.append(Piece(segment.place, segment.numbers(at), segment.vectors(at)))
+    return pieces

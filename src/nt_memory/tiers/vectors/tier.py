@@ -1,0 +1,388 @@
+"""L2: similarity search over all partitions, exact where it is cheap, a graph where it is not.
+
+Two threads matter. The owner's (the event loop) appends and ends rows, which costs microseconds and
+makes them searchable at once. The indexer, started when there is work and gone when there is none,
+moves rows into graphs and writes snapshots. Searches run on any thread and see the rows as of the
+time and revision they were given, whatever the other two are doing.
+
+In live use a graph grows in the background by small holds, and what it has not reached is scanned.
+In a backtest a search first brings the graph to the last whole batch of the rows recorded by its
+revision: its answer depends on the rows alone, not on timing, saving or reopening. Only a search as
+of an earlier revision may meet a graph that has moved on; it keeps the recall bar, and `exact=True`
+identity.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from nt_memory.errors import ClosedError, DimensionError, EmbeddingError, InvalidInputError
+from nt_memory.tiers.vectors.columns import visible
+from nt_memory.tiers.vectors.indexer import Indexer
+from nt_memory.tiers.vectors.partition import Partition, Placement, Tuning
+from nt_memory.tiers.vectors.ranking import Candidates, Piece, Segment, rank, scan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from nt_memory.tiers.vectors.columns import Visible
+    from nt_memory.tiers.vectors.files import VectorFiles
+
+
+class VectorStats(NamedTuple):
+    """Counters of the tier since open.
+
+    Attributes:
+        partitions: Partitions attached.
+        rows: Rows of all of them, ended ones included.
+        graph_rows: Rows in graphs that are in memory.
+        pending: Rows searched by scan until the indexer reaches them.
+        bytes: Anonymous memory held: columns, float32 copies, graphs.
+        hits: Searches of a partition that found it loaded.
+        misses: Searches that had to load it first.
+        loads: Graphs loaded from a snapshot or begun.
+        unloads: Partitions unloaded.
+        failures: Steps of the indexer that failed; each costs time, none results.
+    """
+
+    partitions: int
+    rows: int
+    graph_rows: int
+    pending: int
+    bytes: int
+    hits: int
+    misses: int
+    loads: int
+    unloads: int
+    failures: int
+
+
+class VectorTier:
+    """Searchable vectors of all partitions.
+
+    Args:
+        files: The rows.
+        directory: Where snapshots of graphs lie; made if missing, unless `read_only`.
+        max_bytes: Above it the least recently searched partitions are unloaded.
+        is_deterministic: On a backtest timeline: answers depend on the rows alone.
+        read_only: Follow another process: write nothing.
+        threads: Threads that build a graph; one where deterministic.
+        tuning: Where approximation starts.
+    """
+
+    def __init__(
+        self,
+        files: VectorFiles,
+        directory: Path | str,
+        *,
+        max_bytes: int,
+        is_deterministic: bool,
+        read_only: bool = False,
+        threads: int = 1,
+        tuning: Tuning = Tuning(),  # noqa: B008 - an immutable value
+    ) -> None:
+        directory = Path(directory)
+        if not read_only:
+            directory.mkdir(parents=True, exist_ok=True)
+            for leftover in directory.glob("*.hnsw.*.tmp"):
+                leftover.unlink(missing_ok=True)
+        self._placement = Placement(
+            files, directory, tuning, is_deterministic, read_only, max(1, threads)
+        )
+        self._max_bytes = max_bytes
+        self._partitions: dict[int, Partition] = {}
+        self._indexer = Indexer(self._on_idle)
+        self._stamp = 0
+        self._hits = 0
+        self._misses = 0
+        self._unloads = 0
+        self._is_closed = False
+
+    # --- the owner's thread -------------------------------------------------------------------
+
+    def attach(
+        self,
+        partition: int,
+        dim: int,
+        *,
+        from_us: NDArray[np.int64],
+        until_us: NDArray[np.int64],
+        until_revision: NDArray[np.int64],
+        revision: NDArray[np.int64],
+    ) -> None:
+        """Take over a partition's rows at open; its graph is loaded or built in the background.
+
+        Args:
+            partition: Its id; not attached yet.
+            dim: Values in a row.
+            from_us: Since when each row is known, shape (n,).
+            until_us: When it ended, or `NEVER`.
+            until_revision: By which entry; ignored where it never ended.
+            revision: Which entry recorded it; never decreases.
+
+        Raises:
+            InvalidInputError: it is attached already, or the columns do not fit together.
+        """
+        if partition in self._partitions:
+            raise InvalidInputError(f"partition {partition} is attached already")
+        self._extend(partition, dim, from_us, until_us, until_revision, revision)
+
+    def append(
+        self,
+        partition: int,
+        dim: int,
+        *,
+        from_us: NDArray[np.int64],
+        until_us: NDArray[np.int64],
+        revision: NDArray[np.int64],
+    ) -> None:
+        """Add the partition's next rows, searchable on return; a new partition is attached.
+
+        The vectors are in the file already. A row that has an end (`until_us` below `NEVER`) has it
+        by its own entry.
+
+        Raises:
+            DimensionError: the partition holds rows of another dimension.
+            InvalidInputError: the lengths differ, or revisions decrease.
+
+        Cost: a few microseconds, and amortised O(n).
+        """
+        self._extend(partition, dim, from_us, until_us, None, revision)
+
+    def end(self, partition: int, row: int, until_us: int, until_revision: int) -> None:
+        """A row was superseded or deleted. O(1).
+
+        Raises:
+            InvalidInputError: there is no such row.
+        """
+        found = self._partitions.get(partition)
+        if found is None:
+            raise InvalidInputError(f"partition {partition} is not attached")
+        found.columns.end(row, until_us, until_revision)
+
+    # --- any thread ---------------------------------------------------------------------------
+
+    def search(
+        self,
+        partitions: Sequence[int],
+        queries: NDArray[np.float32],
+        k: int,
+        *,
+        time_us: int,
+        revision: int,
+        allow: Mapping[int, NDArray[np.bool_]] | None = None,
+        exact: bool = False,
+    ) -> list[Candidates]:
+        """The best `k` visible rows of all given partitions together, for each query.
+
+        Args:
+            partitions: Ids; unknown ones are empty, repeated ones count once.
+            queries: Shape (m, dim), unit vectors.
+            k: Wanted rows, >= 1. More are returned if they tie exactly with the last, fewer only if
+                fewer are visible.
+            time_us: Rows known, and not ended, by then.
+            revision: Rows recorded by then; ends by later entries do not count. Whatever entry it
+                names has been applied here.
+            allow: Masks over rows by partition; rows past a mask's end, and partitions without
+                one, are not allowed. None allows everything.
+            exact: Scan everything, however long it takes.
+
+        Returns:
+            One `Candidates` a query.
+
+        Raises:
+            DimensionError: queries and a partition differ in dimension.
+            EmbeddingError: queries are not a finite (m, dim) array.
+            InvalidInputError: `k` is less than 1.
+            ClosedError: the tier was closed.
+
+        Cost: partitions below the exact threshold: one scan of all (20 x 8,000 x 14: under 1 ms);
+        above: a graph search each, plus a scan of what waits for the indexer.
+        """
+        queries = _checked(queries, k)
+        if self._is_closed:
+            raise ClosedError("the vector tier was closed")
+        self._indexer.searches += 1
+        searched: list[tuple[Partition, Visible]] = []
+        for number in dict.fromkeys(partitions):
+            partition = self._partitions.get(number)
+            mask = None if allow is None else allow.get(number)
+            if partition is None or (allow is not None and mask is None):
+                continue
+            if partition.dim != queries.shape[1]:
+                raise DimensionError(
+                    f"partition {number} holds vectors of {partition.dim} values",
+                    expected=partition.dim,
+                    got=queries.shape[1],
+                )
+            reach = visible(partition.columns.view, time_us, revision, mask)
+            if reach.prefix:
+                searched.append((partition, reach))
+        found = self._collect(searched, queries, k, exact=exact)
+        ids = np.array([partition.number for partition, _ in searched], np.int64)
+        reaches = [reach for _, reach in searched]
+        return [
+            _candidates(*rank(pieces, query, k, ids), ids, reaches)
+            for pieces, query in zip(found, queries, strict=True)
+        ]
+
+    @property
+    def stats(self) -> VectorStats:
+        """Counters now; O(partitions)."""
+        held = list(self._partitions.values())
+        return VectorStats(
+            partitions=len(held),
+            rows=sum(partition.columns.view.rows for partition in held),
+            graph_rows=sum(partition.graph_rows for partition in held),
+            pending=sum(partition.pending for partition in held),
+            bytes=sum(partition.held_bytes for partition in held),
+            hits=self._hits,
+            misses=self._misses,
+            loads=sum(partition.loads for partition in held),
+            unloads=self._unloads,
+            failures=self._indexer.failures,
+        )
+
+    def unload(self, partition: int) -> None:
+        """Drop a partition's graph (saved first if it grew) and copies until it is searched again.
+
+        Blocks for the writing of a snapshot. Unknown partitions are ignored.
+
+        Raises:
+            OSError: the snapshot could not be written; nothing was dropped.
+        """
+        found = self._partitions.get(partition)
+        if found is not None and found.is_loaded:
+            found.unload()
+            self._unloads += 1
+
+    def pressure(self, max_bytes: int) -> int:
+        """Unload the least recently searched partitions until at most `max_bytes` are held.
+
+        Columns stay, 32 bytes a row. Blocks like `unload`.
+
+        Returns:
+            Bytes still held.
+
+        Raises:
+            OSError: a snapshot could not be written.
+        """
+        held = sorted(self._partitions.copy().values(), key=lambda part: part.last_searched)
+        total = sum(partition.held_bytes for partition in held)
+        for partition in held:
+            if total <= max_bytes:
+                break
+            if partition.is_loaded:
+                before = partition.held_bytes
+                self.unload(partition.number)
+                total -= before - partition.held_bytes
+        return total
+
+    def save(self) -> int:
+        """Write a snapshot of every graph that grew since its last one; how many were written.
+
+        Raises:
+            OSError: one could not be written; older ones stay.
+        """
+        return sum(partition.save() for partition in list(self._partitions.values()))
+
+    def wait_indexed(self, timeout_s: float | None = None) -> bool:
+        """Block until the indexer has nothing to do; False if that took too long."""
+        return self._indexer.wait_idle(timeout_s)
+
+    def close(self) -> None:
+        """Stop the indexer after the hold it is in; searches raise from now on. Idempotent.
+
+        Saves nothing: call `save` before.
+        """
+        self._is_closed = True
+        self._indexer.close()
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _extend(
+        self,
+        number: int,
+        dim: int,
+        from_us: NDArray[np.int64],
+        until_us: NDArray[np.int64],
+        until_revision: NDArray[np.int64] | None,
+        revision: NDArray[np.int64],
+    ) -> None:
+        partition = self._partitions.get(number)
+        if partition is None:
+            partition = Partition(number, dim, self._placement)
+        elif partition.dim != dim:
+            raise DimensionError(
+                f"partition {number} holds vectors of {partition.dim} values",
+                expected=partition.dim,
+                got=dim,
+            )
+        partition.columns.append(from_us, until_us, until_revision, revision)
+        self._partitions[number] = partition
+        if partition.target > partition.graph_rows:
+            self._indexer.submit(partition)
+
+    def _collect(
+        self,
+        searched: Sequence[tuple[Partition, Visible]],
+        queries: NDArray[np.float32],
+        k: int,
+        *,
+        exact: bool,
+    ) -> list[list[Piece]]:
+        """For each query the rows that may be among its best `k`."""
+        pieces: list[list[Piece]] = [[] for _ in queries]
+        segments: list[Segment | None] = []
+        for place, (partition, reach) in enumerate(searched):
+            self._stamp += 1
+            partition.last_searched = self._stamp
+            if partition.is_loaded:
+                self._hits += 1
+            else:
+                self._misses += 1
+                self._indexer.submit(partition)
+            if exact:
+                segments.append(partition.segment(place, reach))
+                continue
+            by_graph, rest = partition.find(place, reach, queries, k)
+            for query_pieces, piece in zip(pieces, by_graph, strict=False):
+                query_pieces.append(piece)
+            segments.append(rest)
+        scanned = scan([segment for segment in segments if segment is not None], queries, k)
+        return [mine + more for mine, more in zip(pieces, scanned, strict=True)]
+
+    def _on_idle(self, partition: Partition) -> None:
+        """On the indexer's thread, when a partition needs nothing more for now."""
+        if partition.unsaved_rows > max(20_000, partition.graph_rows // 8):
+            partition.save()
+        self.pressure(self._max_bytes)
+
+
+def _checked(queries: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+    if k < 1:
+        raise InvalidInputError(f"k must be at least 1, not {k}")
+    queries = np.ascontiguousarray(queries, np.float32)
+    if queries.ndim != 2 or not np.isfinite(queries).all():
+        raise EmbeddingError(f"queries must be finite, shape (m, dim), not {queries.shape}")
+    return queries
+
+
+def _candidates(
+    places: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    ids: NDArray[np.int64],
+    reaches: Sequence[Visible],
+) -> Candidates:
+    is_ambiguous = np.zeros(len(rows), np.bool_)
+    for place, reach in enumerate(reaches):
+        if reach.time_us >= reach.view.min_until:
+            at = np.flatnonzero(places == place)
+            is_ambiguous[at] = reach.is_ambiguous(rows[at])
+    return Candidates(ids[places], rows, scores, is_ambiguous)
