@@ -1,0 +1,152 @@
+"""Values to bytes and back: every supported type returns as the type it was, read-only.
+
+Layout: version byte, flags byte, CRC-32 (little endian) of those two bytes and the body, body. The
+body is one msgpack object, zstd-compressed when the flag says so. What msgpack knows is spelled in
+msgpack; the rest is an extension (big int, datetime, Decimal, UUID, numpy scalar) or an array whose
+first element is an empty extension, the marker (tuple, dict with keys other than str, ndarray). A
+marker is not a value, so no list can be mistaken for one of these, and decoding is a single pass.
+
+Encoding walks the value in Python only where it must: a flat dict goes to msgspec after two set
+tests on its types.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+import zlib
+from typing import Any, Final
+
+import msgspec
+import zstandard
+
+from nt_memory.codec.lowering import Lowering, RefusedError, is_flat
+from nt_memory.codec.raising import UNREADABLE, decode_msgpack, freeze
+from nt_memory.codec.wire import FLAT, MAX_DEPTH, MAX_VALUE_BYTES, shorten, too_large
+from nt_memory.errors import CodecError, CorruptionError, ValueTooLargeError
+from nt_memory.frozen import FrozenDict, FrozenList, thaw
+
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_VALUE_BYTES",
+    "FrozenDict",
+    "FrozenList",
+    "compress",
+    "decode",
+    "encode",
+    "thaw",
+]
+
+_VERSION: Final = 1
+_ZSTD: Final = 1
+_COMPRESS_FROM: Final = 512
+_HEADER: Final = struct.Struct("<BBI")
+_CRC_SEED: Final = {flags: zlib.crc32(bytes((_VERSION, flags))) for flags in (0, _ZSTD)}
+
+_encode_msgpack = msgspec.msgpack.Encoder().encode
+_crc32 = zlib.crc32
+
+
+class _Zstd(threading.local):
+    """Compressors may not be shared between threads."""
+
+    def __init__(self) -> None:
+        self.compress = zstandard.ZstdCompressor(level=1).compress
+        self.decompress = zstandard.ZstdDecompressor().decompress
+
+
+_zstd = _Zstd()
+
+
+def encode(value: Any, *, compress: bool = True) -> bytes:
+    """Bytes of a value.
+
+    Supported, as exactly these types: None, bool, int of any size, float, str, bytes, list, tuple,
+    dict with keys of any hashable supported type, datetime (naive, UTC, fixed offset or ZoneInfo),
+    Decimal, UUID, numpy arrays and scalars of bool, number, time, bytes and str types. Dataclasses
+    and msgspec Structs are stored as dicts of their fields. Arrays come back in C order.
+
+    Args:
+        value: Any of these, at most `MAX_DEPTH` containers deep; not modified, and copied.
+        compress: Use zstd for bodies of 512 bytes and more if that makes them smaller.
+
+    Raises:
+        CodecError: a part has another type (the message names the part, and what to pass instead),
+            contains itself, or lies too deep.
+        ValueTooLargeError: the body would exceed `MAX_VALUE_BYTES`.
+
+    Cost: about 1 us for ten flat fields.
+    """
+    try:
+        body = _encode_msgpack(value if is_flat(value) else Lowering().lower(value))
+    except OverflowError:
+        # A flat dict held an int beyond 64 bits.
+        body = _encode_msgpack(Lowering().lower(value))
+    except UnicodeEncodeError as error:
+        raise CodecError(f"a str in the value is not valid Unicode: {error}") from None
+    except RefusedError as refused:
+        path = "".join(f"[{shorten(step)}]" for step in reversed(refused.steps))
+        raise CodecError(f"value{path} {refused.reason}") from None
+    if len(body) > MAX_VALUE_BYTES:
+        raise too_large(len(body))
+    plain = _HEADER.pack(_VERSION, 0, _crc32(body, _CRC_SEED[0])) + body
+    return _compress(plain) if compress else plain
+
+
+def compress(data: bytes) -> bytes:
+    """`data`, which `encode` made without compressing, as it would have made it with.
+
+    For values whose compression takes so long that it should leave the event loop: this part is
+    thread-safe and releases the GIL.
+    """
+    if data[1] & _ZSTD or len(data) < _HEADER.size + _COMPRESS_FROM:
+        return data
+    smaller = _zstd.compress(memoryview(data)[_HEADER.size :])
+    if len(smaller) >= len(data) - _HEADER.size:
+        return data
+    return _HEADER.pack(_VERSION, _ZSTD, _crc32(smaller, _CRC_SEED[_ZSTD])) + smaller
+
+
+# `encode` has an argument of that name.
+_compress = compress
+
+
+def decode(data: bytes) -> Any:
+    """The value in `data`, read-only: `FrozenDict`, `FrozenList`, arrays over immutable bytes.
+
+    Never runs anything found in `data`, and allocates for at most `MAX_VALUE_BYTES` of body.
+
+    Raises:
+        CorruptionError: the checksum does not match.
+        CodecError: it is not an encoded value, or a newer version wrote it.
+
+    Cost: about 1.5 us for ten flat fields.
+    """
+    if len(data) <= _HEADER.size:
+        raise CodecError(f"not an encoded value: {len(data)} bytes")
+    version, flags, checksum = _HEADER.unpack_from(data)
+    if version != _VERSION or flags not in _CRC_SEED:
+        raise CodecError(
+            f"not a value this version reads: format {version}, flags {flags}; "
+            f"it reads format {_VERSION}"
+        )
+    body: Any = memoryview(data)[_HEADER.size :]
+    if _crc32(body, _CRC_SEED[flags]) != checksum:
+        raise CorruptionError("a stored value fails its checksum")
+    try:
+        if flags:
+            body = _decompress(body)
+        value = decode_msgpack(body)
+        return value if type(value) in FLAT else freeze(value, 0)
+    except CodecError:
+        raise
+    except (zstandard.ZstdError, *UNREADABLE) as error:
+        raise CodecError(f"not an encoded value: {error}") from None
+
+
+def _decompress(body: Any) -> bytes:
+    size = zstandard.get_frame_parameters(body).content_size
+    # The declared size is what gets allocated; libzstd refuses a frame that holds more.
+    if size > MAX_VALUE_BYTES:
+        raise ValueTooLargeError(f"compressed value declares {size} bytes")
+    return _zstd.decompress(body, allow_extra_data=False)
