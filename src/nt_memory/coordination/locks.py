@@ -1,0 +1,349 @@
+"""Lock handles: they send lock entries, wait for the entry that grants, and watch the lease.
+
+*Guarantees*
+
+- One holder at a time, first come first served, as judged by entry time (see `lock_rules`).
+- `token.lost` is set no later than the lease ends: it is counted on local monotonic time from
+  before the acquire, or the renewal, was sent. Once set it stays set.
+- A timeout or a cancellation leaves nothing behind: the place in the queue is withdrawn, and a
+  grant that won the race is given back.
+- `async with` renews at a third of the lease and stops when the block ends.
+
+*Does not guarantee* that the holder is running. A lease cannot stop a paused process:
+
+    holder A                     the journal                      holder B
+    acquire  ------------------> r7: A holds, fence 7
+    (paused: swap, debugger,                                      acquire: queued
+     long computation)           A's lease runs out
+                                 r8: B holds, fence 8 ----------> works, put(fence=8) -> r9
+    wakes up, has not looked
+    at its watch, put(fence=7) -> StaleFenceError: refused
+    put(...) without a fence ---> r10: accepted, over B's work
+
+So pass the token as `fence` with every write that the lock protects. For effects outside the
+memory, send `token.fence` along and let the other side refuse smaller numbers than it has seen.
+
+Locks are not re-entrant. A holder is by default the session and the current task.
+
+Source: Burrows 2006 (Chubby); Kleppmann 2016, "How to do distributed locking", for the fence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from nt_memory.coordination.lock_rules import MAX_LEASE_US
+from nt_memory.coordination.lock_scope import LockScope
+from nt_memory.coordination.lock_states import LockReply
+from nt_memory.coordination.tokens import LockInfo, LockToken, LossSignal
+from nt_memory.coordination.waiting import wait_done
+from nt_memory.entries import Acquire, Release, Renew, Withdraw
+from nt_memory.errors import (
+    ClosedError,
+    InvalidInputError,
+    LockLostError,
+    LockTimeoutError,
+    NtMemoryError,
+    ReentrantLockError,
+)
+from nt_memory.namespace import check_label
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from nt_memory.clock import Clock
+    from nt_memory.coordination.lock_states import LockEvent, LockState
+    from nt_memory.entries import Body
+
+    Submit = Callable[[Body, str | None], Awaitable[Any]]
+
+_MAX_SECONDS = MAX_LEASE_US // 1_000_000
+
+
+class Locks:
+    """The lock calls of one memory.
+
+    Args:
+        submit: Sends an entry's body under a request id, if any; returns its ruling's result once
+            that is visible here, or raises the rejection.
+        read: The state of a lock as visible here.
+        clock: For timeouts and leases.
+        session: Name of this opening of the memory.
+    """
+
+    def __init__(
+        self,
+        submit: Submit,
+        read: Callable[[str], LockState | None],
+        clock: Clock,
+        session: str,
+    ) -> None:
+        self._submit = submit
+        self._read = read
+        self._clock = clock
+        self._session = session
+        self._tickets = itertools.count(1)
+        self._task_numbers = itertools.count(1)
+        self._tasks: weakref.WeakKeyDictionary[asyncio.Task[Any], int] = weakref.WeakKeyDictionary()
+        self._waiting: dict[str, asyncio.Future[LockEvent | None]] = {}
+        self._tokens: weakref.WeakValueDictionary[tuple[str, int], LockToken] = (
+            weakref.WeakValueDictionary()
+        )
+        # What must be sent though nobody waits for it any more; by resource, so that the next
+        # acquire of it queues up behind.
+        self._errands: dict[asyncio.Task[Any], str] = {}
+        self._closed: NtMemoryError | None = None
+
+    async def acquire(
+        self, resource: str, timeout: float = 1.0, *, lease: float = 30.0, holder: str = ""
+    ) -> LockToken:
+        """Take a lock, waiting in line for it.
+
+        Args:
+            resource: Any name of 1 to 128 printable characters; need not exist.
+            timeout: Seconds to wait at most; 0 tries once.
+            lease: Seconds after which it is lost unless renewed, counted from the grant.
+            holder: Who asks; by default the session and the current task.
+
+        Raises:
+            LockTimeoutError: not granted in time; the message names the holder and the lease left.
+            ReentrantLockError: this holder holds it, or waits for it, already.
+            LockLostError: the lease ran out before the grant was seen here.
+            InvalidInputError: a malformed name, timeout or lease.
+
+        Cost: one entry; two if it times out.
+        """
+        check_label(resource, "lock resource")
+        wait_us = _to_us(timeout, "timeout", minimum=0)
+        lease_us = _to_us(lease, "lease", minimum=1)
+        holder = check_label(holder, "lock holder") if holder else self._default_holder()
+        self._check_open()
+        sent_ns = self._clock.monotonic_ns()
+        await self._errands_of(resource)
+        ticket = f"{self._session}.{next(self._tickets)}"
+        command = Acquire(resource, ticket, holder, self._session, lease_us, wait_us)
+        # Registered before it is sent: the granting entry may become visible before the reply.
+        self._waiting[ticket] = asyncio.get_running_loop().create_future()
+        try:
+            return await self._acquire(command, timeout, sent_ns)
+        except (LockTimeoutError, ReentrantLockError, InvalidInputError):
+            raise
+        except BaseException:
+            self._run_errand(resource, self._submit(Withdraw(resource, ticket), None))
+            raise
+        finally:
+            waiter = self._waiting.pop(ticket)
+            waiter.cancel()
+
+    async def _acquire(self, command: Acquire, timeout: float, sent_ns: int) -> LockToken:
+        # The ticket is the request id too: a duplicate that comes after the release would
+        # otherwise be a grant that nobody knows of.
+        reply = msgspec.convert(await self._submit(command, command.ticket), LockReply)
+        fence, lease_until = reply.fence, reply.lease_until
+        if reply.kind != "granted":
+            waiter = self._waiting[command.ticket]
+            left_s = timeout - (self._clock.monotonic_ns() - sent_ns) / 1e9
+            if not await wait_done(waiter, self._clock, left_s):
+                await self._time_out(command, timeout)
+            event = waiter.result()
+            if event is None:
+                raise self._closed or ClosedError("the memory was closed")
+            if event.kind != "granted":
+                raise LockTimeoutError(
+                    f"lock {command.resource!r} was not granted within {timeout} s: "
+                    f"{self._describe(command.resource)}"
+                )
+            fence, lease_until = event.fence, event.lease_until
+        # Entry times differ from local times by the clocks' offset, so only their difference is
+        # used: the lease ends `lease_until - entered_at` after the acquire was ordered, which was
+        # not before it was sent.
+        deadline_ns = sent_ns + (lease_until - reply.entered_at) * 1000
+        lost = LossSignal(self._clock, deadline_ns)
+        lease = command.lease_us / 1_000_000
+        token = LockToken(command.resource, command.holder, fence, lease, lost)
+        if lost.is_set():
+            raise LockLostError(
+                f"lock {command.resource!r} was granted, but its lease of {lease} s ran out first"
+            )
+        self._tokens[token.resource, token.fence] = token
+        return token
+
+    async def _time_out(self, command: Acquire, timeout: float) -> None:
+        withdraw = Withdraw(command.resource, command.ticket)
+        errand = self._run_errand(command.resource, self._submit(withdraw, None))
+        reply = msgspec.convert(await asyncio.shield(errand), LockReply)
+        who = _describe(reply.holder, (reply.lease_until - reply.entered_at) / 1_000_000)
+        raise LockTimeoutError(
+            f"lock {command.resource!r} was not granted within {timeout} s: {who}"
+        )
+
+    async def renew(self, token: LockToken) -> None:
+        """Extend the lease to `token.lease` seconds from now.
+
+        Raises:
+            LockLostError: the lease has run out, or the lock was released; it stays lost.
+
+        Cost: one entry.
+        """
+        self._check_open()
+        if token.lost.left_s == 0.0:
+            raise LockLostError(f"lock {token.resource!r} is not held any more: {token!r}")
+        sent_ns = self._clock.monotonic_ns()
+        command = Renew(token.resource, token.fence, round(token.lease * 1_000_000))
+        try:
+            reply = msgspec.convert(await self._submit(command, None), LockReply)
+        except LockLostError:
+            token.lost.end(is_lost=True)
+            raise
+        deadline_ns = sent_ns + (reply.lease_until - reply.entered_at) * 1000
+        if not token.lost.extend(deadline_ns):
+            # The holder may have been told already, so the renewed lease is given back.
+            release = Release(token.resource, token.fence)
+            self._run_errand(token.resource, self._submit(release, None))
+            raise LockLostError(
+                f"lock {token.resource!r}: the lease ran out while it was being renewed"
+            )
+
+    async def release(self, token: LockToken) -> None:
+        """Give the lock back; the next in line gets it. Goes through even if cancelled.
+
+        Raises:
+            LockLostError: the token is stale: lost, or released already. Nothing changes.
+
+        Cost: one entry.
+        """
+        self._check_open()
+        await asyncio.shield(self._run_errand(token.resource, self._release(token)))
+
+    async def _release(self, token: LockToken) -> None:
+        try:
+            await self._submit(Release(token.resource, token.fence), None)
+        except LockLostError:
+            token.lost.end(is_lost=True)
+            raise
+        token.lost.end(is_lost=False)
+
+    def lock(
+        self,
+        resource: str,
+        *,
+        timeout: float = 1.0,
+        lease: float = 30.0,
+        holder: str = "",
+        cancel_on_loss: bool = False,
+    ) -> LockScope:
+        """`async with locks.lock("rebalance") as token:` holds the lock for the block.
+
+        It renews by itself at a third of the lease. If the lease is lost all the same (the loop was
+        blocked, the store does not answer), `token.lost` is set; the block goes on unless
+        `cancel_on_loss`, which cancels it and raises `LockLostError` from the `async with`.
+        Arguments and errors otherwise as for `acquire`.
+        """
+        return LockScope(
+            self, self._clock, (resource, timeout, lease, holder), cancel_on_loss=cancel_on_loss
+        )
+
+    def inspect(self, resource: str) -> LockInfo:
+        """Who holds the lock and who waits for it, as visible here; plain function, no entry."""
+        state = self._read(check_label(resource, "lock resource"))
+        if state is None:
+            return LockInfo(resource)
+        waiters = tuple(waiter.holder for waiter in state.waiters)
+        grant = state.grant
+        now_us = self._clock.now_us()
+        if grant is None or grant.lease_until <= now_us:
+            return LockInfo(resource, waiters=waiters)
+        left_s = (grant.lease_until - now_us) / 1_000_000
+        return LockInfo(resource, grant.holder, grant.fence, left_s, waiters)
+
+    @property
+    def held(self) -> int:
+        """Locks held through this memory by tokens that are still referenced."""
+        return sum(token.lost.left_s > 0.0 for token in self._tokens.values())
+
+    def follow(self, events: Iterable[LockEvent]) -> None:
+        """What became visible: wake who was granted or refused, tell who lost."""
+        for event in events:
+            if event.kind in {"granted", "refused"}:
+                waiter = self._waiting.get(event.ticket)
+                if waiter is not None and not waiter.done():
+                    waiter.set_result(event)
+            elif event.kind == "lost":
+                token = self._tokens.get((event.resource, event.fence))
+                if token is not None:
+                    token.lost.end(is_lost=True)
+
+    def close(self, error: NtMemoryError) -> None:
+        """Make every waiter and every later call raise `error`; set `lost` of tokens still held."""
+        self._closed = error
+        for waiter in self._waiting.values():
+            if not waiter.done():
+                waiter.set_result(None)
+        for token in list(self._tokens.values()):
+            token.lost.end(is_lost=True)
+
+    async def settle(self) -> None:
+        """Wait until what was sent on behalf of cancelled callers is done. Before `close`."""
+        while self._errands:
+            await asyncio.wait(list(self._errands))
+
+    def _check_open(self) -> None:
+        if self._closed is not None:
+            raise self._closed
+
+    def _default_holder(self) -> str:
+        task = asyncio.current_task()
+        if task is None:  # pragma: no cover - a coroutine always runs in a task
+            return self._session
+        # Not id(task): those are reused, and the next task would look re-entrant.
+        if task not in self._tasks:
+            self._tasks[task] = next(self._task_numbers)
+        return f"{self._session}/task-{self._tasks[task]}"
+
+    def _run_errand(self, resource: str, sending: Awaitable[Any]) -> asyncio.Task[Any]:
+        async def send() -> Any:
+            return await sending
+
+        errand = asyncio.get_running_loop().create_task(send())
+        self._errands[errand] = resource
+        errand.add_done_callback(self._end_errand)
+        return errand
+
+    def _end_errand(self, errand: asyncio.Task[Any]) -> None:
+        del self._errands[errand]
+        # Read so that asyncio does not report it: if it failed, the lease ends the lock.
+        if not errand.cancelled():
+            errand.exception()
+
+    async def _errands_of(self, resource: str) -> None:
+        errands = [task for task, other in self._errands.items() if other == resource]
+        if errands:
+            await asyncio.wait(errands)
+
+    def _describe(self, resource: str) -> str:
+        info = self.inspect(resource)
+        return _describe(info.holder, info.lease_left)
+
+
+def _describe(holder: str, lease_left_s: float) -> str:
+    if not holder:
+        return "nobody holds it at the moment"
+    return f"held by {holder!r}, lease left {lease_left_s:.3f} s"
+
+
+def _to_us(seconds: float, what: str, *, minimum: int) -> int:
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not is_number or not math.isfinite(seconds) or not 0 <= seconds <= _MAX_SECONDS:
+        raise InvalidInputError(
+            f"{what} must be seconds between 0 and {_MAX_SECONDS}, not {seconds!r}"
+        )
+    us = round(seconds * 1_000_000)
+    if us < minimum:
+        raise InvalidInputError(f"{what} must be at least a microsecond, not {seconds!r}")
+    return us
