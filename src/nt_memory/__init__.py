@@ -7,12 +7,22 @@ from nt_memory.coordination.proposals import Approved, Pending, Proposal, Reject
 from nt_memory.coordination.tokens import LockToken
 from nt_memory.errors import NtMemoryError
 from nt_memory.namespace import Namespace
+from nt_memory.reasoningbank import (
+    Advice,
+    Pattern,
+    ReasoningBank,
+    Tolerance,
+    Trajectory,
+    Verdict,
+)
 from nt_memory.records import AsOf, Change, Hit, MemoryStats, Record
 from nt_memory.system import MemorySystem
+from nt_memory.timeline import session_close
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Advice",
     "Approved",
     "AsOf",
     "CacheConfig",
@@ -25,11 +35,17 @@ __all__ = [
     "MemorySystem",
     "Namespace",
     "NtMemoryError",
+    "Pattern",
     "Pending",
     "Proposal",
+    "ReasoningBank",
     "Record",
     "Rejected",
     "SystemClock",
+    "Tolerance",
+    "Trajectory",
+    "Verdict",
     "Vote",
+    "session_close",
     "thaw",
 ]

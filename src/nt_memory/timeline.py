@@ -6,15 +6,23 @@ entry said, the same for every process of the swarm; nothing beyond it can be re
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, date, datetime, time, tzinfo
 from typing import TYPE_CHECKING, NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from numpy import datetime64
 
 from nt_memory.clock import to_datetime, to_us
-from nt_memory.errors import InvalidInputError, LookAheadError, TimelineError
+from nt_memory.errors import (
+    InvalidInputError,
+    InvalidTimeError,
+    LookAheadError,
+    TimelineError,
+)
 from nt_memory.records import AsOf
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from nt_memory.clock import Clock
 
@@ -90,10 +98,6 @@ class Timeline:
             return Moment(self._check_time(to_us(as_of.time)), as_of.revision)
         if isinstance(as_of, datetime):
             return Moment(self._check_time(to_us(as_of)), visible)
-        if isinstance(as_of, bool) or not isinstance(as_of, int):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InvalidInputError(
-                f"as_of must be a time, a revision or AsOf, not {type(as_of).__name__}"
-            )
         self._check_revision(as_of, visible)
         return Moment(time_at(as_of), as_of)
 
@@ -106,5 +110,48 @@ class Timeline:
 
     @staticmethod
     def _check_revision(revision: int, visible: int) -> None:
+        if isinstance(revision, bool) or not isinstance(revision, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidInputError(
+                f"as_of must be a time, a revision or AsOf, not {type(revision).__name__}"
+            )
         if not 0 <= revision <= visible:
             raise InvalidInputError(f"revision {revision} is not visible here: 0 to {visible} are")
+
+
+def session_close(
+    dates: Iterable[date | datetime64 | str], tz: str | tzinfo, at: time | str = "16:00"
+) -> list[datetime]:
+    """When each session closes: naive exchange dates as aware times, in UTC.
+
+    Args:
+        dates: Exchange dates: `date`, naive `datetime` at midnight, ISO text or numpy dates, an
+            array of them included.
+        tz: Time zone of the exchange, such as "America/New_York"; daylight saving is observed.
+        at: Its closing time on the clock there, a `time` or "HH:MM".
+
+    Raises:
+        InvalidTimeError: a date that is none, an unknown zone or a malformed time.
+    """
+    try:
+        zone = ZoneInfo(tz) if isinstance(tz, str) else tz
+        clock_time = time.fromisoformat(at) if isinstance(at, str) else at
+        return [datetime.combine(_to_date(day), clock_time, zone).astimezone(UTC) for day in dates]
+    except (ValueError, TypeError, OverflowError, ZoneInfoNotFoundError) as error:
+        raise InvalidTimeError(f"session_close: {error}") from None
+
+
+def _to_date(day: object) -> date:
+    if isinstance(day, str):
+        return date.fromisoformat(day)
+    if isinstance(day, datetime64):
+        found = day.astype("datetime64[D]").item()
+        if not isinstance(found, date):
+            raise TypeError(f"{day!r} is not a date")
+        return found
+    if isinstance(day, datetime):
+        if day.tzinfo is not None or day.time() != time():
+            raise ValueError(f"{day!r} is a time, not a session's date")
+        return day.date()
+    if isinstance(day, date):
+        return day
+    raise TypeError(f"{day!r} is not a date")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +38,20 @@ class BankCalls:
             trajectory_id, value, action=action, known_at=known_at, revision_of=revision_of
         )
 
-    async def record_outcomes(self, outcomes: Sequence[Any]) -> list[Verdict]:
+    async def record_outcomes(
+        self,
+        trajectory_ids: Sequence[str],
+        values: Sequence[float],
+        *,
+        actions: Sequence[int] | None = None,
+        known_at: datetime | Sequence[datetime] | None = None,
+        revisions_of: Sequence[int | None] | None = None,
+    ) -> list[Verdict]:
         """Record many; see `ReasoningBank.record_outcomes`."""
-        return await self.bank.record_outcomes(outcomes)
+        return await self.bank.record_outcomes(
+            trajectory_ids,
+            values,
+            actions=actions,
+            known_at=known_at,
+            revisions_of=revisions_of,
+        )

@@ -229,17 +229,13 @@ class Engine:
             ClosedError: it was closed.
             WrongLoopError: another thread, loop or process calls.
         """
-        if threading.get_ident() != self._thread or os.getpid() != self._pid:
+        is_here = threading.get_ident() == self._thread and os.getpid() == self._pid
+        if not is_here or _running_loop() not in (None, self._loop):
             raise WrongLoopError(
                 "this memory belongs to the event loop, thread and process that opened it"
             )
         if self.is_closed:
             raise ClosedError("the memory was closed")
-
-    def _check_loop(self) -> None:
-        self.check_usable()
-        if asyncio.get_running_loop() is not self._loop:
-            raise WrongLoopError("this memory belongs to the event loop that opened it")
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -255,7 +251,7 @@ class Engine:
             NtMemoryError: it was refused; nothing changed.
             StorageError: it could not be made durable.
         """
-        self._check_loop()
+        self.check_usable()
         journal = self.journal
         if journal is None:
             raise ReadOnlyError("this memory was opened read-only")
@@ -283,7 +279,7 @@ class Engine:
 
     async def flush(self) -> None:
         """Wait until everything submitted before is durable and visible."""
-        self._check_loop()
+        self.check_usable()
         if self.journal is not None:
             await asyncio.to_thread(self.journal.flush)
             await self._drain_callbacks()
@@ -396,6 +392,13 @@ class Engine:
             follow = self.opened.poll(self.revision)
             if follow is not None:
                 self._move(follow)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None  # a plain call between runs of the loop, in its own thread
 
 
 def _set(future: asyncio.Future[None]) -> None:

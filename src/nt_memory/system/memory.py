@@ -19,19 +19,7 @@ from nt_memory.coordination.locks import Locks
 from nt_memory.coordination.pubsub import PubSub
 from nt_memory.entries import Advance
 from nt_memory.errors import ClosedError, InvalidInputError, UnsupportedError
-
-try:  # TEMPORARY until the bank lands
-    from nt_memory.reasoningbank.bank import ReasoningBank
-except ImportError:
-
-    class ReasoningBank:
-        def __init__(self, *a, **k):
-            pass
-
-        def follow(self, changes):
-            pass
-
-
+from nt_memory.reasoningbank import ReasoningBank
 from nt_memory.records import MemoryStats, TierStats
 from nt_memory.system.arguments import resolve
 from nt_memory.system.backing import EngineBacking

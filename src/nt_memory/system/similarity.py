@@ -112,8 +112,10 @@ class SimilarityCalls:
             vector=to_half(to_unit(embedding)).tobytes(),
             tags=_check_tags(tags),
         )
-        await self._engine.submit(Write((op,), to_fence(fence)), check_request(request_id))
-        return name
+        revision: int = await self._engine.submit(
+            Write((op,), to_fence(fence)), check_request(request_id)
+        )
+        return name if request_id is None else self._key_written(revision, name)
 
     async def observe_many(
         self,
@@ -244,6 +246,11 @@ class SimilarityCalls:
         )
         query = _Query(partitions, unit[np.newaxis], top_k, moment, allow, accept, exact)
         return await _search(engine, query)
+
+    def _key_written(self, revision: int, name: str) -> str:
+        """The key that an entry observed: a repeated request returns that of the first."""
+        row = self._engine.snapshot.log(revision)
+        return row.changes[-1].key if row is not None and row.changes else name
 
     def _check_dim(self, agent: str, dim: int) -> None:
         row = self._engine.snapshot.partition(partition_name(agent, ""))
