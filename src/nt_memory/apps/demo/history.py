@@ -1,0 +1,50 @@
+"""Arrays that fill day by day."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nt_memory.apps.demo.books import BookHistory
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nt_memory.apps.demo.swarm import Forecast
+
+
+class Recorder:
+    """Memory's forecasts; shapes (n_days, n_tickers)."""
+
+    def __init__(self, n_days: int, n_tickers: int) -> None:
+        self.expected, self.low, self.high, self.base = (
+            np.full((n_days, n_tickers), np.nan) for _ in range(4)
+        )
+        self.memories = np.zeros(n_days, dtype=np.int64)
+        self.days = 0
+
+    def add(self, row: int, forecasts: Sequence[Forecast]) -> None:
+        """One day's forecasts."""
+        for place, forecast in enumerate(forecasts):
+            self.expected[row, place] = forecast.expected
+            self.low[row, place] = forecast.low
+            self.high[row, place] = forecast.high
+            self.base[row, place] = forecast.base
+        self.memories[row] = max(forecast.advice.known for forecast in forecasts)
+        self.days = row + 1
+
+
+class BookRecorder:
+    """The book that the swarm really traded."""
+
+    def __init__(self, n_days: int) -> None:
+        self._equity, self._exposure, self._traded = (np.zeros(n_days) for _ in range(3))
+
+    def add(self, row: int, equity: float, exposure: float, traded: float) -> None:
+        """One close."""
+        self._equity[row], self._exposure[row], self._traded[row] = equity, exposure, traded
+
+    def history(self, n_days: int) -> BookHistory:
+        """The first `n_days` closes."""
+        return BookHistory(self._equity[:n_days], self._exposure[:n_days], self._traded[:n_days])

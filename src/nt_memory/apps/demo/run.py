@@ -1,0 +1,480 @@
+"""One run of the demo: remember the past, trade day by day, and gather what was found."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import shutil
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nt_memory.apps.demo.ablation import Variants, memories_used, own_ticker_only
+from nt_memory.apps.demo.baselines import Baselines, walk_forward
+from nt_memory.apps.demo.books import Rule, follow_rule, hold_equal_weight
+from nt_memory.apps.demo.history import BookRecorder, Recorder
+from nt_memory.apps.demo.mapping import map_situations, take_apart
+from nt_memory.apps.demo.options import check_paths
+from nt_memory.apps.demo.prices import Panel, load_carried, load_csv
+from nt_memory.apps.demo.result import DemoResult
+from nt_memory.apps.demo.settings import CHOSEN
+from nt_memory.apps.demo.swarm import (
+    Analyst,
+    Coordinator,
+    Forecast,
+    RiskAgent,
+    Shared,
+    decide,
+    trajectory_id,
+)
+from nt_memory.apps.demo.target import ACTION_TYPE, HORIZON, TARGET, UNIT
+from nt_memory.config import MemoryConfig
+from nt_memory.embedders import MarketWindowEmbedder
+from nt_memory.errors import InvalidInputError
+from nt_memory.reasoningbank import Trajectory
+from nt_memory.system import MemorySystem
+from nt_memory.timeline import session_close
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from numpy.typing import NDArray
+
+    from nt_memory.apps.demo.options import DemoOptions
+    from nt_memory.apps.demo.settings import Settings
+    from nt_memory.apps.demo.swarm import Stopwatch
+
+    Floats = NDArray[np.float64]
+    Progress = Callable[[str, int, int], None]
+
+EXCHANGE_TZ = "America/New_York"
+CLOSE = "16:00"
+BULK = 1_000
+QUICK_YEARS = 1
+QUICK_PAST_DAYS = 3 * 252
+STORE = "memory"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What is traded and what is known before.
+
+    Attributes:
+        panel: All prices.
+        agents: One analyst a ticker; names that the memory accepts.
+        closes: The aware time of each day's close.
+        close_us: The same in microseconds.
+        baselines: Forecasts without memory.
+        situations: Embeddings, shape (n_days, n_tickers, dim).
+        feature_names: Of the embedding.
+        first_day: First day remembered.
+        start: First traded day.
+    """
+
+    panel: Panel
+    agents: tuple[str, ...]
+    closes: Sequence[datetime]
+    close_us: NDArray[np.int64]
+    baselines: Baselines
+    situations: Floats
+    feature_names: Sequence[str]
+    first_day: int
+    start: int
+
+
+def plan_run(options: DemoOptions, settings: Settings = CHOSEN) -> Plan:
+    """Read the prices and decide which days are remembered and which are traded.
+
+    Raises:
+        InvalidInputError: the prices are malformed or too short for what is asked.
+    """
+    panel = load_carried() if options.prices is None else load_csv(options.prices)
+    start = _first_traded(panel, options, settings)
+    if start >= panel.n_days - HORIZON:
+        raise InvalidInputError(
+            f"{panel.n_days} days of prices leave nothing to trade: {settings.first_day} are needed "
+            "before the first forecast"
+        )
+    first_day = settings.first_day
+    if options.no_past or options.full:
+        first_day = start
+    elif options.quick:
+        first_day = max(first_day, start - QUICK_PAST_DAYS)
+    baselines = walk_forward(panel)
+    embedder = MarketWindowEmbedder.fit(
+        panel.prices[:start].copy(),
+        _known_before(baselines.outcomes, start) if settings.is_weighted else None,
+        constant=settings.constant,
+    )
+    closes = session_close(panel.dates, EXCHANGE_TZ, CLOSE)
+    return Plan(
+        panel,
+        panel.tickers,
+        closes,
+        np.array([round(moment.timestamp() * 1e6) for moment in closes], dtype=np.int64),
+        baselines,
+        embedder.embed_features(baselines.features),
+        embedder.feature_names,
+        first_day,
+        start,
+    )
+
+
+def _first_traded(panel: Panel, options: DemoOptions, settings: Settings) -> int:
+    if options.full:
+        return settings.first_day
+    years = QUICK_YEARS if options.quick else options.years
+    first_year = panel.dates[-1].year - years + 1
+    start = next(place for place, day in enumerate(panel.dates) if day.year >= first_year)
+    return max(start, settings.first_day)
+
+
+def _known_before(outcomes: Floats, start: int) -> Floats:
+    known = outcomes[:start].copy()
+    known[start - HORIZON :] = np.nan
+    return known
+
+
+def run_demo(options: DemoOptions, progress: Progress | None = None) -> DemoResult:
+    """Run the swarm; Ctrl-C ends it after the day it is in, with a partial result.
+
+    Args:
+        options: What is asked.
+        progress: Called with the phase, how much is done and how much there is.
+
+    Raises:
+        InvalidInputError: the options or the prices make no sense.
+        NtMemoryError: the memory failed.
+    """
+    check_paths(options)
+    plan = plan_run(options)
+    store = options.out / STORE
+    _make_room(store)
+    return asyncio.run(Run(options, plan, store, progress or _silent).run())
+
+
+def _silent(phase: str, done: int, total: int) -> None:
+    """Nobody watches."""
+    del phase, done, total
+
+
+def _make_room(store: Path) -> None:
+    """Remove the memory of an earlier run, and nothing else."""
+    if not store.exists():
+        store.parent.mkdir(parents=True, exist_ok=True)
+        return
+    if store.is_dir() and not store.is_symlink() and (store / "FORMAT").is_file():
+        shutil.rmtree(store)
+        return
+    raise InvalidInputError(f"{store}: exists and is not the memory of an earlier run")
+
+
+class Run:
+    """One run in progress."""
+
+    def __init__(
+        self,
+        options: DemoOptions,
+        plan: Plan,
+        store: Path,
+        progress: Progress,
+        settings: Settings = CHOSEN,
+        rule: Rule = Rule(),  # noqa: B008 - an immutable value
+    ) -> None:
+        self._options = options
+        self._plan = plan
+        self._store = store
+        self._progress = progress
+        self._settings = settings
+        self._rule = rule
+        self._is_stopping = False
+        self._seconds: dict[str, float] = {}
+        outcomes = plan.baselines.outcomes
+        self._recorder = Recorder(len(outcomes) - plan.start, len(plan.agents))
+        self._book = BookRecorder(len(outcomes) - plan.start)
+        self._variants = Variants(outcomes, settings, start=plan.start, seed=options.seed)
+        self._recall: Any = None
+
+    async def run(self) -> DemoResult:
+        """Remember, trade, look back."""
+        began = time.perf_counter()
+        config = MemoryConfig(
+            storage_path=self._store, timeline="backtest", swarm="demo", agent="demo"
+        )
+        with self._stop_on_interrupt():
+            async with MemorySystem.open(config) as memory:
+                shared = Shared(memory, self._settings, self._rule, self._plan.agents)
+                await self._remember(shared)
+                await self._trade(shared)
+                result = await self._look_back(shared)
+        self._seconds["total"] = time.perf_counter() - began
+        return result
+
+    @contextlib.contextmanager
+    def _stop_on_interrupt(self) -> Any:
+        """The first Ctrl-C ends the run after the current day; the second one at once."""
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            self._is_stopping = True
+            loop.remove_signal_handler(signal.SIGINT)
+
+        try:
+            loop.add_signal_handler(signal.SIGINT, stop)
+        except (NotImplementedError, RuntimeError, ValueError):
+            yield  # not the main thread
+            return
+        try:
+            yield
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
+
+    # --- before the first traded day ----------------------------------------------------------
+
+    async def _remember(self, shared: Shared) -> None:
+        began = time.perf_counter()
+        memory, plan = shared.memory, self._plan
+        await memory.timeline.advance(plan.closes[plan.start - 1])
+        await memory.bank.define(
+            ACTION_TYPE, target=TARGET, unit=UNIT, horizon=HORIZON, baseline="linear"
+        )
+        for agent in plan.agents:
+            await memory.consensus.register_agent(agent)
+        await memory.consensus.register_agent("risk", 0)
+        cells = [
+            (day, place)
+            for day in range(plan.first_day, plan.start)
+            for place in range(len(plan.agents))
+            if math.isfinite(plan.baselines.forecasts["linear"][day, place])
+        ]
+        for done in range(0, len(cells), BULK):
+            if self._is_stopping:
+                break
+            await memory.track_many([self._past(*cell) for cell in cells[done : done + BULK]])
+            shared.counts.trajectories += len(cells[done : done + BULK])
+            self._progress("remember the past", min(done + BULK, len(cells)), len(cells))
+        self._seconds["remember"] = time.perf_counter() - began
+
+    def _past(self, day: int, place: int) -> Trajectory:
+        """A past situation with the baseline of its day, and its outcome if it was known by now."""
+        plan = self._plan
+        trajectory = Trajectory(
+            plan.agents[place],
+            id=trajectory_id(plan.agents[place], plan.panel.dates[day].isoformat()),
+        )
+        at = plan.closes[day]
+        trajectory.add_observation(None, plan.situations[day, place], at=at)
+        base = float(plan.baselines.forecasts["linear"][day, place])
+        trajectory.add_action(ACTION_TYPE, baseline=base, at=at)
+        if day + HORIZON < plan.start:
+            outcome = float(plan.baselines.outcomes[day, place])
+            trajectory.add_outcome(outcome, at=plan.closes[day + HORIZON])
+        return trajectory
+
+    # --- day by day ---------------------------------------------------------------------------
+
+    async def _trade(self, shared: Shared) -> None:
+        began = time.perf_counter()
+        plan = self._plan
+        analysts = [Analyst(shared, agent) for agent in plan.agents]
+        coordinator = Coordinator(shared)
+        await coordinator.start()
+        risk = RiskAgent(shared)
+        total = plan.panel.n_days - plan.start
+        for day in range(plan.start, plan.panel.n_days):
+            if self._is_stopping:
+                break
+            await self._one_day(shared, day, analysts, risk, coordinator)
+            self._progress("trade", day - plan.start + 1, total)
+        self._seconds["trade"] = time.perf_counter() - began
+
+    async def _one_day(
+        self,
+        shared: Shared,
+        day: int,
+        analysts: Sequence[Analyst],
+        risk: RiskAgent,
+        coordinator: Coordinator,
+    ) -> None:
+        plan = self._plan
+        memory = shared.memory
+        prices = plan.panel.prices[day]
+        await shared.watch.time("advance", memory.timeline.advance(plan.closes[day]))
+        traded = await coordinator.trade(prices, self._options.cost_bps)
+        await self._learn(day, analysts, risk)
+        forecasts = await self._forecast(day, analysts)
+        moves = np.diff(
+            np.log(plan.panel.prices[max(0, day - self._rule.window - 1) : day + 1]), axis=0
+        )
+        proposal = await risk.propose(plan.panel.dates[day].isoformat(), moves, coordinator.held)
+        if proposal is not None:
+            coordinator.pending = await decide(shared, analysts, proposal, coordinator.held)
+        holding = await coordinator.holding()
+        row = day - plan.start
+        self._book.add(row, holding.equity(prices), coordinator.held, traded)
+        self._recorder.add(row, forecasts)
+
+    async def _learn(self, day: int, analysts: Sequence[Analyst], risk: RiskAgent) -> None:
+        """The outcomes of the forecasts made five sessions ago have become known."""
+        plan = self._plan
+        past = day - HORIZON
+        if past < plan.first_day:
+            return
+        date = plan.panel.dates[past].isoformat()
+        known = plan.baselines.outcomes[past]
+        await asyncio.gather(
+            *(
+                analyst.learn(date, float(outcome))
+                for analyst, outcome, base in zip(
+                    analysts, known, plan.baselines.forecasts["linear"][past], strict=True
+                )
+                if math.isfinite(base)
+            )
+        )
+        if past >= plan.start:
+            risk.learn((known - self._recorder.expected[past - plan.start]).tolist())
+
+    async def _forecast(self, day: int, analysts: Sequence[Analyst]) -> list[Forecast]:
+        plan = self._plan
+        base = plan.baselines.forecasts["linear"][day]
+        if not np.isfinite(base).all():
+            base = np.where(np.isfinite(base), base, plan.baselines.forecasts["ewma"][day])
+        situations = plan.situations[day]
+        forecasts = [
+            await analyst.forecast(situation, float(one))
+            for analyst, situation, one in zip(analysts, situations, base, strict=True)
+        ]
+        date = plan.panel.dates[day].isoformat()
+        await asyncio.gather(
+            *(
+                analyst.commit(date, plan.closes[day], situation, forecast)
+                for analyst, situation, forecast in zip(
+                    analysts, situations, forecasts, strict=True
+                )
+            )
+        )
+        places = {agent: place for place, agent in enumerate(plan.agents)}
+        used = [memories_used(forecast, plan.close_us, places) for forecast in forecasts]
+        self._variants.add(day, plan.first_day, forecasts, used)
+        self._recall = take_apart(plan, day, forecasts) or self._recall
+        return forecasts
+
+    # --- afterwards ---------------------------------------------------------------------------
+
+    async def _look_back(self, shared: Shared) -> DemoResult:
+        began = time.perf_counter()
+        plan, days = self._plan, self._recorder.days
+        self._progress("look back", 0, 3)
+        end = plan.start + days
+        window = slice(plan.start, end)
+        units = plan.situations / np.linalg.norm(plan.situations, axis=-1, keepdims=True)
+        forecasts = {
+            "memory": self._recorder.expected[:days],
+            **{name: one[window] for name, one in plan.baselines.forecasts.items()},
+            "placebo_permuted": self._variants.permuted[:days],
+            "placebo_random": self._variants.random[:days],
+            "own_ticker": own_ticker_only(
+                units,
+                plan.baselines.outcomes,
+                plan.baselines.forecasts["linear"],
+                self._settings,
+                first_day=plan.first_day,
+                start=plan.start,
+                end=end,
+            ),
+        }
+        self._progress("look back", 1, 3)
+        situations = await map_situations(shared, plan, end)
+        self._progress("look back", 2, 3)
+        books = self._books(forecasts, window)
+        self._seconds["look back"] = time.perf_counter() - began
+        self._progress("look back", 3, 3)
+        return DemoResult(
+            options=self._options,
+            settings=self._settings,
+            rule=self._rule,
+            tickers=plan.panel.tickers,
+            dates=plan.panel.dates[window],
+            start=plan.start,
+            total_days=plan.panel.n_days - plan.start,
+            actual=plan.baselines.outcomes[window],
+            forecasts=forecasts,
+            base=self._recorder.base[:days],
+            recalled=self._recorder.expected[:days] - self._recorder.base[:days],
+            low=self._recorder.low[:days],
+            high=self._recorder.high[:days],
+            fixed_low=self._variants.fixed_low[:days],
+            fixed_high=self._variants.fixed_high[:days],
+            memories=self._recorder.memories[:days],
+            books=books,
+            latencies=_latencies(shared.watch),
+            counts=_counts(shared),
+            memory=_memory(shared.memory),
+            recall=self._recall,
+            situations=situations,
+            seconds=self._seconds,
+            is_interrupted=self._is_stopping,
+        )
+
+    def _books(self, forecasts: dict[str, Floats], window: slice) -> dict[str, Any]:
+        plan = self._plan
+        if window.stop - window.start == 0:
+            return {}
+        prices = plan.panel.prices[window]
+        moves = np.diff(np.log(plan.panel.prices[: window.stop]), axis=0)
+        outcomes = plan.baselines.outcomes[window]
+        cost = self._options.cost_bps
+        books = {"memory": self._book.history(window.stop - window.start)}
+        for name in ("ewma_cal", "linear"):
+            filled = np.where(np.isfinite(forecasts[name]), forecasts[name], forecasts["ewma"])
+            books[name] = follow_rule(filled, outcomes, prices, moves, self._rule, cost)
+        books["equal_weight"] = hold_equal_weight(prices, cost)
+        return books
+
+
+def _latencies(watch: Stopwatch) -> dict[str, Floats]:
+    return {name: np.array(seconds) for name, seconds in sorted(watch.seconds.items())}
+
+
+def _counts(shared: Shared) -> dict[str, int]:
+    counts = shared.counts
+    return {
+        "observations": counts.trajectories,
+        "trajectories": counts.trajectories,
+        "verdicts": counts.verdicts,
+        "proposals": counts.proposals,
+        "approved": counts.approved,
+        "rejected": counts.rejected,
+        "grants": counts.grants,
+        "messages": counts.messages,
+        "advised": counts.advised,
+        "abstained": counts.abstained,
+    }
+
+
+def _memory(memory: MemorySystem) -> dict[str, float]:
+    stats = memory.stats()
+    megabyte = 1 << 20
+    return {
+        "rss_anon_mb": _rss_anon_mb(),
+        "l2_mb": stats.l2.bytes / megabyte,
+        "l3_mb": stats.l3_bytes / megabyte,
+        "journal_mb": stats.journal_bytes / megabyte,
+    }
+
+
+def _rss_anon_mb() -> float:
+    """Resident anonymous memory of this process; NaN where the system does not say."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    return math.nan
