@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import tomllib
 import types
@@ -37,8 +38,8 @@ class CacheConfig:
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
-        if self.max_entries < 1 or not self.ttl > 0:
-            raise InvalidInputError("cache_config: max_entries must be >= 1 and ttl > 0")
+        if self.max_entries < 1 or not 0 < self.ttl < math.inf:
+            raise InvalidInputError("cache_config: max_entries must be >= 1 and ttl finite and > 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +106,7 @@ class MemoryConfig:
         with Path(path).open("rb") as file:
             try:
                 table = tomllib.load(file)
-            except tomllib.TOMLDecodeError as error:
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
                 raise InvalidInputError(f"{os.fspath(path)}: {error}") from None
         cache = table.pop("cache_config", {})
         if not isinstance(cache, dict):

@@ -15,6 +15,7 @@ from nt_memory.errors import InvalidNameError
 
 MAX_KEY_BYTES = 256
 MAX_LABEL_CHARS = 128
+MAX_LABEL_BYTES = 256
 _AGENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _ROOT = "swarm"
 
@@ -40,19 +41,28 @@ def _reason_bad_key(key: object) -> str | None:
     return None
 
 
+@lru_cache(maxsize=65_536)
+def _is_agent(agent: str) -> bool:
+    return _AGENT.fullmatch(agent) is not None
+
+
+@lru_cache(maxsize=65_536)
+def _is_key(key: str) -> bool:
+    return _reason_bad_key(key) is None
+
+
 def _shorten(name: object) -> str:
     text = repr(name)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-@lru_cache(maxsize=65_536)
 def check_agent(agent: str) -> str:
     """Return `agent` if it is a valid agent name.
 
     Raises:
         InvalidNameError: it is not.
     """
-    if not isinstance(agent, str) or not _AGENT.fullmatch(agent):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not _is_agent(agent if isinstance(agent, str) else ""):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidNameError(
             f"agent {_shorten(agent)} must be 1 to 64 of A-Z a-z 0-9 _ . - "
             "and start with a letter or digit"
@@ -60,15 +70,14 @@ def check_agent(agent: str) -> str:
     return agent
 
 
-@lru_cache(maxsize=65_536)
 def check_key(key: str) -> str:
     """Return `key` if it is a valid key.
 
     Raises:
         InvalidNameError: it is not; the message says why.
     """
-    reason = _reason_bad_key(key)
-    if reason is not None:
+    if not isinstance(key, str) or not _is_key(key):  # pyright: ignore[reportUnnecessaryIsInstance]
+        reason = _reason_bad_key(key)
         raise InvalidNameError(f"key {_shorten(key)} {reason}")
     return key
 
@@ -81,15 +90,17 @@ def check_prefix(prefix: str) -> str:
     """
     if prefix == "":
         return prefix
-    # A prefix may end inside a level, so its last level is completed before the check.
-    reason = _reason_bad_key(prefix + "x" if isinstance(prefix, str) else prefix)  # pyright: ignore[reportUnnecessaryIsInstance]
-    if reason is not None and len(prefix) <= MAX_KEY_BYTES - 1:
+    reason = _reason_bad_key(prefix)
+    if reason is not None and isinstance(prefix, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        # A prefix may end inside a level, so its last level is completed.
+        reason = _reason_bad_key(prefix + "x")
+    if reason is not None:
         raise InvalidNameError(f"prefix {_shorten(prefix)} {reason}")
     return prefix
 
 
 def check_label(label: str, what: str) -> str:
-    """Return `label` if it is 1 to 128 printable characters: a lock resource, holder, tag or id.
+    """Return `label` if it is 1 to 128 printable characters (256 bytes): a lock resource, holder, tag or id.
 
     Raises:
         InvalidNameError: it is not; the message starts with `what`.
@@ -98,9 +109,11 @@ def check_label(label: str, what: str) -> str:
         not isinstance(label, str)  # pyright: ignore[reportUnnecessaryIsInstance]
         or not 0 < len(label) <= MAX_LABEL_CHARS
         or not label.isprintable()
+        or len(label.encode()) > MAX_LABEL_BYTES
     ):
         raise InvalidNameError(
-            f"{what} {_shorten(label)} must be 1 to {MAX_LABEL_CHARS} printable characters"
+            f"{what} {_shorten(label)} must be 1 to {MAX_LABEL_CHARS} printable characters, "
+            f"at most {MAX_LABEL_BYTES} bytes of UTF-8"
         )
     return label
 

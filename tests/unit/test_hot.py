@@ -35,12 +35,13 @@ def test_a_record_is_found_by_agent_and_key():
 
 
 def test_peek_leaves_no_trace():
-    """`peek` changes neither counters nor the order of eviction."""
+    """`peek` and `is_wanted` change neither counters nor the order of eviction."""
     hot = tier(max_entries=2)
     hot.put(A, record(A), 1)
     hot.put(B, record(B), 1)
     assert hot.peek(A) is not None
     assert hot.peek(C) is None
+    assert hot.is_wanted(A)
     hot.put(C, record(C), 1)
     assert hot.peek(A) is None
     assert (hot.stats.hits, hot.stats.misses, hot.reads(B)) == (0, 0, 0)
@@ -347,4 +348,4 @@ class HotTierMachine(RuleBasedStateMachine):
 
 
 TestHotTierMachine = HotTierMachine.TestCase
-TestHotTierMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestHotTierMachine.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)

@@ -342,6 +342,8 @@ def test_scope_renews_at_a_third_of_the_lease_and_stops_at_its_end(world: World)
             assert world.sent(Renew) >= 20
         assert world.locks.inspect("r").holder == ""
         before = len(world.replica.history)
+        await world.idle()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
         await world.advance(100.0)
         assert len(world.replica.history) == before
 
@@ -448,6 +450,8 @@ def test_cancelled_release_goes_through(world: World) -> None:
         await world.locks.settle()
         assert world.locks.inspect("r").holder == ""
         assert world.sent(Release) == 1
+        await world.advance(100)
+        assert not token.lost.is_set(), "it was released, not lost"
 
     asyncio.run(main())
 

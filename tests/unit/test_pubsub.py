@@ -209,9 +209,11 @@ def test_iteration_ends_when_the_receiver_is_closed(world: World) -> None:
         reading = asyncio.create_task(read())
         await world.pubsub.publish("t", 1)
         await world.idle()
+        await world.pubsub.publish("t", "unread")
         await rx.close()
         await rx.close()
         await reading
+        assert not rx._parcels, "what nobody will read is not kept"
         assert seen == [1]
         assert world.pubsub.subscribers == 0
         assert await world.pubsub.publish("t", 2) == 0

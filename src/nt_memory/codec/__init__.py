@@ -40,6 +40,7 @@ __all__ = [
 _VERSION: Final = 1
 _ZSTD: Final = 1
 _COMPRESS_FROM: Final = 512
+_COPY_UP_TO: Final = 4096
 _HEADER: Final = struct.Struct("<BBI")
 _CRC_SEED: Final = {flags: zlib.crc32(bytes((_VERSION, flags))) for flags in (0, _ZSTD)}
 
@@ -75,7 +76,7 @@ def encode(value: Any, *, compress: bool = True) -> bytes:
             contains itself, or lies too deep.
         ValueTooLargeError: the body would exceed `MAX_VALUE_BYTES`.
 
-    Cost: about 1 us for ten flat fields.
+    Cost: about 2 us for ten flat fields.
     """
     try:
         body = _encode_msgpack(value if is_flat(value) else Lowering().lower(value))
@@ -120,7 +121,7 @@ def decode(data: bytes) -> Any:
         CorruptionError: the checksum does not match.
         CodecError: it is not an encoded value, or a newer version wrote it.
 
-    Cost: about 1.5 us for ten flat fields.
+    Cost: about 3 us for ten flat fields.
     """
     if len(data) <= _HEADER.size:
         raise CodecError(f"not an encoded value: {len(data)} bytes")
@@ -130,7 +131,9 @@ def decode(data: bytes) -> Any:
             f"not a value this version reads: format {version}, flags {flags}; "
             f"it reads format {_VERSION}"
         )
-    body: Any = memoryview(data)[_HEADER.size :]
+    # A view costs 0.3 us to make, which is more than copying little.
+    body: Any = data if len(data) <= _COPY_UP_TO else memoryview(data)
+    body = body[_HEADER.size :]
     if _crc32(body, _CRC_SEED[flags]) != checksum:
         raise CorruptionError("a stored value fails its checksum")
     try:

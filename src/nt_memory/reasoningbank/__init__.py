@@ -1,1 +1,27 @@
 """Trajectories, verdicts, patterns and the advice drawn from them."""
+
+from nt_memory.reasoningbank.advice import Advice, MemoryRef, RecalledMemory, Receipt
+from nt_memory.reasoningbank.bank import ReasoningBank
+from nt_memory.reasoningbank.calibration import Calibration
+from nt_memory.reasoningbank.definition import Definition, Tolerance
+from nt_memory.reasoningbank.distillation import Pattern
+from nt_memory.reasoningbank.frame import Frame
+from nt_memory.reasoningbank.trajectory import Trajectory
+from nt_memory.reasoningbank.uplift import Uplift
+from nt_memory.reasoningbank.verdict import Verdict
+
+__all__ = [
+    "Advice",
+    "Calibration",
+    "Definition",
+    "Frame",
+    "MemoryRef",
+    "Pattern",
+    "ReasoningBank",
+    "RecalledMemory",
+    "Receipt",
+    "Tolerance",
+    "Trajectory",
+    "Uplift",
+    "Verdict",
+]

@@ -99,13 +99,16 @@ class Coordination:
     def draft(self, views: Snapshot, now: Now) -> Draft:
         """Start on an entry: what ran out by its time has ended in the draft."""
         draft = Draft(self, views, now)
-        draft.lapse_locks()
-        if now.timeline_us is not None:
+        if self.lock_due.bound is not None:
+            draft.lapse_locks()
+        if self.ballot_due.bound is not None and now.timeline_us is not None:
             draft.lapse_ballots(now.timeline_us)
         return draft
 
     def commit(self, draft: Draft, batch: WriteBatch, follow: Follow) -> None:
         """The entry was accepted."""
+        if not draft.has_changes:
+            return
         for resource, lock in draft.locks.items():
             key = resource.encode()
             if lock is None:
@@ -133,6 +136,17 @@ class Coordination:
 
 class Draft:
     """What one entry would change; nothing happens before `Coordination.commit`."""
+
+    __slots__ = (
+        "_now",
+        "_states",
+        "_views",
+        "ballot_events",
+        "electorate",
+        "lock_events",
+        "locks",
+        "proposals",
+    )
 
     def __init__(self, states: Coordination, views: Snapshot, now: Now) -> None:
         self._states = states

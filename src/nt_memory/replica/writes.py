@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from nt_memory.clock import to_datetime
-from nt_memory.entries import STATE, WriteOp
+from nt_memory.entries import STATE, Stored, WriteOp
 from nt_memory.errors import (
     ConflictError,
     DimensionError,
@@ -124,11 +124,11 @@ def _known_at(op: WriteOp, now: Now) -> int:
 
 
 def _name(op: WriteOp) -> bytes:
+    name = name_of(op.space, op.agent, op.key)
     if op.space == STATE:
         check_agent(op.agent)
         check_key(op.key)
-    name = name_of(op.space, op.agent, op.key)
-    if len(op.space) != 1 or len(name) > MAX_NAME_BYTES or name.count(b"\0") != 2:
+    elif len(op.space) != 1 or len(name) > MAX_NAME_BYTES or name.count(b"\0") != 2:
         raise InvalidInputError(f"malformed name in space {op.space!r}")
     if op.ttl_us is not None and op.ttl_us <= 0:
         raise InvalidInputError("ttl must be positive")
@@ -197,7 +197,20 @@ def fold(folding: Folding, operation: ResolvedOp) -> tuple[ChangeRow, ...]:
     kind = "delete" if op.value is None else "put"
     change = ChangeRow(kind, op.space, op.agent, op.key, known_at, partition, row, tuple(ended))
     changes.append(change)
-    stored = to_stored(name, known_at, now.revision, version)
+    stored = Stored(
+        op.space,
+        op.agent,
+        op.key,
+        op.value,
+        known_at,
+        now.revision,
+        now.recorded_at,
+        expires_at,
+        actor,
+        partition,
+        row,
+        op.tags,
+    )
     for changed in changes:
         follow.changes.append(Change(changed.kind, stored, now.revision, after is None))
     return tuple(changes)

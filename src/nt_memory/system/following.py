@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nt_memory.entries import STATE
-from nt_memory.system.reads import to_record
+from nt_memory.system.reads import hot_bytes, to_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -85,5 +85,5 @@ def move_records(hot: HotTier, changes: Sequence[Change]) -> None:
             hot.set_pins(name, None)
         elif stored.partition < 0 or hot.is_wanted(name):
             record = to_record(stored)
-            hot.put(name, record, len(stored.value))
+            hot.put(name, record, hot_bytes(record, stored))
             hot.set_pins(name, record)

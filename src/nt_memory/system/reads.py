@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from nt_memory.clock import to_datetime
 from nt_memory.codec import decode
+from nt_memory.frozen import resident_bytes
 from nt_memory.records import Record
 from nt_memory.replica import is_visible
 from nt_memory.tiers.layout import name_of, to_stored
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from nt_memory.entries import Stored
     from nt_memory.tiers.cold import Snapshot
     from nt_memory.timeline import Moment
+
+
+SMALL_VALUE_BYTES = 512
+SMALL_RECORD_BYTES = 1024
 
 
 def to_record(stored: Stored) -> Record:
@@ -35,6 +40,17 @@ def to_record(stored: Stored) -> Record:
         None if expires_at is None else to_datetime(expires_at),
         stored.actor,
     )
+
+
+def hot_bytes(record: Record, stored: Stored) -> int:
+    """What a record is taken to occupy in L1.
+
+    Small values are charged a flat kilobyte, which is more than they use, because walking every one
+    would cost more than reading it.
+    """
+    if stored.value is None or len(stored.value) < SMALL_VALUE_BYTES:
+        return SMALL_RECORD_BYTES
+    return SMALL_RECORD_BYTES + resident_bytes(record.value)
 
 
 def read(

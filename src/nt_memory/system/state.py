@@ -18,7 +18,7 @@ from nt_memory.system.arguments import (
     to_known_at,
     to_ttl_us,
 )
-from nt_memory.system.reads import read, scan, to_record, versions
+from nt_memory.system.reads import hot_bytes, read, scan, to_record, versions
 from nt_memory.system.transaction import Transaction
 from nt_memory.system.watching import Watch
 from nt_memory.tiers.layout import name_of
@@ -183,7 +183,7 @@ class StateCalls:
             record = to_record(stored)
             is_promotable = as_of is None
         if is_promotable:
-            engine.hot.put((agent, key), record, len(stored.value or b""))
+            engine.hot.put((agent, key), record, hot_bytes(record, stored))
         return record
 
     async def get_many(self, pairs: Iterable[tuple[str, str]]) -> list[Any]:
@@ -280,7 +280,7 @@ def _hot_or_cold(engine: Engine, agent: str, key: str, moment: Moment) -> Record
     if stored is None:
         return None
     record = to_record(stored)
-    engine.hot.put((agent, key), record, len(stored.value or b""))
+    engine.hot.put((agent, key), record, hot_bytes(record, stored))
     return record
 
 

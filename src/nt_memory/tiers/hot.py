@@ -107,8 +107,8 @@ class _Reader(NamedTuple):
 def _open_reader(find: Callable[[Name], _Copy | None], *, is_tracking: bool) -> _Reader:
     """`HotTier.get`, with its state in closure cells.
 
-    A hit is the whole cost of reading state, and as a method that counts in attributes it took
-    250 ns where this takes 150 (CPython 3.11 without PGO; an empty call takes 63).
+    A hit is the whole cost of reading state: 147 ns like this, 168 ns as a method that counts in
+    attributes, of which the cache takes 46 (one run, CPython 3.11 without PGO).
     """
     hits = misses = period = 0
 
@@ -158,7 +158,7 @@ class HotTier:
         self._max_bytes = max_bytes
         self._ttl_us = round(config.ttl * 1_000_000)
         self._copies: cachebox.LRUCache[Name, _Copy] = cachebox.LRUCache(config.max_entries)
-        # Typed here: cachebox's own types say that a miss cannot be told from a copy.
+        # `in` would count as a use, so membership is asked of `_look`. Typed here: cachebox's own types say that a miss cannot be told from a copy.
         self._find: Callable[[Name], _Copy | None] = self._copies.get
         self._look: Callable[[Name], _Copy | None] = self._copies.peek
         self._reader = _open_reader(self._find, is_tracking=config.track_access)
@@ -183,7 +183,7 @@ class HotTier:
 
     def is_wanted(self, name: Name) -> bool:
         """Whether a change of `name` concerns this tier: a copy is held, or a pin follows it."""
-        return name in self._copies or name in self._pins
+        return self._look(name) is not None or name in self._pins
 
     def put(self, name: Name, record: Record, size_bytes: int) -> None:
         """Hold a record as the most recently used, letting others go to make room.
@@ -215,7 +215,7 @@ class HotTier:
             return False
         self._replace(copy, record, size_bytes)
         self._shrink(self._max_bytes)
-        return name in self._copies
+        return self._look(name) is not None
 
     def drop(self, name: Name) -> bool:
         """Forget a copy, because its key is gone. Returns whether there was one."""
