@@ -1,0 +1,129 @@
+"""The port the ReasoningBank stands on: versioned writes and reads in its own spaces, and search.
+
+The memory implements it over its engine, `nt_memory.testing.MemoryBacking` in plain Python. All of
+it is called on the event loop; `search_rows` may leave the loop, the rest answers at once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from nt_memory.entries import Stored, WriteOp
+    from nt_memory.timeline import AsOfLike, Moment
+
+SWARM = "_swarm"
+"""Owner of what belongs to no agent. No agent's name can start with an underscore."""
+
+NEVER = 2**63 - 1
+
+
+class KMeans(Protocol):
+    """Clusters vectors; thread-safe and deterministic."""
+
+    def __call__(
+        self, vectors: NDArray[np.float32], k: int, seed: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Centroids (c, dim), c <= k, and each row's cluster (n,)."""
+        ...
+
+
+class Candidates(Protocol):
+    """Rows found for one query, best first; ties by partition and row. All shape (c,)."""
+
+    @property
+    def partition(self) -> NDArray[np.int64]:
+        """Partition ids."""
+        ...
+
+    @property
+    def row(self) -> NDArray[np.int64]:
+        """Row numbers."""
+        ...
+
+    @property
+    def score(self) -> NDArray[np.float64]:
+        """Cosine similarities in [-1, 1]."""
+        ...
+
+
+class StoredChange(Protocol):
+    """One version that became visible."""
+
+    @property
+    def kind(self) -> str:
+        """Either "put", "delete" or "expire"."""
+        ...
+
+    @property
+    def stored(self) -> Stored:
+        """The version, its value included; None for a delete."""
+        ...
+
+
+class Backing(Protocol):
+    """Versioned storage and vector search, as the bank needs them."""
+
+    async def write(self, ops: Sequence[WriteOp], *, request_id: str | None = None) -> int:
+        """Write all of `ops` or none; their revision, visible and followed when it returns."""
+        ...
+
+    def read(self, space: str, agent: str, key: str, moment: Moment) -> Stored | None:
+        """The version a moment shows; None if there is none or it is a delete."""
+        ...
+
+    def scan(
+        self, space: str, agent: str | None, moment: Moment, prefix: str = ""
+    ) -> Iterator[Stored]:
+        """Versions a moment shows, by agent and key; not used across an await."""
+        ...
+
+    def all_versions(self, space: str) -> Iterator[Stored]:
+        """Every version of a space, deletes included, by agent, key, known_at and revision.
+
+        May be used across awaits; versions written meanwhile may or may not be seen.
+        """
+        ...
+
+    def partition(self, agent: str, partition: str) -> int | None:
+        """Id of a vector partition, None if nothing was ever put into it."""
+        ...
+
+    def vectors(self, partition: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Stored unit vectors of `rows`, shape (n, dim)."""
+        ...
+
+    async def search_rows(
+        self,
+        partitions: Sequence[int],
+        queries: NDArray[np.float32],
+        k: int,
+        moment: Moment,
+        allow: Mapping[int, NDArray[np.bool_]] | None = None,
+        *,
+        exact: bool = False,
+    ) -> Sequence[Candidates]:
+        """Nearest rows to each unit query, shape (m, dim), among all partitions.
+
+        Args:
+            partitions: Where to search.
+            queries: Unit vectors.
+            k: Wanted rows a query.
+            moment: Which rows are in force.
+            allow: By partition, which rows may be returned; rows beyond the mask may not. The bank
+                never changes a mask it has handed out.
+            exact: Scan instead of using a graph.
+
+        Raises:
+            DimensionError: a partition holds another dimension.
+        """
+        ...
+
+    def resolve(self, as_of: AsOfLike | None) -> Moment:
+        """The moment an `as_of` argument names. Raises like `Timeline.resolve`."""
+        ...

@@ -1,0 +1,303 @@
+"""The recording half of the ReasoningBank: definitions, trajectories, outcomes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nt_memory.clock import to_us
+from nt_memory.entries import DEFINITION, OUTCOME, TRAJECTORY, WriteOp
+from nt_memory.errors import InvalidInputError, UnknownTrajectoryError
+from nt_memory.namespace import check_agent, check_key
+from nt_memory.reasoningbank.advice import Receipt
+from nt_memory.reasoningbank.backing import SWARM
+from nt_memory.reasoningbank.definition import (
+    Definition,
+    Loss,
+    Tolerance,
+    check_definition,
+    check_tolerance,
+    encode_definition,
+)
+from nt_memory.reasoningbank.judging import judge_one
+from nt_memory.reasoningbank.memories import Memories
+from nt_memory.reasoningbank.question import Rows
+from nt_memory.reasoningbank.tracking import Tracker
+from nt_memory.reasoningbank.trajectory import Trajectory
+from nt_memory.reasoningbank.wire import action_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime, timedelta
+
+    from nt_memory.reasoningbank.backing import Backing, StoredChange
+    from nt_memory.reasoningbank.verdict import Verdict
+    from nt_memory.timeline import AsOfLike, Moment
+
+BATCH_OPS = 1024
+
+
+class Recording:
+    """What is written, and read back as it was written; `ReasoningBank` inherits it.
+
+    Args:
+        backing: Storage.
+    """
+
+    def __init__(self, backing: Backing) -> None:
+        self._backing = backing
+        self._memories = Memories(backing)
+        self._tracker = Tracker(backing, self._memories)
+        self._rows = Rows(self._memories)
+
+    def follow(self, changes: Iterable[StoredChange]) -> None:
+        """Take in what a batch made visible; changes of other spaces are ignored."""
+        self._memories.follow(changes)
+
+    async def _at(self, as_of: AsOfLike | None = None) -> Moment:
+        await self._memories.ready()
+        return self._backing.resolve(as_of)
+
+    # --- definitions ------------------------------------------------------------------------
+
+    async def define(
+        self,
+        action_type: str,
+        *,
+        target: str,
+        unit: str,
+        horizon: int | timedelta,
+        loss: Loss = "absolute",
+        tolerance: Tolerance | str | tuple[str, float, float] | None = None,
+        baseline: str | None = None,
+    ) -> Definition:
+        """Say what an action type predicts. Defining it again as it is changes nothing.
+
+        A different definition is a new version, which judges later actions only.
+
+        Args:
+            action_type: Its name, a key.
+            target: What is predicted, in words.
+            unit: Of predictions and outcomes.
+            horizon: When the outcome is complete: sessions, or a timedelta, which is then enforced.
+            loss: What forecasts pay: the "absolute" or the "squared" error.
+            tolerance: What makes a verdict; by default the predictor's own earlier errors. See
+                `Tolerance`; "relative" is 5 % and 25 % of the outcome.
+            baseline: Name of the naive forecast that actions freeze with them.
+
+        Raises:
+            InvalidNameError: the action type is malformed.
+            TrajectoryError: another part is.
+        """
+        definition = check_definition(
+            Definition(
+                check_key(action_type),
+                target,
+                unit,
+                horizon,
+                loss,
+                check_tolerance(tolerance),
+                baseline or "",
+            )
+        )
+        moment = await self._at()
+        value = encode_definition(definition)
+        current = self._memories.definition(action_type, moment)
+        if current is None or encode_definition(current) != value:
+            await self._backing.write([WriteOp(DEFINITION, SWARM, action_type, value)])
+            current = self._memories.definition(action_type, self._backing.resolve(None))
+        return definition if current is None else current
+
+    async def definition(
+        self, action_type: str, *, as_of: AsOfLike | None = None
+    ) -> Definition | None:
+        """What an action type predicts, or None if it is not defined."""
+        return self._memories.definition(action_type, await self._at(as_of))
+
+    # --- tracking ---------------------------------------------------------------------------
+
+    async def track_trajectory(self, trajectory: Trajectory) -> int:
+        """Store a trajectory, or what was added to it since it was tracked.
+
+        Returns:
+            The revision; the current one if there was nothing new.
+
+        Raises:
+            TrajectoryError: the id is another agent's or was forgotten; something that was tracked
+                was changed; or a prediction's action type is not defined.
+            DimensionError: the agent's situations of this action type have another dimension.
+            LookAheadError: a step is dated past a backtest's now (live: InvalidTimeError).
+        """
+        return await self.track_many((trajectory,))
+
+    async def track_many(self, trajectories: Iterable[Trajectory]) -> int:
+        """Store many trajectories, in order; each is stored as a whole, their batches are not.
+
+        Returns:
+            The last revision.
+        """
+        moment = await self._at()
+        revision = moment.revision
+        ops: list[WriteOp] = []
+        planned: set[str] = set()
+        for trajectory in trajectories:
+            if trajectory.id in planned or len(ops) >= BATCH_OPS:
+                revision = await self._write(ops, revision)
+                ops, planned = [], set()
+                moment = self._backing.resolve(None)
+            ops += self._tracker.plan(trajectory, moment)
+            planned.add(trajectory.id)
+        return await self._write(ops, revision)
+
+    async def _write(self, ops: Sequence[WriteOp], revision: int) -> int:
+        return await self._backing.write(ops) if ops else revision
+
+    async def record_outcome(
+        self,
+        trajectory_id: str,
+        value: float,
+        *,
+        action: int | None = None,
+        known_at: datetime | None = None,
+        revision_of: int | None = None,
+    ) -> Verdict:
+        """Record how an action turned out, and judge it.
+
+        Recording the same value again changes nothing and returns the verdict.
+
+        Args:
+            trajectory_id: Which trajectory.
+            value: In the definition's unit; True and False count as 1 and 0.
+            action: Which action, from 0; by default the last.
+            known_at: Since when it is known; by default now. It may lie in the past.
+            revision_of: Revision of the outcome that this one replaces.
+
+        Raises:
+            UnknownTrajectoryError: no such trajectory.
+            TrajectoryError: no such action; the outcome would be known before the action, before a
+                horizon in time has passed or before what it revises; or there is another outcome
+                already and no `revision_of`.
+            ConflictError: `revision_of` is not the current outcome.
+        """
+        verdicts = await self.record_outcomes(
+            (trajectory_id,),
+            (value,),
+            actions=None if action is None else (action,),
+            known_at=known_at,
+            revisions_of=(revision_of,),
+        )
+        return verdicts[0]
+
+    async def record_outcomes(
+        self,
+        trajectory_ids: Sequence[str],
+        values: Sequence[float],
+        *,
+        actions: Sequence[int] | None = None,
+        known_at: datetime | Sequence[datetime] | None = None,
+        revisions_of: Sequence[int | None] | None = None,
+    ) -> list[Verdict]:
+        """Record many outcomes; see `record_outcome`.
+
+        Args:
+            trajectory_ids: Which trajectories, n of them.
+            values: Their outcomes, n.
+            actions: Which action of each, n; by default the last.
+            known_at: Since when they are known: one time, or n.
+            revisions_of: What each replaces, n.
+
+        Raises:
+            InvalidInputError: the lengths differ.
+        """
+        n = len(trajectory_ids)
+        times: Sequence[datetime | None]
+        times = [known_at] * n if known_at is None or not _is_many(known_at) else known_at  # type: ignore[assignment,list-item]
+        indexes = [None] * n if actions is None else actions
+        replaced = [None] * n if revisions_of is None else revisions_of
+        if not n == len(values) == len(times) == len(indexes) == len(replaced):
+            raise InvalidInputError(
+                "trajectory_ids, values and what goes with them differ in length"
+            )
+        moment = await self._at()
+        ops: list[WriteOp] = []
+        places: dict[tuple[str, str], None] = {}
+        recorded: list[tuple[str, str]] = []
+        rows = zip(trajectory_ids, values, times, indexes, replaced, strict=True)
+        for trajectory_id, value, time, index, before in rows:
+            agent, done, op = self._tracker.plan_outcome(
+                trajectory_id,
+                value,
+                action=index,
+                known_at=None if time is None else to_us(time),
+                revision_of=before,
+                moment=moment,
+            )
+            place = (agent, action_key(trajectory_id, done))
+            if place in places:
+                raise InvalidInputError(f"{place[1]} is given two outcomes")
+            places[place] = None
+            recorded.append(place)
+            ops += [] if op is None else [op]
+        for start in range(0, len(ops), BATCH_OPS):
+            await self._backing.write(ops[start : start + BATCH_OPS])
+        now = self._backing.resolve(None)
+        return [self._verdict(agent, key, now) for agent, key in recorded]
+
+    def _verdict(self, agent: str, key: str, moment: Moment) -> Verdict:
+        outcome = self._backing.read(OUTCOME, agent, key, moment)
+        revision = 0 if outcome is None else outcome.revision
+        verdict = judge_one(self._memories, agent, key, moment, revision)
+        if verdict is None:
+            raise UnknownTrajectoryError(f"no action {key!r} is known")
+        return verdict
+
+    async def forget(self, trajectory_ids: Iterable[str]) -> int:
+        """Stop recalling trajectories: they are deleted from now on, and their ids are spent.
+
+        Advice as of an earlier time still uses them.
+
+        Raises:
+            UnknownTrajectoryError: one of them is not known; nothing is forgotten then.
+        """
+        moment = await self._at()
+        ops = [
+            op
+            for one in dict.fromkeys(trajectory_ids)
+            for op in self._tracker.plan_forget(one, moment)
+        ]
+        return await self._write(ops, moment.revision)
+
+    # --- reading ----------------------------------------------------------------------------
+
+    async def trajectory(
+        self, trajectory_id: str, *, as_of: AsOfLike | None = None
+    ) -> Trajectory | None:
+        """A trajectory as it was known, or None. More can be added to it and tracked."""
+        moment = await self._at(as_of)
+        agent = self._tracker.owner(trajectory_id, moment)
+        stored = None
+        if agent:
+            stored = self._backing.read(TRAJECTORY, agent, trajectory_id, moment)
+        return None if stored is None else self._tracker.load(stored.agent, stored, moment)
+
+    async def trajectories(self, agent: str, *, as_of: AsOfLike | None = None) -> list[Trajectory]:
+        """All trajectories of an agent, by id. Cost: about 30 microseconds each."""
+        check_agent(agent)
+        moment = await self._at(as_of)
+        found = list(self._backing.scan(TRAJECTORY, agent, moment))
+        return [self._tracker.load(agent, stored, moment) for stored in found]
+
+    async def receipt(self, trajectory_id: str, action: int = 0) -> Receipt | None:
+        """Receipt of the advice an action acted on, or None if it acted on none.
+
+        Raises:
+            UnknownTrajectoryError: no such trajectory or action.
+        """
+        trajectory = await self.trajectory(trajectory_id)
+        if trajectory is None or not 0 <= action < len(trajectory.actions):
+            raise UnknownTrajectoryError(f"no action {action} of {trajectory_id!r} is known")
+        doc = trajectory.actions[action].doc.receipt
+        return None if doc is None else Receipt.from_doc(doc, self._rows.resolve)
+
+
+def _is_many(value: object) -> bool:
+    return isinstance(value, list | tuple)

@@ -1,0 +1,145 @@
+"""How actions, outcomes and receipts are spelled in bytes: compact, because there are millions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from nt_memory.errors import CodecError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+
+class ReceiptDoc(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Which memories an advice used, and how the coin fell.
+
+    Attributes:
+        time_us: Known by when.
+        revision: Recorded by when.
+        propensity: Probability with which the advice was to be withheld.
+        is_withheld: Whether it was.
+        coin: The coin's unit; empty if none was thrown.
+        blocks: Partition id, bytes a step (2 or 4), and steps between ascending rows.
+    """
+
+    time_us: int
+    revision: int
+    propensity: float = 0.0
+    is_withheld: bool = False
+    coin: str = ""
+    blocks: tuple[tuple[int, int, bytes], ...] = ()
+
+
+class ActionDoc(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An action as it is stored: what was claimed before the outcome, never changed after.
+
+    Attributes:
+        action_type: What kind.
+        at: When it was taken, microseconds; None: when it was tracked.
+        definition: Revision of the definition it is judged by; 0: none.
+        predicted: Point forecast.
+        low: Lower end of the interval forecast.
+        high: Upper end of the interval forecast.
+        level: Coverage the interval claims.
+        probability: Of a positive outcome.
+        baseline: The naive forecast, frozen.
+        quantiles: (probability, value), ascending.
+        receipt: The advice it acted on.
+    """
+
+    action_type: str
+    at: int | None = None
+    definition: int = 0
+    predicted: float | None = None
+    low: float | None = None
+    high: float | None = None
+    level: float = 0.8
+    probability: float | None = None
+    baseline: float | None = None
+    quantiles: tuple[tuple[float, float], ...] = ()
+    receipt: ReceiptDoc | None = None
+
+
+class OutcomeDoc(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An outcome as it is stored."""
+
+    value: float
+
+
+class OwnerDoc(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Whose trajectory an id is; an empty agent: it was forgotten."""
+
+    agent: str
+
+
+encode = msgspec.msgpack.Encoder().encode
+_action = msgspec.msgpack.Decoder(ActionDoc)
+_outcome = msgspec.msgpack.Decoder(OutcomeDoc)
+_owner = msgspec.msgpack.Decoder(OwnerDoc)
+
+
+def decode_action(value: bytes) -> ActionDoc:
+    """The action in `value`. Raises CodecError if there is none."""
+    try:
+        return _action.decode(value)
+    except msgspec.DecodeError as error:
+        raise CodecError(f"not an action: {error}") from None
+
+
+def decode_outcome(value: bytes) -> OutcomeDoc:
+    """The outcome in `value`. Raises CodecError if there is none."""
+    try:
+        return _outcome.decode(value)
+    except msgspec.DecodeError as error:
+        raise CodecError(f"not an outcome: {error}") from None
+
+
+def decode_owner(value: bytes) -> OwnerDoc:
+    """The owner in `value`. Raises CodecError if there is none."""
+    try:
+        return _owner.decode(value)
+    except msgspec.DecodeError as error:
+        raise CodecError(f"not an owner: {error}") from None
+
+
+def pack_rows(
+    partition: NDArray[np.int64], row: NDArray[np.int64]
+) -> tuple[tuple[int, int, bytes], ...]:
+    """Rows by partition, as steps between ascending rows: two bytes each where that suffices."""
+    blocks: list[tuple[int, int, bytes]] = []
+    for number in np.unique(partition):
+        steps = np.diff(np.sort(row[partition == number]), prepend=0)
+        width = 2 if int(steps.max()) < 1 << 16 else 4
+        blocks.append((int(number), width, steps.astype(f"<u{width}").tobytes()))
+    return tuple(blocks)
+
+
+def unpack_rows(
+    blocks: Iterable[tuple[int, int, bytes]],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Partitions and rows, by partition and row; the inverse of `pack_rows`."""
+    partitions: list[NDArray[np.int64]] = []
+    rows: list[NDArray[np.int64]] = []
+    for number, width, steps in blocks:
+        found = np.cumsum(np.frombuffer(steps, f"<u{width}").astype(np.int64))
+        rows.append(found)
+        partitions.append(np.full(len(found), number, np.int64))
+    if not rows:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    return np.concatenate(partitions), np.concatenate(rows)
+
+
+def action_key(trajectory_id: str, index: int) -> str:
+    """Key of an action and of its outcome."""
+    return f"{trajectory_id}/{index}"
+
+
+def split_key(key: str) -> tuple[str, int]:
+    """Trajectory id and action index of an action's key."""
+    trajectory_id, _, index = key.rpartition("/")
+    return trajectory_id, int(index)

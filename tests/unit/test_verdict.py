@@ -1,0 +1,125 @@
+"""Verdicts follow from numbers alone."""
+
+import math
+
+import numpy as np
+import pytest
+
+from nt_memory.reasoningbank.definition import Tolerance
+from nt_memory.reasoningbank.dependence import daily_mean
+from nt_memory.reasoningbank.verdict import (
+    KINDS,
+    Forecasts,
+    crps_from_quantiles,
+    error_scales,
+    interval_scores,
+    judge_batch,
+)
+
+DAY = 86_400_000_000
+
+
+def forecasts(n=1, **given):
+    columns = {name: np.full(n, np.nan) for name in Forecasts._fields[:-1]}
+    columns["level"] = np.full(n, 0.8)
+    columns.update({name: np.array(value, np.float64) for name, value in given.items()})
+    return Forecasts(**columns)
+
+
+def kinds(tolerance, **given):
+    n = len(given["actual"])
+    return [KINDS[k] for k in judge_batch(forecasts(n, **given), "absolute", tolerance).kind]
+
+
+def test_errors_are_held_against_the_earlier_error_scale():
+    """At most one scale is correct, over two very wrong; without a scale nothing is said."""
+    found = kinds(
+        Tolerance(),
+        predicted=[1.0, 2.0, 2.1, -2.5, 1.0],
+        actual=[0.0, 0.0, 0.0, 0.0, 0.0],
+        scale=[1.0, 1.0, 1.0, 1.0, np.nan],
+    )
+    assert found == ["correct", "incorrect", "very_wrong", "very_wrong", "insufficient"]
+
+
+def test_relative_tolerance_is_safe_at_zero_and_negative_outcomes():
+    """5 % and 25 % of the size of the outcome; at zero a share means nothing."""
+    found = kinds(
+        Tolerance("relative", 0.05, 0.25),
+        predicted=[-1.04, 1.2, 1.3, 0.1],
+        actual=[-1.0, 1.0, 1.0, 0.0],
+    )
+    assert found == ["correct", "incorrect", "very_wrong", "insufficient"]
+
+
+def test_probability_and_interval_decide_where_there_is_no_point_forecast():
+    """The right side of 50 % is correct, 75 % on the wrong side very wrong; else the interval."""
+    found = kinds(
+        Tolerance(),
+        actual=[1.0, 1.0, -1.0, 5.0, np.nan],
+        probability=[0.5, 0.4, 0.8, np.nan, 0.9],
+        low=[np.nan, np.nan, np.nan, 4.0, 1.0],
+        high=[np.nan, np.nan, np.nan, 4.5, 2.0],
+    )
+    assert found == ["correct", "incorrect", "very_wrong", "incorrect", "insufficient"]
+
+
+def test_interval_score_is_width_plus_penalty():
+    """Gneiting & Raftery's equation 43, worked by hand at 80 %."""
+    arrays = [np.array(v) for v in ([0.0, 0.0, 0.0], [2.0, 2.0, 2.0], [0.8] * 3, [1.0, 3.0, -0.5])]
+    np.testing.assert_allclose(interval_scores(*arrays), [2.0, 2.0 + 10.0, 2.0 + 5.0])
+
+
+def test_crps_of_many_quantiles_approaches_the_exact_score():
+    """For a uniform forecast on [0, 1] and outcome 0.5 the exact score is 1/12."""
+    p = (np.arange(1000) + 0.5) / 1000
+    score = crps_from_quantiles(np.stack([p, p], axis=1), 0.5)
+    assert score == pytest.approx(1.0 / 12.0, rel=1e-3)
+
+
+def test_median_of_quantiles_stands_in_for_a_point_forecast():
+    """Quantiles alone make a forecast that can be judged."""
+    one = forecasts(actual=[3.0])._replace(quantiles=[np.array([[0.25, 1.0], [0.75, 3.0]])])
+    judged = judge_batch(one, "squared", Tolerance("absolute", 0.5, 0.9))
+    assert judged.predicted[0] == 2.0
+    assert judged.loss[0] == 1.0
+    assert KINDS[judged.kind[0]] == "very_wrong"
+
+
+def test_skill_is_the_baselines_loss_minus_ours():
+    """Positive skill is better than the frozen baseline."""
+    judged = judge_batch(
+        forecasts(2, predicted=[1.0, 3.0], actual=[2.0, 3.0], baseline=[4.0, 1.0]),
+        "squared",
+        Tolerance(),
+    )
+    np.testing.assert_allclose(judged.skill, [4.0 - 1.0, 4.0])
+
+
+def test_error_scale_uses_only_what_was_known_strictly_before():
+    """Outcomes known at the same moment, or later, do not enter a verdict's scale."""
+    known = np.repeat(np.arange(3), 20)
+    error = np.repeat([1.0, 100.0, 7.0], 20)
+    scale = error_scales(error, known)
+    half_normal = math.sqrt(math.pi / 2.0)
+    assert np.isnan(scale[:20]).all()
+    np.testing.assert_allclose(scale[20:40], half_normal)
+    np.testing.assert_allclose(scale[40:], half_normal * 50.5)
+
+
+def test_standard_error_counts_values_of_one_day_once():
+    """Copying each value twenty times a day adds no information."""
+    rng = np.random.default_rng(5)
+    values, at = rng.normal(size=400), np.arange(400) * DAY
+    single = daily_mean(values, at, 1)
+    copied = daily_mean(np.repeat(values, 20), np.repeat(at, 20), 1)
+    assert copied.standard_error == pytest.approx(single.standard_error)
+    assert copied.n_effective == pytest.approx(single.n_effective, rel=0.05)
+
+
+def test_standard_error_counts_overlap():
+    """Five-day sums of independent values are worth about a fifth of their number."""
+    rng = np.random.default_rng(6)
+    sums = np.convolve(rng.normal(size=3004), np.ones(5), "valid")
+    found = daily_mean(sums, np.arange(3000) * DAY, 5)
+    assert 400 < found.n_effective < 1000
