@@ -1,0 +1,73 @@
+# Every target makes .venv by itself when it is missing. Needs Python 3.11 or newer and make.
+# Another interpreter: make PYTHON=python3.13 <target>
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; \
+	done; echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+TEST_ARGS ?=
+
+.PHONY: help demo test check bench docs fmt clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo    a swarm with memory trades real prices; writes demo-report/'
+	@echo 'make test    run the tests                    (TEST_ARGS="-k pins")'
+	@echo 'make check   format, lint, types, import rules and tests: what CI runs'
+	@echo 'make bench   measure, write bench/results/    (BENCH_ARGS="--n 1000000")'
+	@echo 'make docs    build the documentation into site/'
+	@echo 'make fmt     format and fix what can be fixed by itself'
+	@echo 'make clean   remove .venv, caches and build output'
+
+demo: $(VENV)/.installed
+	$(BIN)/nt-memory demo $(DEMO_ARGS)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python bench/run.py $(BENCH_ARGS)
+
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+fmt: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf build dist site demo-report
+	find src tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
+		f"nt-memory needs Python 3.11 or newer, this is {v[0]}.{v[1]}: make PYTHON=python3.12")'
+	@echo 'Making $(VENV)'
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo 'could not make a virtual environment (on Debian: apt-get install python3-venv)'; \
+		exit 1; } >&2
+
+# One stamp for each set of extras; a change of what they depend on installs again.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo 'Installing nt-memory into $(VENV)'
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
+	@echo 'Installing nt-memory and its $* tools into $(VENV)'
+	@$(PIP) -e '.[$*]'
+	@touch $@
