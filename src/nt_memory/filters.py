@@ -96,7 +96,7 @@ def _lookup(data: object, field: tuple[str, ...]) -> object:
     for level in field[1:] or field:
         if not isinstance(found, Mapping) or level not in found:
             return _MISSING
-        found = cast("Mapping[str, object]", found)[level]
+        found = found[level]
     return found
 
 
