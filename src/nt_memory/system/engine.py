@@ -33,7 +33,7 @@ from nt_memory.errors import (
 from nt_memory.system.following import Listeners, move_records, move_vectors
 from nt_memory.system.opening import Opened, open_store
 from nt_memory.tiers.hot import HotTier
-from nt_memory.tiers.layout import unpack_row
+from nt_memory.tiers.layout import ROW_TIMES
 from nt_memory.tiers.vectors import VectorTier
 from nt_memory.timeline import Timeline
 
@@ -81,16 +81,19 @@ class Engine:
         self._failure: BaseException | None = None
         self.is_closed = False
         self.is_read_only = opened.journal is None
+        # Taken first and asked for everything else, so that all of it is of one revision even while
+        # another process goes on writing.
         self.snapshot: Snapshot = opened.cold.snapshot()
-        self.revision = opened.replica.revision
+        self.revision = self.snapshot.number(b"revision") or 0
         self.next_lapse_us: int | None = opened.replica.next_lapse_us
         replica = opened.replica
         is_backtest = (
             replica.is_backtest if replica.is_configured else config.timeline == "backtest"
         )
         self.timeline = Timeline(clock, is_backtest=is_backtest)
-        if opened.replica.timeline_us is not None:
-            self.timeline.follow(opened.replica.timeline_us)
+        now_us = self.snapshot.number(b"timeline_us")
+        if now_us is not None:
+            self.timeline.follow(now_us)
         self.hot = HotTier(
             config.cache_config, clock, max_bytes=config.max_memory_bytes // HOT_SHARE
         )
@@ -115,9 +118,17 @@ class Engine:
         opened = await asyncio.to_thread(open_store, config, clock, read_only=read_only)
         try:
             engine = cls(config, clock, opened)
-            engine._attach_vectors()
-            await engine._start(adopt_settings=adopt_settings)
         except BaseException:
+            opened.abandon()
+            raise
+        try:
+            if not adopt_settings and opened.replica.is_configured:
+                engine._check_settings()
+            await asyncio.to_thread(engine._attach_vectors)
+            await engine._start()
+        except BaseException:
+            engine.vectors.close()
+            engine.snapshot.close()
             opened.abandon()
             raise
         return engine
@@ -125,8 +136,8 @@ class Engine:
     def _attach_vectors(self) -> None:
         for name, partition in self.snapshot.partitions():
             self.partitions[name] = partition.id
-            packed = [unpack_row(data)[:4] for data in self.snapshot.vector_rows(partition.id)]
-            columns = np.array(packed, dtype=np.int64).reshape(-1, 4)
+            times = b"".join(data[:ROW_TIMES] for data in self.snapshot.vector_rows(partition.id))
+            columns = np.frombuffer(times, dtype="<i8").reshape(-1, 4).astype(np.int64)
             self.row_counts[partition.id] = len(columns)
             self.vectors.attach(
                 partition.id,
@@ -137,22 +148,21 @@ class Engine:
                 revision=columns[:, 3],
             )
 
-    async def _start(self, *, adopt_settings: bool) -> None:
+    async def _start(self) -> None:
         if self.journal is None:
             self._background.append(self._loop.create_task(self._poll()))
             return
         self.journal.start(self._deliver, self._fail)
-        replica = self.opened.replica
-        wanted = Configure(self.config.swarm, self.config.timeline, self.config.history)
-        if not replica.is_configured:
-            await self.submit(wanted)
-        elif not adopt_settings:
-            self._check_settings(wanted)
+        if not self.opened.replica.is_configured:
+            await self.submit(
+                Configure(self.config.swarm, self.config.timeline, self.config.history)
+            )
         await self.submit(StartSession(self.session))
         self._background.append(self._loop.create_task(self._tick()))
 
-    def _check_settings(self, wanted: Configure) -> None:
+    def _check_settings(self) -> None:
         replica = self.opened.replica
+        wanted = Configure(self.config.swarm, self.config.timeline, self.config.history)
         made = Configure(
             replica.swarm, "backtest" if replica.is_backtest else "live", replica.history
         )
@@ -174,12 +184,6 @@ class Engine:
         dim = next(row.dim for _, row in self.snapshot.partitions() if row.id == partition)
         halves = self.opened.files.rows(partition, dim, self.row_counts[partition])
         return halves[rows].astype(np.float32)
-
-    @property
-    def settings(self) -> tuple[str, bool, int | None]:
-        """Swarm, whether it is a backtest, and history, as the store has them."""
-        replica = self.opened.replica
-        return replica.swarm, replica.is_backtest, replica.history
 
     async def close(self) -> None:
         """Write out what is queued, save the indexes, release the directory. Idempotent."""
@@ -389,7 +393,11 @@ class Engine:
         """Follow the process that writes: a read-only instance's only source of news."""
         while True:
             await self.clock.sleep(FOLLOW_S)
-            follow = self.opened.poll(self.revision)
+            try:
+                follow = self.opened.poll(self.revision)
+            except StorageError as error:
+                self._wake_visible(error)
+                raise
             if follow is not None:
                 self._move(follow)
 

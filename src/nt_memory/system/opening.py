@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from nt_memory.transport.ports import Frame
 
 REPLAY_BATCH = 512
-POLL_BATCH = 100_000
 _STATE = "STATE"
 
 
@@ -78,7 +77,7 @@ class Opened:
         follow.timeline_us = snapshot.number(b"timeline_us")
         follow.snapshot = snapshot
         known: set[int] = set()
-        for number, row in snapshot.logs(revision, POLL_BATCH):
+        for number, row in snapshot.logs(revision, None):
             _follow_log(snapshot, follow, number, row, known)
         return follow
 

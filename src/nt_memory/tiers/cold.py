@@ -214,12 +214,12 @@ class Snapshot:
         data = self.get(b"log", U64.pack(revision))
         return None if data is None else decode_log(data)
 
-    def logs(self, after: int, limit: int) -> list[tuple[int, LogRow]]:
-        """Up to `limit` log rows with revision > `after`, in order."""
+    def logs(self, after: int, limit: int | None) -> list[tuple[int, LogRow]]:
+        """Up to `limit` log rows with revision > `after`, in order; None: all."""
         rows: list[tuple[int, LogRow]] = []
         for key, data in self.items(b"log", U64.pack(after + 1)):
             rows.append((U64.unpack(key)[0], decode_log(data)))
-            if len(rows) >= limit:
+            if len(rows) == limit:
                 break
         return rows
 

@@ -22,6 +22,8 @@ _TAIL = struct.Struct(">QQ")
 U64 = struct.Struct(">Q")
 ROW_KEY = struct.Struct(">II")
 _ROW = struct.Struct("<qqqq")
+ROW_TIMES = _ROW.size
+"""A vector row starts with its four times, as little-endian int64; its name follows."""
 
 
 class Version(msgspec.Struct, frozen=True, array_like=True, gc=False):
