@@ -12,12 +12,13 @@ DEMO_ARGS ?=
 BENCH_ARGS ?=
 TEST_ARGS ?=
 
-.PHONY: help demo test check bench docs fmt clean
+.PHONY: help demo test stress check bench docs fmt clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo    a swarm with memory trades real prices; writes demo-report/'
 	@echo 'make test    run the tests                    (TEST_ARGS="-k pins")'
+	@echo 'make stress  the long tests: kill -9 in mid-write, 20 rounds each; minutes'
 	@echo 'make check   format, lint, types, import rules and tests: what CI runs'
 	@echo 'make bench   measure, write bench/results/    (BENCH_ARGS="--n 1000000")'
 	@echo 'make docs    build the documentation into site/'
@@ -29,6 +30,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(TEST_ARGS)
+
+stress: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m stress --timeout 1800 $(TEST_ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 from nt_memory import MemoryConfig, MemorySystem, __version__
-from nt_memory.apps.cli.progress import progress_shown
 from nt_memory.apps.cli.rendering import record_line, stats_lines, stats_to_plain, value_line
 from nt_memory.apps.demo.options import DemoOptions
 from nt_memory.errors import InvalidInputError, NtMemoryError
@@ -238,10 +238,14 @@ def demo(  # noqa: PLR0913 - a command's options are its arguments
             json=json,
             quick=quick,
         )
-        from nt_memory.apps.demo.run import run_demo  # noqa: PLC0415 - slow, and only used here
+        # Slow to import, and only used here.
+        from nt_memory.apps.demo.output import write_all  # noqa: PLC0415
+        from nt_memory.apps.demo.run import run_demo  # noqa: PLC0415
+        from nt_memory.apps.demo.terminal import Progress  # noqa: PLC0415
 
-        with progress_shown() as progress:
-            result = run_demo(options, progress)
+        with Progress(Console(stderr=True)) as progress:
+            result = run_demo(options, progress.update)
+        write_all(result, Console())
         if result.is_interrupted:
             raise typer.Exit(EXIT_INTERRUPTED)
 
@@ -301,3 +305,7 @@ async def _print_lines(
 ) -> None:
     async for record in records:
         typer.echo(record_line(record) if as_json else line(record))
+
+
+if __name__ == "__main__":
+    main()
