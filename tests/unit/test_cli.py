@@ -170,12 +170,15 @@ def test_an_interrupted_demo_exits_with_130(
         seen.append(options)
         raise KeyboardInterrupt
 
+    written = []
+    monkeypatch.setattr("nt_memory.apps.demo.output.write_all", lambda *found: written.append(found))
     monkeypatch.chdir(tmp_path)
     for run in (stopped, killed):
         monkeypatch.setattr("nt_memory.apps.demo.run.run_demo", run)
         assert invoke("demo", "--quick", "--years", "2", "--no-past").exit_code == 130
     options = seen[0]
     assert seen == [options, options]
+    assert len(written) == 1  # what a stopped run found is reported; a killed one found nothing
     assert (options.years, options.quick, options.no_past, options.full) == (2, True, True, False)
 
 
