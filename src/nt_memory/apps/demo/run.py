@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import shutil
 import signal
 import time
 from dataclasses import dataclass
@@ -18,12 +17,15 @@ from nt_memory.apps.demo.ablation import Variants, memories_used, own_ticker_onl
 from nt_memory.apps.demo.baselines import Baselines, walk_forward
 from nt_memory.apps.demo.books import Rule, follow_rule, hold_equal_weight
 from nt_memory.apps.demo.history import BookRecorder, Recorder
+from nt_memory.apps.demo.leftovers import make_room
 from nt_memory.apps.demo.mapping import map_situations, take_apart
 from nt_memory.apps.demo.options import check_paths
 from nt_memory.apps.demo.prices import Panel, load_carried, load_csv
 from nt_memory.apps.demo.result import DemoResult
 from nt_memory.apps.demo.settings import CHOSEN
 from nt_memory.apps.demo.swarm import (
+    COORDINATOR,
+    RISK,
     Analyst,
     Coordinator,
     Forecast,
@@ -95,6 +97,7 @@ def plan_run(options: DemoOptions, settings: Settings = CHOSEN) -> Plan:
         InvalidInputError: the prices are malformed or too short for what is asked.
     """
     panel = load_carried() if options.prices is None else load_csv(options.prices)
+    _check_names(panel, options)
     start = _first_traded(panel, options, settings)
     if start >= panel.n_days - HORIZON:
         raise InvalidInputError(
@@ -126,6 +129,15 @@ def plan_run(options: DemoOptions, settings: Settings = CHOSEN) -> Plan:
     )
 
 
+def _check_names(panel: Panel, options: DemoOptions) -> None:
+    """Refuse tickers that would share their memory with another agent."""
+    for place, ticker in enumerate(panel.tickers):
+        if ticker in {RISK, COORDINATOR}:
+            raise InvalidInputError(
+                f"{options.prices}, column {place + 2}: {ticker!r} is the name of an agent"
+            )
+
+
 def _first_traded(panel: Panel, options: DemoOptions, settings: Settings) -> int:
     if options.full:
         return settings.first_day
@@ -155,24 +167,13 @@ def run_demo(options: DemoOptions, progress: Progress | None = None) -> DemoResu
     check_paths(options)
     plan = plan_run(options)
     store = options.out / STORE
-    _make_room(store)
+    make_room(store)
     return asyncio.run(Run(options, plan, store, progress or _silent).run())
 
 
 def _silent(phase: str, done: int, total: int) -> None:
     """Nobody watches."""
     del phase, done, total
-
-
-def _make_room(store: Path) -> None:
-    """Remove the memory of an earlier run, and nothing else."""
-    if not store.exists():
-        store.parent.mkdir(parents=True, exist_ok=True)
-        return
-    if store.is_dir() and not store.is_symlink() and (store / "FORMAT").is_file():
-        shutil.rmtree(store)
-        return
-    raise InvalidInputError(f"{store}: exists and is not the memory of an earlier run")
 
 
 class Run:
@@ -246,7 +247,7 @@ class Run:
         )
         for agent in plan.agents:
             await memory.consensus.register_agent(agent)
-        await memory.consensus.register_agent("risk", 0)
+        await memory.consensus.register_agent(RISK, 0)
         cells = [
             (day, place)
             for day in range(plan.first_day, plan.start)
