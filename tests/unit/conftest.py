@@ -119,6 +119,7 @@ def _map(seed: int) -> SituationMap:
     draw = np.random.default_rng(seed)
     points = draw.normal(size=(400, 2)) * (2.0, 1.0)
     return SituationMap(
+        agent="AAA",
         points=points,
         outcomes=-1.5 + 0.3 * points[:, 0],
         centroids=draw.normal(size=(14, 2)) * (2.0, 1.0),

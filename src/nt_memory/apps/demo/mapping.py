@@ -84,6 +84,7 @@ async def map_situations(shared: Shared, plan: Plan, end: int) -> SituationMap |
     centre, axes = _principal_axes(units)
     centroids = np.array([pattern.centroid for pattern in patterns], dtype=np.float64)
     return SituationMap(
+        agent=plan.agents[0],
         points=(units[::step] - centre) @ axes,
         outcomes=outcomes[::step],
         centroids=(centroids - centre) @ axes,
@@ -106,5 +107,5 @@ def _principal_axes(units: Floats) -> tuple[Floats, Floats]:
 
 
 def _label(pattern: Pattern) -> str:
-    volatility = float(np.exp(pattern.outcome_mean))
-    return f"{volatility:.0%} volatility followed"
+    volatility = 100 * float(np.exp(pattern.outcome_mean))
+    return f"{volatility:.0f}\u202f% volatility followed"

@@ -61,9 +61,10 @@ class WorkedRecall:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SituationMap:
-    """Remembered situations in two dimensions.
+    """One analyst's remembered situations in two dimensions.
 
     Attributes:
+        agent: Which analyst's.
         points: First two principal components of a sample, shape (n, 2).
         outcomes: Log volatility that followed each, shape (n,).
         centroids: Of the distilled patterns, shape (p, 2).
@@ -72,6 +73,7 @@ class SituationMap:
         success: Share of each pattern's forecasts that beat their baseline.
     """
 
+    agent: str
     points: Floats
     outcomes: Floats
     centroids: Floats

@@ -115,7 +115,8 @@ def situations(result: DemoResult) -> str:
     )
     chart = figure(
         "Map of situations",
-        f"A sample of {len(points):,} remembered situations; near means similar. Colour: the "
+        f"A sample of {len(points):,} situations that the analyst of {found.agent} remembers; near "
+        "means similar. Colour: the "
         "volatility that followed, in fifths. Circles: patterns, by size.",
         lambda width: map_chart(points, patterns, axes, width=width, height=min(width, 440)),
         legend([(f"level-{level}", "point", name) for level, name in enumerate(names)]),
