@@ -50,7 +50,15 @@ TOMBSTONE = "tombstone"
 AGENTS = ("alice", "bob")
 KEYS = ("a", "a/x", "ab", "b", "é")
 PREFIXES = ("", "a", "a/", "é", "zz")
-NAMES = [(agent, key) for agent in AGENTS for key in KEYS]
+NAMES = [
+    ("alice", "a"),
+    ("alice", "a/x"),
+    ("alice", "ab"),
+    ("alice", "é"),
+    ("bob", "a"),
+    ("bob", "b"),
+]
+"""Few, so that what one rule wrote another meets."""
 
 names = st.sampled_from(NAMES)
 values = st.one_of(
@@ -335,6 +343,11 @@ class StateMachine(RuleBasedStateMachine):
         for record, (name, version) in zip(records, wanted, strict=True):
             self.check_record(record, name, version)
 
+    def check_no_entry(self, before: int) -> None:
+        """Nothing took a revision; unless an expiry may come at any time."""
+        if not any(self.model.born_expired.values()):
+            assert self.memory.revision == before
+
     # --- writing ------------------------------------------------------------------------------
 
     def known_at(self, delay: int | None) -> tuple[int, datetime | None]:
@@ -400,7 +413,7 @@ class StateMachine(RuleBasedStateMachine):
                 else self.memory.put(*name, "refused", expect=expect)
             )
         assert caught.value.current == actual
-        assert self.memory.revision == before
+        self.check_no_entry(before)
 
     @precondition(lambda self: self.is_started())
     @rule(name=names, value=values, delay=delays)
@@ -440,7 +453,7 @@ class StateMachine(RuleBasedStateMachine):
         """Puts and deletes of different keys happen together, under one revision."""
         done: list[Write] = []
 
-        async def commit() -> None:
+        async def commit() -> int | None:
             async with self.memory.transaction() as tx:
                 for name, value, ttl, delay in writes:
                     seconds, known_at = self.known_at(delay)
@@ -451,14 +464,16 @@ class StateMachine(RuleBasedStateMachine):
                     else:
                         tx.put(*name, value, ttl=ttl, known_at=known_at)
                         done.append(Write(name, value, seconds, ttl))
+            return tx.revision
 
         before = self.memory.revision
-        self.run(commit())
+        revision = self.run(commit())
         if done:
-            assert self.memory.revision == before + 1
-            self.model.write(self.memory.revision, done)
+            assert revision is not None
+            self.model.write(revision, done)
         else:
-            assert self.memory.revision == before
+            assert revision is None
+            self.check_no_entry(before)
 
     @precondition(lambda self: self.is_started())
     @rule(name=names, other=names, value=values, breaks=st.booleans())
@@ -477,7 +492,7 @@ class StateMachine(RuleBasedStateMachine):
         before = self.memory.revision
         with pytest.raises(KeyError if breaks else ConflictError):
             self.run(commit())
-        assert self.memory.revision == before
+        self.check_no_entry(before)
 
     # --- reading the past ---------------------------------------------------------------------
 
@@ -566,9 +581,16 @@ class LiveMachine(StateMachine):
     @rule(steps=st.integers(1, 6))
     def advance(self, steps: int) -> None:
         """Time passes; what runs out is told to watchers and pins without anyone writing."""
+        self.run(self.settle())
         self.clock.advance(GRID_S * steps)
         self.model.move(GRID_S * steps)
         self.model.wall = self.model.now
+
+    async def settle(self) -> None:
+        """Let whatever sleeps on the clock fall asleep, so that it is woken by the next move."""
+        await self.memory.flush()
+        for _ in range(10):
+            await asyncio.wait({asyncio.get_running_loop().create_future()}, timeout=0)
 
     @rule(name=names, ahead=st.integers(1, 100))
     def put_in_future(self, name: Any, ahead: int) -> None:

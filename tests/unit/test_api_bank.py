@@ -274,6 +274,25 @@ def test_trajectories_as_of(live, clock):
     live(body)
 
 
+def test_the_bank_keeps_to_itself(live, later, collect):
+    """What it stores about an agent is not among the agent's own keys, changes and observations."""
+
+    async def body(memory):
+        watcher = memory.watch("a")
+        await define(memory)
+        await learn(memory, later(-100 * 86_400), days=60)
+        await memory.bank.distill("a")
+        await memory.put("a", "own", 1)
+        (change,) = await collect(watcher, 1)
+        assert change.key == "own"
+        assert [record.key for record in await collect(memory.scan("a"))] == ["own"]
+        assert await memory.search_similar("a", UP) == []
+        await memory.observe("a", [1.0, 2.0], key="seen")
+        assert [hit.key for hit in await memory.search_similar("a", [1.0, 2.0])] == ["seen"]
+
+    live(body)
+
+
 def test_look_ahead_in_a_trajectory_is_refused(backtest, clock):
     """No step may be dated past a backtest's now."""
 

@@ -17,6 +17,7 @@ from nt_memory.errors import (
     InvalidTimeError,
     ReadOnlyError,
     StaleFenceError,
+    TrimmedError,
 )
 
 # --- opening ----------------------------------------------------------------------------------
@@ -977,6 +978,36 @@ def test_history_setting_limits_superseded_versions(live, clock, collect):
     live(body, history=2)
 
 
+def test_what_history_dropped_says_so(live, clock):
+    """An as-of read before the oldest version kept raises TrimmedError, not a miss."""
+
+    async def body(memory):
+        start = clock.now()
+        for n in range(4):
+            clock.advance(1)
+            await memory.put("a", "k", n)
+        with pytest.raises(TrimmedError) as caught:
+            await memory.get("a", "k", as_of=start + timedelta(seconds=2))
+        assert caught.value.oldest > 0
+        assert await memory.get("a", "k", as_of=start + timedelta(seconds=3)) == 2
+        assert await memory.get("a", "k", as_of=clock.now()) == 3
+        assert await memory.get("a", "other", as_of=start) is None
+
+    live(body, history=1)
+
+
+def test_watch_has_what_history_dropped(live, collect):
+    """The journal still holds it."""
+
+    async def body(memory):
+        for n in range(5):
+            await memory.put("a", "k", n)
+        changes = await collect(memory.watch("a", after=0), 5)
+        assert [change.record.value for change in changes] == list(range(5))
+
+    live(body, history=0)
+
+
 # --- watch ------------------------------------------------------------------------------------
 
 
@@ -1384,6 +1415,27 @@ def test_a_cancelled_put_leaves_the_store_usable(live):
         assert len([r async for r in memory.history("a", "k")]) == 1
 
     live(body)
+
+
+def test_closing_while_writes_are_under_way_is_clean(store, run):
+    """Each of them has either happened, and is there afterwards, or raises ClosedError."""
+
+    async def write():
+        memory = await MemorySystem.open(store)
+        writes = [asyncio.ensure_future(memory.put("a", f"k{n}", n)) for n in range(200)]
+        await asyncio.wait(writes[:1])
+        await memory.close()
+        return await asyncio.gather(*writes, return_exceptions=True)
+
+    async def read():
+        async with MemorySystem.open(store) as memory:
+            return await memory.get_many([("a", f"k{n}") for n in range(200)])
+
+    results = run(write())
+    assert all(isinstance(result, (int, ClosedError)) for result in results)
+    there = run(read())
+    for n, (result, value) in enumerate(zip(results, there, strict=True)):
+        assert value == (n if isinstance(result, int) else None)
 
 
 # --- names ------------------------------------------------------------------------------------

@@ -59,8 +59,8 @@ class ReasoningBank(Recording):
             trajectory_id = one if isinstance(one, str) else one.id
             agent = self._tracker.known_owner(trajectory_id, moment)
             count = self._tracker.count_actions(agent, trajectory_id, moment)
-            keys = [action_key(trajectory_id, index) for index in range(count)]
-            found.append([self._verdict(agent, key, moment) for key in keys])
+            keys = [(agent, action_key(trajectory_id, index)) for index in range(count)]
+            found.append(self._verdicts(keys, moment))
         return found
 
     async def calibration(

@@ -14,7 +14,7 @@ copied before it changes.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -56,6 +56,32 @@ ENTRY = np.dtype(
 OUTCOME_VERSION = np.dtype([("entry", "i8"), ("known", "i8"), ("revision", "i8"), ("value", "f8")])
 NOT_OFFERED, SHOWN, WITHHELD = -1, 0, 1
 MAX_VIEWS = 8
+
+
+class NewAction(NamedTuple):
+    """An action that became visible.
+
+    Attributes:
+        agent: Whose.
+        key: Its key.
+        doc: What was stored.
+        known: Since when it is known.
+        revision: The entry that wrote it.
+        partition: Vector partition of its situation; -1: it has none.
+        row: Its row there; -1: it has none.
+        family: Number of what its outcomes can be compared with.
+        coin: Number of its coin's unit; 0: none was thrown.
+    """
+
+    agent: str
+    key: str
+    doc: ActionDoc
+    known: int
+    revision: int
+    partition: int
+    row: int
+    family: int
+    coin: int
 
 
 class Growing:
@@ -138,12 +164,12 @@ class Lane:
         self.entry_of_row = Growing(np.int64, -1)
         self.entries = Growing(np.int64)
 
-    def place(self, row: int, entry: int) -> None:
-        """Note which entry a row belongs to."""
-        missing = row + 1 - self.entry_of_row.size
+    def place(self, rows: Sequence[int], entries: Sequence[int]) -> None:
+        """Note which entries rows belong to."""
+        missing = max(rows) + 1 - self.entry_of_row.size
         if missing > 0:
             self.entry_of_row.extend(np.full(missing, -1, np.int64))
-        self.entry_of_row.array[row] = entry
+        self.entry_of_row.array[rows] = entries
 
 
 class View:
@@ -231,64 +257,76 @@ class Table:
         start = int(ends[entry - 1]) if entry else 0
         return self._key_bytes[start : int(ends[entry])].decode()
 
-    def add(
-        self,
-        agent: str,
-        key: str,
-        doc: ActionDoc,
-        *,
-        known: int,
-        revision: int,
-        place: tuple[int, int],
-        family: int,
-        coin: int,
-    ) -> int:
-        """Add an action; its entry. `place` is partition and row, -1 where it has no situation."""
-        lane = self.lane(agent)
-        receipt = doc.receipt
-        arm, propensity = NOT_OFFERED, np.nan
-        if receipt is not None:
-            arm, propensity = int(receipt.is_withheld), receipt.propensity
-        entry = self._entry.append(
-            (
-                known if doc.at is None else doc.at,
-                known,
-                revision,
-                NEVER,
-                NEVER,
-                lane.number,
-                family,
-                place[1],
-                doc.definition,
-                *map(_number, (doc.predicted, doc.low, doc.high)),
-                doc.level,
-                *map(_number, (doc.probability, doc.baseline)),
-                propensity,
-                arm,
-                coin,
-            )
-        )
+    def add(self, actions: Sequence[NewAction]) -> int:
+        """Add actions, in the agreed order; the entry of the first, the others follow.
+
+        Cost: about 3 microseconds an action, and 20 a call.
+        """
+        first = self._entry.size
+        records: list[tuple[Any, ...]] = []
+        ends: list[int] = []
+        by_lane: dict[Lane, tuple[list[int], list[int], list[int]]] = {}
+        for entry, action in enumerate(actions, first):
+            lane = self.lane(action.agent)
+            records.append(_record(action, lane.number))
+            self._key_bytes += action.key.encode()
+            ends.append(len(self._key_bytes))
+            if action.doc.quantiles:
+                self.quantiles[entry] = np.array(action.doc.quantiles, np.float64)
+            entries, rows, placed = by_lane.setdefault(lane, ([], [], []))
+            entries.append(entry)
+            if action.row >= 0:
+                self.lanes_with_situations += lane.partition < 0
+                lane.partition = action.partition
+                rows.append(action.row)
+                placed.append(entry)
+        self._entry.extend(np.array(records, ENTRY))
+        self._key_end.extend(ends)
         for column, empty in (
             (self._value, np.nan),
             (self._known, NEVER),
             (self._newest, -NEVER),
             (self._first_revision, NEVER),
         ):
-            column.append(empty)
-        self._key_bytes += key.encode()
-        self._key_end.append(len(self._key_bytes))
-        if doc.quantiles:
-            self.quantiles[entry] = np.array(doc.quantiles, np.float64)
-        lane.entries.append(entry)
-        if place[1] >= 0:
-            self.lanes_with_situations += lane.partition < 0
-            lane.partition = place[0]
-            lane.place(place[1], entry)
-        self._last_revision = revision
+            column.extend(np.full(len(actions), empty, column.array.dtype))
+        for lane, (entries, rows, placed) in by_lane.items():
+            lane.entries.extend(entries)
+            if rows:
+                lane.place(rows, placed)
+        self._last_revision = actions[-1].revision
         self._present = self._refreshed()
-        return entry
+        return first
 
-    def set_outcome(self, entry: int, known: int, revision: int, value: float) -> None:
+    def set_outcomes(self, versions: Sequence[tuple[int, int, int, float]]) -> None:
+        """Versions of entries' outcomes became visible, in the agreed order.
+
+        Args:
+            versions: Entry, known, revision and value, as in `OUTCOME_VERSION`; a value of NaN:
+                it was deleted.
+
+        Cost: under a microsecond each if they are first outcomes, else about 3.
+        """
+        news = np.array(versions, OUTCOME_VERSION)
+        entry = news["entry"]
+        is_first = bool((self._first_revision.array[entry] == NEVER).all())
+        is_ended = bool((self.entry["until"][entry] != NEVER).any())
+        is_deleted = bool(np.isnan(news["value"]).any())
+        if is_ended or is_deleted or not is_first or len(np.unique(entry)) < len(entry):
+            for version in versions:
+                self._set_outcome(*version)
+            return
+        self.log.extend(news)
+        self._last_known = max(self._last_known, int(news["known"].max()))
+        self._last_revision = int(news["revision"][-1])
+        self._first_revision.array[entry] = news["revision"]
+        self._newest.array[entry] = news["known"]
+        self._value.array[entry] = news["value"]
+        self._known.array[entry] = news["known"]
+        if self._present is not None:
+            for one in entry.tolist():
+                self._present.follow(one)
+
+    def _set_outcome(self, entry: int, known: int, revision: int, value: float) -> None:
         """A version of an entry's outcome became visible; NaN: it was deleted."""
         self.log.append((entry, known, revision, value))
         self._last_known = max(self._last_known, known)
@@ -362,6 +400,34 @@ class Table:
         value[gone] = np.nan
         known[gone] = NEVER
         return View(self, value, known)
+
+
+def _record(action: NewAction, lane: int) -> tuple[Any, ...]:
+    """An action as `ENTRY` has it."""
+    doc = action.doc
+    arm, propensity = NOT_OFFERED, np.nan
+    if doc.receipt is not None:
+        arm, propensity = int(doc.receipt.is_withheld), doc.receipt.propensity
+    return (
+        action.known if doc.at is None else doc.at,
+        action.known,
+        action.revision,
+        NEVER,
+        NEVER,
+        lane,
+        action.family,
+        action.row,
+        doc.definition,
+        _number(doc.predicted),
+        _number(doc.low),
+        _number(doc.high),
+        doc.level,
+        _number(doc.probability),
+        _number(doc.baseline),
+        propensity,
+        arm,
+        action.coin,
+    )
 
 
 def _number(value: float | None) -> float:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nt_memory.reasoningbank.recall import Recalled, kernel_weights
 from nt_memory.reasoningbank.verdict import losses
 
 if TYPE_CHECKING:
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
 
     from nt_memory.reasoningbank.columns import Lane, Table
     from nt_memory.reasoningbank.question import Question
+    from nt_memory.reasoningbank.recall import Recalled
 
     Ints = NDArray[np.int64]
 
@@ -80,7 +80,7 @@ def recallable_rows(group: Group, allow: dict[int, NDArray[np.bool_]]) -> tuple[
 
 
 def success_probability(
-    table: Table, found: Found, question: Question, effective: float
+    table: Table, found: Found, question: Question, said: Recalled
 ) -> float | None:
     """Share of similar forecasts that beat their baseline, shrunk towards one half; None of none."""
     entry = table.entry
@@ -93,9 +93,9 @@ def success_probability(
     ours = losses(predicted[is_there], found.outcome[is_there], loss)
     naive = losses(baseline[is_there], found.outcome[is_there], loss)
     won = (ours < naive) + 0.5 * (ours == naive)
-    weight = kernel_weights(found.score)[is_there]
+    weight = said.weights[is_there]
     rate = float(np.sum(weight * won) / np.sum(weight))
-    n = effective * share
+    n = float(said.effective) * share
     return (rate * n + 0.5 * PRIOR_MEMORIES) / (n + PRIOR_MEMORIES)
 
 

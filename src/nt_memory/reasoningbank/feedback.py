@@ -265,7 +265,7 @@ class Advisor:
             baseline=question.baseline or 0.0,
             functional=question.functional,
         )
-        success = success_probability(table, found, question, float(said.effective))
+        success = success_probability(table, found, question, said)
         return self._advice(
             question,
             receipt=self._receipt(question, found.partition, found.row),

@@ -8,11 +8,11 @@ import numpy as np
 
 from nt_memory.reasoningbank.columns import counted
 from nt_memory.reasoningbank.definition import Definition, Tolerance
+from nt_memory.reasoningbank.error_history import ErrorHistory
 from nt_memory.reasoningbank.verdict import (
     Forecasts,
     Judgements,
     Verdict,
-    error_scale,
     error_scales,
     judge_batch,
     to_verdict,
@@ -20,12 +20,12 @@ from nt_memory.reasoningbank.verdict import (
 from nt_memory.reasoningbank.wire import split_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from nt_memory.reasoningbank.columns import Lane, Table
-    from nt_memory.reasoningbank.memories import Memories
+    from nt_memory.reasoningbank.memories import Memories, Place
     from nt_memory.timeline import Moment
 
 
@@ -105,65 +105,121 @@ def judge_entries(
     entries: NDArray[np.int64],
     actual: NDArray[np.float64],
     known: NDArray[np.int64],
-    *,
-    scale: NDArray[np.float64] | None = None,
 ) -> History:
     """Judge entries of one lane and definition, each against the errors known before it.
 
-    Without `scale`, they must be all of that lane and definition whose outcome counts.
+    They must be all of that lane and definition whose outcome counts.
     """
+    scale = error_scales(table.entry["predicted"][entries] - actual, known)
+    forecasts, judged = _judge(table, definition, entries, actual, scale)
+    return History(table, lane, definition, entries, known, forecasts, judged)
+
+
+def _judge(
+    table: Table,
+    definition: Definition | None,
+    entries: NDArray[np.int64],
+    actual: NDArray[np.float64],
+    scale: NDArray[np.float64],
+) -> tuple[Forecasts, Judgements]:
     claims = table.entry[entries]
     quantiles = (
         [table.quantiles.get(entry) for entry in entries.tolist()] if table.quantiles else ()
     )
-    predicted = claims["predicted"]
     forecasts = Forecasts(
-        predicted,
+        claims["predicted"],
         actual,
         claims["low"],
         claims["high"],
         claims["level"],
         claims["probability"],
         claims["baseline"],
-        error_scales(predicted - actual, known) if scale is None else scale,
+        scale,
         quantiles,
     )
     loss, tolerance = ("absolute", Tolerance())
     if definition is not None:
         loss, tolerance = definition.loss, definition.tolerance
-    judged = judge_batch(forecasts, loss, tolerance)  # type: ignore[arg-type]
-    return History(table, lane, definition, entries, known, forecasts, judged)
+    return forecasts, judge_batch(forecasts, loss, tolerance)  # type: ignore[arg-type]
 
 
-def judge_one(
-    memories: Memories, agent: str, key: str, moment: Moment, outcome_revision: int
-) -> Verdict | None:
-    """Verdict on one action as of a moment; None if no such action is known.
+class Judge:
+    """Judges single actions, each against its agent's errors known before.
 
-    Cost: about 20 nanoseconds for each earlier action of the agent.
+    Args:
+        memories: The columns.
     """
-    place = memories.find(agent, key, moment)
-    if place is None:
-        return None
-    table, entry = place
-    lane = table.lanes[agent]
-    view = table.view(moment)
-    revision = int(table.entry["definition"][entry])
-    # Only what was known strictly before can matter to this verdict's scale.
-    earlier = lane.entries.array
-    earlier = earlier[earlier < len(view.known)]
-    earlier = earlier[view.known[earlier] < view.known[entry]]
-    earlier = earlier[table.entry["definition"][earlier] == revision]
-    scale = error_scale(table.entry["predicted"][earlier] - view.value[earlier])
-    chosen = np.array([entry])
-    definition = memories.definition_at(table.action_type, revision)
-    one = judge_entries(
-        table,
-        lane,
-        definition,
-        chosen,
-        view.value[chosen],
-        view.known[chosen],
-        scale=np.array([scale]),
-    )
-    return one.verdict(0, outcome_revision)
+
+    def __init__(self, memories: Memories) -> None:
+        self._memories = memories
+        self._errors: dict[tuple[str, int, int], ErrorHistory] = {}
+
+    def verdicts(
+        self, places: Sequence[Place], revisions: Sequence[int], moment: Moment
+    ) -> list[Verdict]:
+        """Verdicts on some actions as of a moment, in order.
+
+        Args:
+            places: Which actions.
+            revisions: Which entry recorded each outcome; 0 where none did.
+            moment: Which outcomes count.
+
+        Cost: about 60 microseconds, and 10 an action; the present does not depend on how much is
+            remembered, another moment costs 20 nanoseconds for each earlier action of the agent.
+        """
+        found: list[Verdict | None] = [None] * len(places)
+        together: dict[tuple[str, int], list[int]] = {}
+        for index, (table, entry) in enumerate(places):
+            key = (table.action_type, int(table.entry["definition"][entry]))
+            together.setdefault(key, []).append(index)
+        for (name, definition), indexes in together.items():
+            entries = np.array([places[index].entry for index in indexes])
+            rows = [revisions[index] for index in indexes]
+            judged = self._judge(self._memories.tables[name], definition, entries, rows, moment)
+            for index, verdict in zip(indexes, judged, strict=True):
+                found[index] = verdict
+        return [verdict for verdict in found if verdict is not None]
+
+    def _judge(
+        self,
+        table: Table,
+        revision: int,
+        entries: NDArray[np.int64],
+        revisions: Sequence[int],
+        moment: Moment,
+    ) -> list[Verdict]:
+        view = table.view(moment)
+        known = view.known[entries].tolist()
+        lanes = [table.lane_list[number] for number in table.entry["lane"][entries].tolist()]
+        scale = np.array(
+            [
+                self._history(table, lane, revision).before(moment, at)
+                for lane, at in zip(lanes, known, strict=True)
+            ]
+        )
+        definition = self._memories.definition_at(table.action_type, revision)
+        forecasts, judged = _judge(table, definition, entries, view.value[entries], scale)
+        verdicts: list[Verdict] = []
+        for index, (entry, lane) in enumerate(zip(entries.tolist(), lanes, strict=True)):
+            trajectory_id, action = split_key(table.key(entry))
+            verdicts.append(
+                to_verdict(
+                    definition,
+                    judged,
+                    forecasts,
+                    index,
+                    trajectory_id=trajectory_id,
+                    action=action,
+                    agent=lane.agent,
+                    action_type=table.action_type,
+                    revision=revisions[index],
+                )
+            )
+        return verdicts
+
+    def _history(self, table: Table, lane: Lane, definition: int) -> ErrorHistory:
+        key = (table.action_type, lane.number, definition)
+        found = self._errors.get(key)
+        if found is None:
+            found = self._errors[key] = ErrorHistory(table, lane, definition)
+        return found

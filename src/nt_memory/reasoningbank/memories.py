@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import types
 from hashlib import blake2b
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from nt_memory.entries import ACTION, DEFINITION, OUTCOME, PATTERN, Stored
-from nt_memory.reasoningbank.columns import Lane, Table
+from nt_memory.reasoningbank.columns import Lane, NewAction, Table
 from nt_memory.reasoningbank.definition import Definition, decode_definition
 from nt_memory.reasoningbank.wire import decode_action, decode_outcome
 from nt_memory.timeline import Moment
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Generator, Iterable, Mapping, Sequence
 
     from nt_memory.reasoningbank.backing import Backing, StoredChange
 
-SPACES = frozenset({ACTION, DEFINITION, OUTCOME, PATTERN})
+# A definition comes before the actions it judges, those before their outcomes.
+RANK = {DEFINITION: 0, PATTERN: 1, ACTION: 2, OUTCOME: 3}
 SLICE = 500
 """Versions read between two looks of the event loop: about two milliseconds."""
 
@@ -119,7 +122,7 @@ class Memories:
         news = [
             change.stored
             for change in changes
-            if change.stored.space in SPACES and change.kind != "expire"
+            if change.stored.space in RANK and change.kind != "expire"
         ]
         if self._early is not None:
             self._early.extend(news)
@@ -128,15 +131,15 @@ class Memories:
 
     def _take(self, news: Sequence[Stored]) -> None:
         """Fold in versions in the order every process agrees on: revision, space, agent, key."""
-        for stored in sorted(news, key=_agreed_order):
-            if stored.space == DEFINITION:
-                self._define(stored)
-            elif stored.space == PATTERN:
-                self._set_patterns(stored)
-            elif stored.space == ACTION:
-                self._take_action(stored)
+        ordered = sorted(news, key=_agreed_order)
+        for space, run in itertools.groupby(ordered, key=attrgetter("space")):
+            if space == ACTION:
+                self._take_actions(run)
+            elif space == OUTCOME:
+                self._take_outcomes(run)
             else:
-                self._take_outcome(stored)
+                for stored in run:
+                    self._define(stored) if space == DEFINITION else self._set_patterns(stored)
 
     def _define(self, stored: Stored) -> None:
         self._definitions.setdefault(stored.key, Versioned()).add(stored)
@@ -147,40 +150,56 @@ class Memories:
         self.patterns.setdefault((stored.agent, stored.key), Versioned()).add(stored)
         self.pattern_changes += 1
 
-    def _take_action(self, stored: Stored) -> None:
-        if stored.value is None:
-            place = self.find(
-                stored.agent, stored.key, Moment(stored.known_at, stored.revision - 1)
+    def _take_actions(self, run: Iterable[Stored]) -> None:
+        added: dict[str, list[NewAction]] = {}
+        for stored in run:
+            if stored.value is None:
+                self._add(added)
+                added = {}
+                self._end_action(stored)
+                continue
+            doc = decode_action(stored.value)
+            receipt = doc.receipt
+            action = NewAction(
+                stored.agent,
+                stored.key,
+                doc,
+                stored.known_at,
+                stored.revision,
+                stored.partition,
+                stored.row,
+                self.family(self.definition_at(doc.action_type, doc.definition)),
+                0 if receipt is None or not receipt.coin else coin_number(receipt.coin),
             )
-            if place is not None:
-                place.table.end(place.entry, stored.known_at, stored.revision)
-            return
-        doc = decode_action(stored.value)
-        table = self.tables.get(doc.action_type)
-        if table is None:
-            table = self.tables[doc.action_type] = Table(doc.action_type)
-        receipt = doc.receipt
-        entry = table.add(
-            stored.agent,
-            stored.key,
-            doc,
-            known=stored.known_at,
-            revision=stored.revision,
-            place=(stored.partition, stored.row),
-            family=self.family(self.definition_at(doc.action_type, doc.definition)),
-            coin=0 if receipt is None or not receipt.coin else coin_number(receipt.coin),
-        )
-        if stored.row < 0:
-            self._without_situation[stored.agent, stored.key] = Place(table, entry)
-        elif not self.is_loaded:
-            self._while_loading[stored.agent, stored.key] = Place(table, entry)
+            added.setdefault(doc.action_type, []).append(action)
+        self._add(added)
 
-    def _take_outcome(self, stored: Stored) -> None:
-        moment = Moment(2**62, stored.revision)
-        place = self.find(stored.agent, stored.key, moment)
+    def _add(self, added: Mapping[str, Sequence[NewAction]]) -> None:
+        for action_type, actions in added.items():
+            table = self.tables.get(action_type)
+            if table is None:
+                table = self.tables[action_type] = Table(action_type)
+            for entry, action in enumerate(actions, table.add(actions)):
+                if action.row < 0:
+                    self._without_situation[action.agent, action.key] = Place(table, entry)
+                elif not self.is_loaded:
+                    self._while_loading[action.agent, action.key] = Place(table, entry)
+
+    def _end_action(self, stored: Stored) -> None:
+        place = self.find(stored.agent, stored.key, Moment(stored.known_at, stored.revision - 1))
         if place is not None:
-            value = float("nan") if stored.value is None else decode_outcome(stored.value).value
-            place.table.set_outcome(place.entry, stored.known_at, stored.revision, value)
+            place.table.end(place.entry, stored.known_at, stored.revision)
+
+    def _take_outcomes(self, run: Iterable[Stored]) -> None:
+        news: dict[str, list[tuple[int, int, int, float]]] = {}
+        for stored in run:
+            place = self.find(stored.agent, stored.key, Moment(2**62, stored.revision))
+            if place is not None:
+                value = float("nan") if stored.value is None else decode_outcome(stored.value).value
+                version = (place.entry, stored.known_at, stored.revision, value)
+                news.setdefault(place.table.action_type, []).append(version)
+        for action_type, versions in news.items():
+            self.tables[action_type].set_outcomes(versions)
 
     def find(self, agent: str, key: str, moment: Moment) -> Place | None:
         """Where an action is that a moment shows.
@@ -242,9 +261,7 @@ class Memories:
 
 
 def _agreed_order(stored: Stored) -> tuple[int, int, str, str]:
-    # A definition comes before the actions it judges, those before their outcomes.
-    rank = "dpao".index(stored.space)
-    return (stored.revision, rank, stored.agent, stored.key)
+    return (stored.revision, RANK[stored.space], stored.agent, stored.key)
 
 
 def coin_number(coin: str) -> int:

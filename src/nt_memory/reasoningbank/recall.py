@@ -55,20 +55,21 @@ def kernel_weights(scores: Floats) -> Floats:
     if apart.shape[-1] == 0:
         raise InvalidInputError("weights of no memories are not defined")
     half = apart.shape[-1] // 2
-    ordered = np.sort(apart, axis=-1)
+    ordered = apart.copy()
+    ordered.sort(axis=-1)
     # The mean of the middle two, which for an odd count are the same one.
     width = 0.5 * (ordered[..., half, None] + ordered[..., -half - 1, None])
-    scaled = np.divide(apart, width, out=np.zeros_like(apart), where=width > 0.0)
+    scaled = np.divide(apart, width, out=np.zeros(apart.shape), where=width > 0.0)
     raw: Floats = np.exp(-scaled)
-    weights: Floats = raw / np.sum(raw, axis=-1, keepdims=True)
+    weights: Floats = raw / np.add.reduce(raw, axis=-1, keepdims=True)
     return weights
 
 
 def effective_count(weights: Floats) -> Floats:
     """Kish's effective sample size, (sum w)^2 / sum w^2, along the last axis; in [1, k]."""
     mass = np.ascontiguousarray(weights)
-    total = np.sum(mass, axis=-1)
-    count: Floats = total * total / np.sum(mass * mass, axis=-1)
+    total = np.add.reduce(mass, axis=-1)
+    count: Floats = total * total / np.add.reduce(mass * mass, axis=-1)
     return count
 
 
@@ -76,7 +77,7 @@ def weighted_mean(values: Floats, weights: Floats) -> Floats:
     """Mean of `values` under `weights` (any positive scale) along the last axis."""
     mass = np.ascontiguousarray(weights)
     products = np.ascontiguousarray(values) * mass
-    mean: Floats = np.sum(products, axis=-1) / np.sum(mass, axis=-1)
+    mean: Floats = np.add.reduce(products, axis=-1) / np.add.reduce(mass, axis=-1)
     return mean
 
 
@@ -109,17 +110,17 @@ def weighted_quantiles(
     if wanted.ndim > 1:
         wanted = wanted.reshape(flat.shape[0], -1)
     rows = np.arange(flat.shape[0])[:, None]
-    order = np.argsort(flat, axis=-1, kind="stable")
+    order = flat.argsort(axis=-1, kind="stable")
     ordered = flat[rows, order]
     mass = np.reshape(weights, flat.shape)[rows, order]
-    upto = np.cumsum(mass, axis=-1)
+    upto = mass.cumsum(axis=-1)
     place = (upto - 0.5 * mass) / upto[:, -1:]
-    above = np.count_nonzero(place[:, :, None] < wanted[..., None, :], axis=1)
+    above = np.add.reduce(place[:, None, :] < wanted[..., :, None], axis=-1, dtype=np.int64)
     right = np.minimum(above, shape[-1] - 1)
     left = np.maximum(above - 1, 0)
     place_left = place[rows, left]
     span = place[rows, right] - place_left
-    share = np.divide(wanted - place_left, span, out=np.zeros_like(span), where=span > 0.0)
+    share = np.divide(wanted - place_left, span, out=np.zeros(span.shape), where=span > 0.0)
     low = ordered[rows, left]
     quantiles: Floats = low + share * (ordered[rows, right] - low)
     return quantiles.reshape(*shape[:-1], -1)
@@ -134,12 +135,14 @@ class Recalled:
         low: Lower end of the interval.
         high: Upper end of the interval.
         effective: How many equally weighted memories it rests on, in [1, k].
+        weights: Each memory's share, summing to 1; shape (k,) or (m, k).
     """
 
     expected: Any
     low: Any
     high: Any
     effective: Any
+    weights: Floats
 
 
 def recall(
@@ -173,7 +176,8 @@ def recall(
         raise InvalidInputError(f'functional must be "mean" or "median", not {functional!r}')
     weights = kernel_weights(scores)
     tail = np.asarray(alpha, dtype=np.float64) * 0.5
-    wanted = np.stack([tail, np.full_like(tail, 0.5), 1.0 - tail], axis=-1)
+    wanted = np.empty((*tail.shape, 3))
+    wanted[..., 0], wanted[..., 1], wanted[..., 2] = tail, 0.5, 1.0 - tail
     quantiles = weighted_quantiles(values, weights, wanted)
     centre = quantiles[..., 1] if functional == "median" else weighted_mean(values, weights)
     shift = baseline + bias
@@ -182,4 +186,5 @@ def recall(
         low=shift + quantiles[..., 0],
         high=shift + quantiles[..., 2],
         effective=effective_count(weights),
+        weights=weights,
     )

@@ -18,7 +18,7 @@ from nt_memory.reasoningbank.definition import (
     check_tolerance,
     encode_definition,
 )
-from nt_memory.reasoningbank.judging import judge_one
+from nt_memory.reasoningbank.judging import Judge
 from nt_memory.reasoningbank.memories import Memories
 from nt_memory.reasoningbank.question import Rows
 from nt_memory.reasoningbank.tracking import Tracker
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from nt_memory.reasoningbank.backing import Backing, StoredChange
+    from nt_memory.reasoningbank.memories import Place
     from nt_memory.reasoningbank.verdict import Verdict
     from nt_memory.timeline import AsOfLike, Moment
 
@@ -48,6 +49,7 @@ class Recording:
         self._memories = Memories(backing)
         self._tracker = Tracker(backing, self._memories)
         self._rows = Rows(self._memories)
+        self._judge = Judge(self._memories)
 
     def follow(self, changes: Iterable[StoredChange]) -> None:
         """Take in what a batch made visible; changes of other spaces are ignored."""
@@ -239,16 +241,20 @@ class Recording:
             ops += [] if op is None else [op]
         for start in range(0, len(ops), BATCH_OPS):
             await self._backing.write(ops[start : start + BATCH_OPS])
-        now = self._backing.resolve(None)
-        return [self._verdict(agent, key, now) for agent, key in recorded]
+        return self._verdicts(recorded, self._backing.resolve(None))
 
-    def _verdict(self, agent: str, key: str, moment: Moment) -> Verdict:
-        outcome = self._backing.read(OUTCOME, agent, key, moment)
-        revision = 0 if outcome is None else outcome.revision
-        verdict = judge_one(self._memories, agent, key, moment, revision)
-        if verdict is None:
-            raise UnknownTrajectoryError(f"no action {key!r} is known")
-        return verdict
+    def _verdicts(self, actions: Iterable[tuple[str, str]], moment: Moment) -> list[Verdict]:
+        """Verdicts on actions, given by agent and key."""
+        places: list[Place] = []
+        revisions: list[int] = []
+        for agent, key in actions:
+            place = self._memories.find(agent, key, moment)
+            if place is None:
+                raise UnknownTrajectoryError(f"no action {key!r} is known")
+            outcome = self._backing.read(OUTCOME, agent, key, moment)
+            places.append(place)
+            revisions.append(0 if outcome is None else outcome.revision)
+        return self._judge.verdicts(places, revisions, moment)
 
     async def forget(self, trajectory_ids: Iterable[str]) -> int:
         """Stop recalling trajectories: they are deleted from now on, and their ids are spent.

@@ -25,7 +25,7 @@ Kind = Literal["correct", "incorrect", "very_wrong", "insufficient"]
 KINDS: tuple[Kind, ...] = ("correct", "incorrect", "very_wrong", "insufficient")
 CORRECT, INCORRECT, VERY_WRONG, INSUFFICIENT = range(4)
 MIN_ERRORS = 20
-_HALF_NORMAL = math.sqrt(math.pi / 2.0)
+HALF_NORMAL = math.sqrt(math.pi / 2.0)
 
 
 class Forecasts(NamedTuple):
@@ -189,16 +189,18 @@ def error_scales(error: Floats, known_at: NDArray[np.int64]) -> Floats:
     before = np.searchsorted(ordered, ordered, side="left")
     scale = np.full(len(error), np.nan)
     enough = count[before] >= MIN_ERRORS
-    scale[order[enough]] = _HALF_NORMAL * total[before][enough] / count[before][enough]
+    scale[order[enough]] = HALF_NORMAL * total[before][enough] / count[before][enough]
     return scale
 
 
-def error_scale(errors: Floats) -> float:
-    """Error scale from earlier errors, see `error_scales`; NaN where there are too few."""
-    errors = errors[np.isfinite(errors)]
-    if len(errors) < MIN_ERRORS:
+def error_scale(error: Floats, known_at: NDArray[np.int64], before: int) -> float:
+    """What `error_scales` says of an outcome known at `before`, from the others; NaN if too few."""
+    earlier = np.isfinite(error) & (known_at < before)
+    size = np.abs(error[earlier])[np.argsort(known_at[earlier], kind="stable")]
+    if len(size) < MIN_ERRORS:
         return math.nan
-    return _HALF_NORMAL * float(np.mean(np.abs(errors)))
+    # Added one after the other, as `error_scales` does, so that both agree to the last bit.
+    return HALF_NORMAL * float(np.cumsum(size)[-1]) / len(size)
 
 
 def judge_batch(forecasts: Forecasts, loss: Loss, tolerance: Tolerance) -> Judgements:
@@ -259,15 +261,6 @@ def _kinds(
     forecasts: Forecasts, error: Floats, covered: Floats, brier: Floats, tolerance: Tolerance
 ) -> NDArray[np.int8]:
     """The point forecast decides; without one the probability; without that the interval."""
-    kind = np.full(len(error), INSUFFICIENT, np.int8)
-    by_interval = np.isfinite(covered)
-    kind[by_interval] = np.where(covered[by_interval] > 0.0, CORRECT, INCORRECT)
-    by_chance = np.isfinite(brier)
-    # 0.25 is what 50 % pays; 0.5625 what 75 % on the wrong side pays.
-    kind[by_chance] = np.where(brier[by_chance] <= 0.25, CORRECT, INCORRECT)
-    kind[by_chance & (brier > 0.5625)] = VERY_WRONG
-    has_point = np.isfinite(error)
-    size = np.abs(error)
     if tolerance.kind == "relative":
         unit = np.abs(forecasts.actual)
         unit = np.where(unit > 0.0, unit, np.nan)
@@ -275,12 +268,19 @@ def _kinds(
         unit = forecasts.scale
     else:
         unit = np.ones(len(error))
-    kind[has_point] = INSUFFICIENT
-    decided = has_point & np.isfinite(unit)
-    kind[decided] = INCORRECT
-    kind[decided & (size <= tolerance.correct * unit)] = CORRECT
-    kind[decided & (size > tolerance.very_wrong * unit)] = VERY_WRONG
-    return kind
+    size = np.abs(error)
+    by_interval = np.where(covered > 0.0, CORRECT, INCORRECT)
+    # 0.25 is what 50 % pays; 0.5625 what 75 % on the wrong side pays.
+    by_chance = np.where(brier > 0.5625, VERY_WRONG, np.where(brier <= 0.25, CORRECT, INCORRECT))
+    by_point = np.where(
+        size > tolerance.very_wrong * unit,
+        VERY_WRONG,
+        np.where(size <= tolerance.correct * unit, CORRECT, INCORRECT),
+    )
+    kind = np.where(np.isfinite(covered), by_interval, INSUFFICIENT)
+    kind = np.where(np.isfinite(brier), by_chance, kind)
+    by_point = np.where(np.isfinite(unit), by_point, INSUFFICIENT)
+    return np.where(np.isfinite(error), by_point, kind).astype(np.int8)
 
 
 def to_verdict(

@@ -84,7 +84,9 @@ class StateCalls:
         """
         data = encode(value, compress=False)
         if self._engine.config.enable_compression:
-            data = await _compressed(data)
+            # Copied by now: what takes long may leave the loop.
+            is_large = len(data) > OFF_LOOP_BYTES
+            data = await asyncio.to_thread(compress, data) if is_large else compress(data)
         op = WriteOp(
             STATE,
             check_agent(agent),
@@ -282,12 +284,6 @@ def _hot_or_cold(engine: Engine, agent: str, key: str, moment: Moment) -> Record
     record = to_record(stored)
     engine.hot.put((agent, key), record, hot_bytes(record, stored))
     return record
-
-
-async def _compressed(data: bytes) -> bytes:
-    if len(data) <= OFF_LOOP_BYTES:
-        return compress(data)
-    return await asyncio.to_thread(compress, data)
 
 
 async def _scan(engine: Engine, prefix: bytes, moment: Moment) -> AsyncIterator[Record]:
