@@ -677,10 +677,10 @@ def _settings(max_examples: int) -> settings:
 @pytest.mark.timeout(0)
 def test_live_state_agrees_with_the_model() -> None:
     """Every call of the state API answers what a dict of lists would, across reopening."""
-    run_state_machine_as_test(LiveMachine, settings=_settings(50))
+    run_state_machine_as_test(LiveMachine, settings=_settings(30))
 
 
 @pytest.mark.timeout(0)
 def test_backtest_state_agrees_with_the_model() -> None:
     """So it does on a backtest timeline, which besides refuses whatever lies past its now."""
-    run_state_machine_as_test(BacktestMachine, settings=_settings(25))
+    run_state_machine_as_test(BacktestMachine, settings=_settings(15))

@@ -10,7 +10,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from nt_memory.errors import (
     InvalidInputError,
     InvalidNameError,
     InvalidTimeError,
+    NtMemoryError,
     ReadOnlyError,
     StaleFenceError,
     StorageError,
@@ -335,6 +336,38 @@ def test_malformed_ttl(refused, ttl):
     )
 
 
+def test_numbers_too_large_to_be_stored(refused):
+    """Are refused like other malformed arguments, not with an accident deep inside."""
+    huge = 2**70
+    refused(
+        NtMemoryError,
+        lambda memory: memory.put("a", "k", 1, expect=huge),
+        lambda memory: memory.delete("a", "k", expect=huge),
+        lambda memory: memory.put("a", "k", 1, fence=huge),
+        lambda memory: memory.observe("a", np.array([1, 10**400, 1], dtype=object)),
+        lambda memory: memory.get("a", "k", as_of=huge),
+        lambda memory: memory.consensus.cleanup_old(1e300),
+        lambda memory: memory.bank.define("d", target="t", unit="u", horizon=huge),
+        lambda memory: memory.bank.define("d", target="t", unit="u", horizon=timedelta.max),
+    )
+
+
+def test_an_end_of_life_past_the_calendar(backtest):
+    """A time that no datetime can hold is refused, and the store goes on."""
+    end = datetime(9999, 12, 31, 23, tzinfo=UTC)
+
+    async def body(memory):
+        await memory.timeline.advance(end)
+        before = memory.revision
+        with pytest.raises(InvalidInputError):
+            await asyncio.wait_for(memory.put("a", "k", 1, ttl=86_400.0), 2)
+        assert memory.revision == before
+        await memory.put("a", "k", 2, ttl=60.0)
+        assert (await memory.get_record("a", "k")).expires_at == end + timedelta(seconds=60)
+
+    backtest(body)
+
+
 @pytest.mark.parametrize("expect", [-1, 1.5, "1", True], ids=repr)
 def test_malformed_expect(refused, expect):
     """A revision is an int of at least 0."""
@@ -549,8 +582,6 @@ asyncio.run(main())
 
 def test_a_store_that_is_not_there_cannot_be_followed(store, cannot_open):
     """read_only=True makes nothing."""
-    from nt_memory.errors import NtMemoryError
-
     cannot_open(NtMemoryError, read_only=True)
     assert not store.exists() or list(store.iterdir()) == []
 
@@ -602,6 +633,25 @@ def test_lost_views_are_rebuilt_from_the_journal(live, store):
     after, records_after, hits_after = live(read)
     assert after >= revision
     assert (records_after, hits_after) == (records, hits)
+
+
+def test_lost_vector_files_are_noticed(live, store):
+    """Embeddings that are gone are rebuilt from the journal or said to be corrupt, never zero."""
+    import shutil
+
+    async def write(memory):
+        await memory.observe_many("a", np.eye(3), ["x", "y", "z"], keys=["x", "y", "z"])
+
+    async def read(memory):
+        return [hit.key for hit in await memory.search_similar("a", [0.0, 0.0, 1.0], top_k=1)]
+
+    live(write)
+    shutil.rmtree(store / "vectors")
+    try:
+        found = live(read)
+    except CorruptionError:
+        return
+    assert found == ["z"]
 
 
 # --- the wrong place to call from -------------------------------------------------------------

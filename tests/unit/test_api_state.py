@@ -842,6 +842,25 @@ def test_a_repeated_transaction_acts_once(live):
     live(body)
 
 
+def test_a_transaction_acts_in_the_order_it_is_written(live, later):
+    """A delete after a put in the same transaction deletes what was put, late or not."""
+
+    async def body(memory):
+        async with memory.transaction() as tx:
+            tx.put("a", "late", 1, known_at=later(-10))
+            tx.delete("a", "late")
+            tx.put("a", "gone", 1)
+            tx.delete("a", "gone")
+            tx.delete("a", "back")
+            tx.put("a", "back", 1)
+            tx.put("a", "back", 2)
+        keys = ("late", "gone", "back")
+        assert await memory.get_many([("a", key) for key in keys]) == [None, None, 2]
+        assert await memory.get("a", "late", as_of=later(-5)) == 1
+
+    live(body)
+
+
 def test_an_empty_transaction_does_nothing(live):
     """No operations, no entry."""
 

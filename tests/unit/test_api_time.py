@@ -499,6 +499,20 @@ def test_what_belongs_to_the_node_may_change(live):
     assert live(read, **settings) == "x" * 2000
 
 
+def test_compression_saves_space_and_changes_nothing(tmp_path, clock, run):
+    """What repeats itself takes a fraction of the room, and reads back the same."""
+    value = {"prices": [101.5] * 20_000}
+
+    async def size(path, is_on):
+        config = MemoryConfig(storage_path=path, enable_compression=is_on)
+        async with MemorySystem.open(config, clock=clock) as memory:
+            await memory.put("a", "k", value)
+            assert (await memory.get_record("a", "k")).value == value
+            return memory.stats().journal_bytes
+
+    assert run(size(tmp_path / "on", True)) < run(size(tmp_path / "off", False)) / 10
+
+
 def test_a_path_takes_over_the_settings_of_its_store(backtest, store, clock, run):
     """Opening by path needs no knowledge of the timeline a store was made with."""
 

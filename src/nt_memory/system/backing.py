@@ -69,7 +69,7 @@ class EngineBacking:
 
     def partition(self, agent: str, partition: str) -> int | None:
         """Id of a vector partition."""
-        return self._engine.partitions.get(partition_name(agent, partition))
+        return self._engine.rows.partitions.get(partition_name(agent, partition))
 
     async def search_rows(
         self,

@@ -16,7 +16,6 @@ import contextlib
 import os
 import secrets
 import threading
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,16 +23,20 @@ import numpy as np
 from nt_memory.entries import Configure, Entry, StartSession, Tick, encode_entry
 from nt_memory.errors import (
     ClosedError,
-    ConfigMismatchError,
     NtMemoryError,
     ReadOnlyError,
     StorageError,
     WrongLoopError,
 )
-from nt_memory.system.following import Listeners, move_records, move_vectors
-from nt_memory.system.opening import Opened, open_store
+from nt_memory.system.following import (
+    Listeners,
+    RowCounts,
+    attach_vectors,
+    move_records,
+    move_vectors,
+)
+from nt_memory.system.opening import Opened, check_settings, open_store
 from nt_memory.tiers.hot import HotTier
-from nt_memory.tiers.layout import ROW_TIMES
 from nt_memory.tiers.vectors import VectorTier
 from nt_memory.timeline import Timeline
 
@@ -104,8 +107,7 @@ class Engine:
             is_deterministic=is_backtest,
             read_only=self.is_read_only,
         )
-        self.partitions: dict[bytes, int] = {}
-        self.row_counts: Counter[int] = Counter()
+        self.rows = RowCounts()
         self.listeners = Listeners()
 
     # --- life ---------------------------------------------------------------------------------
@@ -122,9 +124,9 @@ class Engine:
             opened.abandon()
             raise
         try:
-            if not adopt_settings and opened.replica.is_configured:
-                engine._check_settings()
-            await asyncio.to_thread(engine._attach_vectors)
+            if not adopt_settings:
+                check_settings(config, opened.replica)
+            await asyncio.to_thread(attach_vectors, engine.vectors, engine.snapshot, engine.rows)
             await engine._start()
         except BaseException:
             engine.vectors.close()
@@ -132,21 +134,6 @@ class Engine:
             opened.abandon()
             raise
         return engine
-
-    def _attach_vectors(self) -> None:
-        for name, partition in self.snapshot.partitions():
-            self.partitions[name] = partition.id
-            times = b"".join(data[:ROW_TIMES] for data in self.snapshot.vector_rows(partition.id))
-            columns = np.frombuffer(times, dtype="<i8").reshape(-1, 4).astype(np.int64)
-            self.row_counts[partition.id] = len(columns)
-            self.vectors.attach(
-                partition.id,
-                partition.dim,
-                from_us=columns[:, 0],
-                until_us=columns[:, 1],
-                until_revision=columns[:, 2],
-                revision=columns[:, 3],
-            )
 
     async def _start(self) -> None:
         if self.journal is None:
@@ -160,20 +147,6 @@ class Engine:
         await self.submit(StartSession(self.session))
         self._background.append(self._loop.create_task(self._tick()))
 
-    def _check_settings(self) -> None:
-        replica = self.opened.replica
-        wanted = Configure(self.config.swarm, self.config.timeline, self.config.history)
-        made = Configure(
-            replica.swarm, "backtest" if replica.is_backtest else "live", replica.history
-        )
-        for setting in ("swarm", "timeline", "history"):
-            if getattr(made, setting) != getattr(wanted, setting):
-                raise ConfigMismatchError(
-                    f"{self.config.storage_path}: {setting} was set to "
-                    f"{getattr(made, setting)!r} when the store was made, not "
-                    f"{getattr(wanted, setting)!r}"
-                )
-
     @property
     def cold_bytes(self) -> int:
         """Bytes of the views."""
@@ -182,7 +155,7 @@ class Engine:
     def stored_vectors(self, partition: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Stored unit vectors of rows, shape (n, dim)."""
         dim = next(row.dim for _, row in self.snapshot.partitions() if row.id == partition)
-        halves = self.opened.files.rows(partition, dim, self.row_counts[partition])
+        halves = self.opened.files.rows(partition, dim, self.rows.counts[partition])
         return halves[rows].astype(np.float32)
 
     async def close(self) -> None:
@@ -336,10 +309,7 @@ class Engine:
         self.next_lapse_us = follow.next_lapse_us
         if follow.timeline_us is not None:
             self.timeline.follow(follow.timeline_us)
-        self.partitions.update(follow.new_partitions)
-        move_vectors(self.vectors, follow)
-        for rows in follow.rows.values():
-            self.row_counts[rows.partition] += len(rows.from_us)
+        move_vectors(self.vectors, follow, self.rows)
         move_records(self.hot, follow.changes)
         self.listeners.tell(follow)
         self._wake_visible(None)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nt_memory.entries import STATE
 from nt_memory.system.reads import hot_bytes, to_record
+from nt_memory.tiers.layout import ROW_TIMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from nt_memory.replica import Change, Follow
+    from nt_memory.tiers.cold import Snapshot
     from nt_memory.tiers.hot import HotTier
     from nt_memory.tiers.vectors import VectorTier
 
@@ -54,9 +57,36 @@ class Listeners:
             self.bank(bank)
 
 
-def move_vectors(vectors: VectorTier, follow: Follow) -> None:
+@dataclass(slots=True)
+class RowCounts:
+    """Vector partitions by name (`partition_name`), and how many rows each has here."""
+
+    partitions: dict[bytes, int] = field(default_factory=dict[bytes, int])
+    counts: Counter[int] = field(default_factory=Counter[int])
+
+
+def attach_vectors(vectors: VectorTier, snapshot: Snapshot, known: RowCounts) -> None:
+    """Hand the vector tier what the views hold. Cost: about a microsecond a row; off the loop."""
+    for name, partition in snapshot.partitions():
+        times = b"".join(data[:ROW_TIMES] for data in snapshot.vector_rows(partition.id))
+        columns = np.frombuffer(times, dtype="<i8").reshape(-1, 4).astype(np.int64)
+        known.partitions[name] = partition.id
+        known.counts[partition.id] = len(columns)
+        vectors.attach(
+            partition.id,
+            partition.dim,
+            from_us=columns[:, 0],
+            until_us=columns[:, 1],
+            until_revision=columns[:, 2],
+            revision=columns[:, 3],
+        )
+
+
+def move_vectors(vectors: VectorTier, follow: Follow, known: RowCounts) -> None:
     """Make a batch's new vector rows searchable, and end those it superseded."""
+    known.partitions.update(follow.new_partitions)
     for rows in follow.rows.values():
+        known.counts[rows.partition] += len(rows.from_us)
         if rows.from_us:
             vectors.append(
                 rows.partition,

@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import DecodeError
 
-from nt_memory.errors import CodecError, CorruptionError, ForeignStoreError
+from nt_memory.errors import (
+    CodecError,
+    ConfigMismatchError,
+    CorruptionError,
+    ForeignStoreError,
+)
 from nt_memory.replica import Change, Follow, NewRows, Replica
 from nt_memory.tiers.cold import ColdTier
 from nt_memory.tiers.layout import name_of, row_key, to_stored, unpack_row, version_key
@@ -96,6 +101,27 @@ def open_store(config: MemoryConfig, clock: Clock, *, read_only: bool) -> Opened
     except BaseException:
         directory.close()
         raise
+
+
+def check_settings(config: MemoryConfig, replica: Replica) -> None:
+    """Refuse a node whose settings differ from those the store was made with.
+
+    Raises:
+        ConfigMismatchError: `swarm`, `timeline` or `history` differs.
+    """
+    if not replica.is_configured:
+        return
+    timeline = "backtest" if replica.is_backtest else "live"
+    for setting, made, wanted in (
+        ("swarm", replica.swarm, config.swarm),
+        ("timeline", timeline, config.timeline),
+        ("history", replica.history, config.history),
+    ):
+        if made != wanted:
+            raise ConfigMismatchError(
+                f"{config.storage_path}: {setting} was set to {made!r} when the store was made, "
+                f"not {wanted!r}"
+            )
 
 
 def _open_follower(config: MemoryConfig, directory: StoreDirectory) -> Opened:

@@ -234,7 +234,7 @@ class SimilarityCalls:
         for name in dict.fromkeys(agents):
             check_agent(name)
             self._check_dim(name, len(unit))
-            partition = engine.partitions.get(partition_name(name, ""))
+            partition = engine.rows.partitions.get(partition_name(name, ""))
             if partition is not None:
                 partitions.append(partition)
         if not partitions:
@@ -283,7 +283,7 @@ def chunks(ops: Sequence[WriteOp]) -> Iterator[list[WriteOp]]:
 
 async def _search(engine: Engine, query: _Query) -> list[Hit]:
     """Widen the search until enough candidates are accepted, or all rows were looked at."""
-    total = sum(engine.row_counts[partition] for partition in query.partitions)
+    total = sum(engine.rows.counts[partition] for partition in query.partitions)
     wanted = query.top_k
     while True:
         exact = query.exact or wanted > APPROXIMATE_LIMIT
@@ -327,7 +327,7 @@ async def search_rows(
             exact=exact,
         )
 
-    rows = sum(engine.row_counts[partition] for partition in partitions)
+    rows = sum(engine.rows.counts[partition] for partition in partitions)
     if rows * queries.size <= OFF_LOOP_ELEMENTS:
         return search()
     return await asyncio.to_thread(search)

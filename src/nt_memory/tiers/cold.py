@@ -14,7 +14,7 @@ under a live reader ends in SIGBUS. Reads return copies: a page may not outlive 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import lmdb
 
@@ -397,9 +397,3 @@ class ColdTier:
         if self._path:
             _unshare(self._path)
             self._path = ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
