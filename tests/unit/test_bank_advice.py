@@ -310,3 +310,20 @@ def test_calibration_counts_what_was_known():
         assert await bank.calibration("nobody") == []
 
     run(body)
+
+
+def test_outcomes_without_forecasts_teach_nothing():
+    """Where nothing was predicted, the interval aims where it started and no bias is added."""
+
+    async def body(bank, clock, backing):
+        for day in range(30):
+            one = Trajectory("a", id=f"a-{day}").add_observation(None, [1.0, day / 30.0, 0.2])
+            one.add_action("vol", baseline=0.0)
+            await bank.track_trajectory(one.add_outcome(5.0))
+            clock.advance(86_400)
+        advice = await bank.advise("a", QUERY)
+        assert (advice.alpha, advice.bias) == (pytest.approx(0.2), 0.0)
+        (record,) = await bank.calibration("a")
+        assert (record.steps, record.n) == (0, 30)
+
+    run(body)

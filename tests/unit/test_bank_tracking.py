@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -10,7 +11,7 @@ from nt_memory.clock import ManualClock, to_us
 from nt_memory.entries import OUTCOME, WriteOp
 from nt_memory.errors import ConflictError, DimensionError, TrajectoryError, UnknownTrajectoryError
 from nt_memory.reasoningbank import ReasoningBank, Trajectory
-from nt_memory.reasoningbank.columns import Mask
+from nt_memory.reasoningbank.growing import Mask
 from nt_memory.reasoningbank.wire import OutcomeDoc, encode
 from nt_memory.testing.backing import MemoryBacking
 
@@ -207,6 +208,64 @@ def test_a_version_known_earlier_than_the_current_one_is_history():
         assert (await bank.judge("t"))[0].actual == 2.0
         fresh = ReasoningBank(backing, kmeans=backing.kmeans)
         assert (await fresh.judge("t"))[0].actual == 2.0
+
+    run(body)
+
+
+def test_many_outcomes_are_judged_as_each_alone():
+    """Verdicts of one call are those of single calls, in the order asked, whoever's they are."""
+
+    async def body(bank, clock, backing):
+        names = []
+        for number in range(60):
+            agent = "ab"[number % 2]
+            claims = {"probability": 0.7} if number % 3 else {"baseline": 0.5}
+            built = forecast(f"t{number}", number / 7.0, agent, **claims)
+            await bank.track_trajectory(built)
+            names.append(built.id)
+            clock.advance(1)
+        await bank.define("free", target="anything", unit="1", horizon=2)
+        other = Trajectory("a", id="other")
+        await bank.track_trajectory(other.add_action("free", None, 3.0, probability=0.2))
+        names.insert(40, "other")
+        clock.advance(100)
+        for name in names[:50]:
+            await bank.record_outcome(name, 1.0)
+            clock.advance(1)
+        values = [1.0] * 50 + [float(number) for number in range(11)]
+        together = await bank.record_outcomes(names, values)
+        assert [verdict.trajectory_id for verdict in together] == names
+        assert together == [(await bank.judge(name))[0] for name in names]
+        assert {verdict.kind for verdict in together} > {"correct", "very_wrong"}
+
+    run(body)
+
+
+def test_an_outcome_that_loses_to_forget_is_ignored():
+    """An outcome planned before its action was forgotten does not bring the action back."""
+
+    async def body(bank, clock, backing):
+        for number in range(12):
+            await bank.track_trajectory(forecast(f"t{number}"))
+        clock.advance(100)
+        await bank.record_outcomes([f"t{number}" for number in range(11)], [2.0] * 11)
+        clock.advance(100)
+        then = clock.now() - timedelta(seconds=50)
+        write = backing.write
+
+        async def slow(ops, **named):
+            backing.write = write
+            await bank.forget(["t11"])
+            backing.write_now([msgspec.structs.replace(op, expect=None) for op in ops])
+            return backing.revision
+
+        backing.write = slow
+        with pytest.raises(UnknownTrajectoryError):
+            await bank.record_outcome("t11", 9.0, known_at=then)
+        fresh = ReasoningBank(backing, kmeans=backing.kmeans)
+        for one in (bank, fresh):
+            (record,) = await one.calibration("a", as_of=then)
+            assert record.n == 11
 
     run(body)
 

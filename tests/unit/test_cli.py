@@ -171,7 +171,9 @@ def test_an_interrupted_demo_exits_with_130(
         raise KeyboardInterrupt
 
     written = []
-    monkeypatch.setattr("nt_memory.apps.demo.output.write_all", lambda *found: written.append(found))
+    monkeypatch.setattr(
+        "nt_memory.apps.demo.output.write_all", lambda *found: written.append(found)
+    )
     monkeypatch.chdir(tmp_path)
     for run in (stopped, killed):
         monkeypatch.setattr("nt_memory.apps.demo.run.run_demo", run)

@@ -152,6 +152,7 @@ def test_interval_leaves_half_of_alpha_on_each_side() -> None:
     assert [found.low, found.high] == ends[[0, 2]].tolist()
     assert recall(values[0], scores[0], alpha=0.3, functional="median").expected == ends[1]
     assert found.expected == weighted_mean(values[0], kernel_weights(scores[0]))
+    assert found.weights.tobytes() == kernel_weights(scores[0]).tobytes()
 
 
 def test_memory_layout_changes_no_bit() -> None:

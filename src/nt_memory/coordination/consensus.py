@@ -65,6 +65,9 @@ if TYPE_CHECKING:
     Submit = Callable[[Body, str | None], Awaitable[Any]]
 
 
+MAX_AGE_S = 10_000 * 366 * 24 * 3600.0
+
+
 class BallotReader(Protocol):
     """The ballots as visible here."""
 
@@ -249,11 +252,11 @@ class Consensus:
             How many were forgotten; undecided ones never are.
 
         Raises:
-            InvalidInputError: negative or no number.
+            InvalidInputError: negative, no number, or over ten thousand years.
         """
         seconds = max_age.total_seconds() if isinstance(max_age, timedelta) else max_age
-        if isinstance(seconds, bool) or not 0 <= seconds < math.inf:
-            raise InvalidInputError(f"max_age must be >= 0 and finite, not {max_age!r}")
+        if isinstance(seconds, bool) or not 0 <= seconds <= MAX_AGE_S:
+            raise InvalidInputError(f"max_age must be 0 to {MAX_AGE_S:.0f} s, not {max_age!r}")
         return int(await self._send(CleanUp(round(seconds * 1_000_000))))
 
     def follow(self, events: Iterable[BallotEvent]) -> None:

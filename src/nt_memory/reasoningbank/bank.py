@@ -60,7 +60,7 @@ class ReasoningBank(Recording):
             agent = self._tracker.known_owner(trajectory_id, moment)
             count = self._tracker.count_actions(agent, trajectory_id, moment)
             keys = [(agent, action_key(trajectory_id, index)) for index in range(count)]
-            found.append(self._verdicts(keys, moment))
+            found.append(self._verdicts(dict.fromkeys(keys), moment))
         return found
 
     async def calibration(

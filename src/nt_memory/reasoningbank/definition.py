@@ -15,6 +15,8 @@ Loss = Literal["absolute", "squared"]
 ToleranceKind = Literal["scale", "relative", "absolute"]
 
 DAY_US = 86_400_000_000
+MAX_HORIZON = timedelta(days=36_600)
+MAX_SESSIONS = 36_600
 _DEFAULT_BOUNDS: dict[str, tuple[float, float]] = {"scale": (1.0, 2.0), "relative": (0.05, 0.25)}
 
 
@@ -177,8 +179,13 @@ def check_definition(definition: Definition) -> Definition:
     horizon = definition.horizon
     if isinstance(horizon, bool) or not isinstance(horizon, int | timedelta):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TrajectoryError("horizon must be a number of sessions or a timedelta")
-    if (horizon if isinstance(horizon, int) else definition.horizon_us) <= 0:
-        raise TrajectoryError("horizon must be positive")
+    is_sane = (
+        0 < horizon <= MAX_SESSIONS
+        if isinstance(horizon, int)
+        else timedelta(0) < horizon <= MAX_HORIZON
+    )
+    if not is_sane:
+        raise TrajectoryError("horizon must be positive and at most a century")
     if definition.loss not in {"absolute", "squared"}:
         raise TrajectoryError(f"unknown loss {definition.loss!r}")
     return definition

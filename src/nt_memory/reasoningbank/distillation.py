@@ -278,6 +278,8 @@ def _contrast(found: History, members: NDArray[np.int64]) -> dict[str, Any]:
             (skill > 0.0).astype(np.float64), found.at[members], found.horizon_days
         )
         rate, (low, high) = won.value, wilson(won.value, max(won.n_effective, 1.0))
+        # At 0 and 1 rounding could leave the rate outside its own interval.
+        low, high = min(low, rate), max(high, rate)
     lost = members[skill < 0.0]
     worst = lost[np.argsort(found.judged.skill[lost], kind="stable")][:10]
     names = [split_key(found.table.key(int(found.entries[one])))[0] for one in worst]

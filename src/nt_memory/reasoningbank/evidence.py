@@ -40,6 +40,7 @@ class Found(NamedTuple):
     score: NDArray[np.float64]
     entry: Ints
     outcome: NDArray[np.float64]
+    baseline: NDArray[np.float64]
 
 
 def default_neighbours(known: int) -> int:
@@ -54,13 +55,19 @@ def keep(found: Found, which: NDArray[np.bool_]) -> Found:
     """The memories that `which` marks."""
     if which.all():
         return found
-    partition, row, score, entry, outcome = found
-    return Found(partition[which], row[which], score[which], entry[which], outcome[which])
+    return Found(
+        found.partition[which],
+        found.row[which],
+        found.score[which],
+        found.entry[which],
+        found.outcome[which],
+        found.baseline[which],
+    )
 
 
-def with_baseline(table: Table, found: Found) -> Found:
+def with_baseline(found: Found) -> Found:
     """The memories that froze a baseline."""
-    return keep(found, np.isfinite(table.entry["baseline"][found.entry]))
+    return keep(found, np.isfinite(found.baseline))
 
 
 def recallable_rows(group: Group, allow: dict[int, NDArray[np.bool_]]) -> tuple[Ints, Ints, Ints]:
@@ -83,15 +90,15 @@ def success_probability(
     table: Table, found: Found, question: Question, said: Recalled
 ) -> float | None:
     """Share of similar forecasts that beat their baseline, shrunk towards one half; None of none."""
-    entry = table.entry
-    predicted, baseline = entry["predicted"][found.entry], entry["baseline"][found.entry]
-    is_there = np.isfinite(predicted) & np.isfinite(baseline)
+    predicted = table.entry["predicted"][found.entry]
+    is_there = np.isfinite(predicted) & np.isfinite(found.baseline)
     share = float(np.count_nonzero(is_there)) / len(is_there)
     if share == 0.0:
         return None
     loss = "absolute" if question.definition is None else question.definition.loss
-    ours = losses(predicted[is_there], found.outcome[is_there], loss)
-    naive = losses(baseline[is_there], found.outcome[is_there], loss)
+    outcome = found.outcome[is_there]
+    ours = losses(predicted[is_there], outcome, loss)
+    naive = losses(found.baseline[is_there], outcome, loss)
     won = (ours < naive) + 0.5 * (ours == naive)
     weight = said.weights[is_there]
     rate = float(np.sum(weight * won) / np.sum(weight))

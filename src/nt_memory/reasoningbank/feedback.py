@@ -8,6 +8,7 @@ so that the same entries give the same advice after any restart.
 
 from __future__ import annotations
 
+import itertools
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -108,7 +109,7 @@ class Advisor:
             view = table.view(question.moment)
         found = self._look_up(group, view, candidates[0], k)
         if question.baseline is not None:
-            found = with_baseline(table, found)
+            found = with_baseline(found)
         return self._conclude(question, table, found, steer, known, typical)
 
     # --- steps ------------------------------------------------------------------------------
@@ -224,18 +225,17 @@ class Advisor:
             candidates.score[:k],
         )
         order = np.argsort(partition, kind="stable")
-        ordered = partition[order]
-        inner = (np.flatnonzero(ordered[1:] != ordered[:-1]) + 1).tolist()
-        starts, ends = [0, *inner], [*inner, len(ordered)]
-        rows = row[order]
-        found = np.empty(len(rows), np.int64)
-        for start, end in zip(starts, ends, strict=True) if len(ordered) else ():
+        ordered, rows = partition[order], row[order]
+        starts = np.flatnonzero(np.diff(ordered, prepend=-1)).tolist()
+        entries = np.empty(len(rows), np.int64)
+        for start, end in itertools.pairwise([*starts, len(rows)]):
             lane = group.by_partition[int(ordered[start])]
-            found[start:end] = lane.entry_of_row.array[rows[start:end]]
-        entry = np.empty_like(found)
-        entry[order] = found
+            entries[start:end] = lane.entry_of_row.array.take(rows[start:end])
+        entry = np.empty_like(entries)
+        entry[order] = entries
         outcome = view.value[entry]
-        return keep(Found(partition, row, score, entry, outcome), np.isfinite(outcome))
+        baseline = group.table.entry["baseline"][entry]
+        return keep(Found(partition, row, score, entry, outcome, baseline), np.isfinite(outcome))
 
     def _conclude(
         self,
@@ -257,7 +257,7 @@ class Advisor:
             return self._abstain(question, known, reason, distance, typical)
         values = found.outcome
         if question.baseline is not None:
-            values = values - table.entry["baseline"][found.entry]
+            values = values - found.baseline
         said = recall(
             values,
             found.score,

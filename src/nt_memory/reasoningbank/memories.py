@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import types
 from hashlib import blake2b
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping, Sequence
 
     from nt_memory.reasoningbank.backing import Backing, StoredChange
+    from nt_memory.reasoningbank.wire import ActionDoc
 
 # A definition comes before the actions it judges, those before their outcomes.
 RANK = {DEFINITION: 0, PATTERN: 1, ACTION: 2, OUTCOME: 3}
@@ -31,6 +33,14 @@ class Place(NamedTuple):
 
     table: Table
     entry: int
+
+    def is_ended(self, moment: Moment) -> bool:
+        """Whether a moment shows that it was forgotten."""
+        entry = self.table.entry
+        return bool(
+            entry["until"][self.entry] <= moment.time_us
+            and entry["until_revision"][self.entry] <= moment.revision
+        )
 
 
 class Versioned:
@@ -72,6 +82,7 @@ class Memories:
         self._decoded: dict[int, Definition] = {}
         self._families: dict[tuple[str, str, int, bool], int] = {}
         self._without_situation: dict[tuple[str, str], Place] = {}
+        self._expected: dict[tuple[str, str], Place] = {}
         self._lanes: dict[int, tuple[Table, Lane]] = {}
         self.tables: dict[str, Table] = {}
         self.patterns: dict[tuple[str, str], Versioned] = {}
@@ -152,6 +163,7 @@ class Memories:
 
     def _take_actions(self, run: Iterable[Stored]) -> None:
         added: dict[str, list[NewAction]] = {}
+        families: dict[tuple[str, int], int] = {}
         for stored in run:
             if stored.value is None:
                 self._add(added)
@@ -160,6 +172,9 @@ class Memories:
                 continue
             doc = decode_action(stored.value)
             receipt = doc.receipt
+            judged_by = (doc.action_type, doc.definition)
+            if judged_by not in families:
+                families[judged_by] = self.family(self.definition_at(*judged_by))
             action = NewAction(
                 stored.agent,
                 stored.key,
@@ -168,7 +183,7 @@ class Memories:
                 stored.revision,
                 stored.partition,
                 stored.row,
-                self.family(self.definition_at(doc.action_type, doc.definition)),
+                families[judged_by],
                 0 if receipt is None or not receipt.coin else coin_number(receipt.coin),
             )
             added.setdefault(doc.action_type, []).append(action)
@@ -190,10 +205,24 @@ class Memories:
         if place is not None:
             place.table.end(place.entry, stored.known_at, stored.revision)
 
+    @contextlib.contextmanager
+    def expecting(self, places: Mapping[tuple[str, str], Place | None]) -> Generator[None]:
+        """While outcomes of these actions, by agent and key, are written: no need to find them."""
+        expected = {name: place for name, place in places.items() if place is not None}
+        self._expected.update(expected)
+        try:
+            yield
+        finally:
+            for name in expected:
+                self._expected.pop(name, None)
+
     def _take_outcomes(self, run: Iterable[Stored]) -> None:
         news: dict[str, list[tuple[int, int, int, float]]] = {}
         for stored in run:
-            place = self.find(stored.agent, stored.key, Moment(2**62, stored.revision))
+            moment = Moment(2**62, stored.revision)
+            place = self._expected.get((stored.agent, stored.key))
+            if place is None or place.is_ended(moment):
+                place = self.find(stored.agent, stored.key, moment)
             if place is not None:
                 value = float("nan") if stored.value is None else decode_outcome(stored.value).value
                 version = (place.entry, stored.known_at, stored.revision, value)
@@ -208,12 +237,18 @@ class Memories:
         """
         found = self._without_situation.get((agent, key)) or self._while_loading.get((agent, key))
         if found is not None:
-            return found
+            return None if found.is_ended(moment) else found
         stored = self._backing.read(ACTION, agent, key, moment)
-        if stored is None or stored.value is None or stored.row < 0:
+        if stored is None or stored.value is None:
             return None
-        table = self.tables.get(decode_action(stored.value).action_type)
-        lane = None if table is None else table.lanes.get(agent)
+        return self.place(stored, decode_action(stored.value))
+
+    def place(self, stored: Stored, doc: ActionDoc) -> Place | None:
+        """Where a stored action is; for good, since entries never move."""
+        if stored.row < 0:
+            return self._without_situation.get((stored.agent, stored.key))
+        table = self.tables.get(doc.action_type)
+        lane = None if table is None else table.lanes.get(stored.agent)
         if table is None or lane is None or stored.row >= lane.entry_of_row.size:
             return None
         entry = int(lane.entry_of_row.array[stored.row])

@@ -23,14 +23,14 @@ from nt_memory.reasoningbank.memories import Memories
 from nt_memory.reasoningbank.question import Rows
 from nt_memory.reasoningbank.tracking import Tracker
 from nt_memory.reasoningbank.trajectory import Trajectory
-from nt_memory.reasoningbank.wire import action_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
 
     from nt_memory.reasoningbank.backing import Backing, StoredChange
     from nt_memory.reasoningbank.memories import Place
+    from nt_memory.reasoningbank.tracking import PlannedOutcome
     from nt_memory.reasoningbank.verdict import Verdict
     from nt_memory.timeline import AsOfLike, Moment
 
@@ -220,12 +220,10 @@ class Recording:
                 "trajectory_ids, values and what goes with them differ in length"
             )
         moment = await self._at()
-        ops: list[WriteOp] = []
-        places: dict[tuple[str, str], None] = {}
-        recorded: list[tuple[str, str]] = []
+        planned: dict[tuple[str, str], PlannedOutcome] = {}
         rows = zip(trajectory_ids, values, times, indexes, replaced, strict=True)
         for trajectory_id, value, time, index, before in rows:
-            agent, done, op = self._tracker.plan_outcome(
+            one = self._tracker.plan_outcome(
                 trajectory_id,
                 value,
                 action=index,
@@ -233,22 +231,25 @@ class Recording:
                 revision_of=before,
                 moment=moment,
             )
-            place = (agent, action_key(trajectory_id, done))
-            if place in places:
-                raise InvalidInputError(f"{place[1]} is given two outcomes")
-            places[place] = None
-            recorded.append(place)
-            ops += [] if op is None else [op]
-        for start in range(0, len(ops), BATCH_OPS):
-            await self._backing.write(ops[start : start + BATCH_OPS])
-        return self._verdicts(recorded, self._backing.resolve(None))
+            if planned.setdefault((one.agent, one.key), one) is not one:
+                raise InvalidInputError(f"{one.key} is given two outcomes")
+        places = {name: one.place for name, one in planned.items()}
+        ops = [one.op for one in planned.values() if one.op is not None]
+        with self._memories.expecting(places):
+            for start in range(0, len(ops), BATCH_OPS):
+                await self._backing.write(ops[start : start + BATCH_OPS])
+        return self._verdicts(places, self._backing.resolve(None))
 
-    def _verdicts(self, actions: Iterable[tuple[str, str]], moment: Moment) -> list[Verdict]:
-        """Verdicts on actions, given by agent and key."""
+    def _verdicts(
+        self, actions: Mapping[tuple[str, str], Place | None], moment: Moment
+    ) -> list[Verdict]:
+        """Verdicts on actions, by agent and key; each with its place, if that is known."""
         places: list[Place] = []
         revisions: list[int] = []
-        for agent, key in actions:
-            place = self._memories.find(agent, key, moment)
+        for (agent, key), known in actions.items():
+            place = known
+            if place is None or place.is_ended(moment):
+                place = self._memories.find(agent, key, moment)
             if place is None:
                 raise UnknownTrajectoryError(f"no action {key!r} is known")
             outcome = self._backing.read(OUTCOME, agent, key, moment)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -31,10 +31,26 @@ from nt_memory.reasoningbank.wire import (
 
 if TYPE_CHECKING:
     from nt_memory.reasoningbank.backing import Backing
-    from nt_memory.reasoningbank.memories import Memories
+    from nt_memory.reasoningbank.memories import Memories, Place
     from nt_memory.timeline import Moment
 
 SITUATION = "situation/"
+
+
+class PlannedOutcome(NamedTuple):
+    """An outcome about to be recorded.
+
+    Attributes:
+        agent: Whose action.
+        key: Its key.
+        place: Where it is among the memories.
+        op: What to write; None if it is recorded already.
+    """
+
+    agent: str
+    key: str
+    place: Place | None
+    op: WriteOp | None
 
 
 class Tracker:
@@ -193,8 +209,8 @@ class Tracker:
         known_at: int | None,
         revision_of: int | None,
         moment: Moment,
-    ) -> tuple[str, int, WriteOp | None]:
-        """Agent, action and write of an outcome; no write if it is recorded already.
+    ) -> PlannedOutcome:
+        """What recording an outcome writes; nothing if it is recorded already.
 
         Raises:
             UnknownTrajectoryError: no such trajectory.
@@ -207,6 +223,7 @@ class Tracker:
         key = action_key(trajectory_id, index)
         stored = self._action(agent, trajectory_id, index, moment)
         doc = decode_action(stored.value or b"")
+        place = self._memories.place(stored, doc)
         taken = stored.known_at if doc.at is None else doc.at
         number = real(value, "an outcome")
         self._check_time(doc, taken, known_at, moment, key)
@@ -216,11 +233,12 @@ class Tracker:
             raise ConflictError(f"{key}: the outcome is of revision {current}", current=current)
         if before is not None and revision_of is None:
             if decode_outcome(before.value or b"").value == number:
-                return agent, index, None
+                return PlannedOutcome(agent, key, place, None)
             raise TrajectoryError(f"{key} has an outcome: pass its revision as revision_of")
         if before is not None and known_at is not None and known_at < before.known_at:
             raise TrajectoryError("a revision cannot be known before what it revises")
-        return agent, index, _outcome_op(agent, key, number, known_at, expect=current)
+        op = _outcome_op(agent, key, number, known_at, expect=current)
+        return PlannedOutcome(agent, key, place, op)
 
     def _check_time(
         self, doc: ActionDoc, taken: int | None, known_at: int | None, moment: Moment, key: str

@@ -256,7 +256,7 @@ class Replica:
             due = step.batch.due_expiries(step.now.timeline_us, EXPIRIES_PER_TICK)
             changes = expire(step.batch, due, step.now, step.follow)
         has_changes = bool(changes) or step.draft.has_changes
-        return Effects(step.now.revision, changes, has_changes)
+        return Effects(step.now.revision if has_changes else None, changes, has_changes)
 
 
 def _coordinate(step: Step) -> Effects:

@@ -6,11 +6,12 @@ earlier operations of the same entry wrote, because one entry may write several 
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from nt_memory.clock import to_datetime
+from nt_memory.clock import to_datetime, to_us
 from nt_memory.entries import STATE, Stored, WriteOp
 from nt_memory.errors import (
     ConflictError,
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 FLOAT16_BYTES = 2
 MAX_NAME_BYTES = 400
 HIDDEN = -(1 << 63)
+LAST_US = to_us(datetime.max.replace(tzinfo=UTC))
+_LAST_REVISION = (1 << 64) - 1
 
 
 class Now(NamedTuple):
@@ -98,15 +101,39 @@ def decide(views: Snapshot, write: Write, now: Now) -> list[ResolvedOp]:
         known_at = _known_at(op, now)
         name = _name(op)
         _check_expect(views, op, name, now)
-        if op.value is None and (name, known_at) not in resolved:
-            found, _ = views.neighbours(name, known_at, now.revision)
-            if found is None or not is_visible(found[2], known_at):
-                continue
+        if op.value is None and not _is_there(views, resolved, name, known_at):
+            continue
         if op.vector is not None:
             _check_dimension(views, op, dims)
-        expires_at = None if op.ttl_us is None else known_at + op.ttl_us
-        resolved[name, known_at] = ResolvedOp(op, name, known_at, expires_at)
+        resolved[name, known_at] = ResolvedOp(op, name, known_at, _expires_at(op, known_at))
     return list(resolved.values())
+
+
+def _is_there(
+    views: Snapshot,
+    resolved: dict[tuple[bytes, int], ResolvedOp],
+    name: bytes,
+    known_at: int,
+) -> bool:
+    """Whether there is anything for a delete to remove, earlier operations of the entry counted."""
+    earlier = [one for one in resolved.values() if one.name == name and one.known_at <= known_at]
+    found, _ = views.neighbours(name, known_at, _LAST_REVISION)
+    if earlier:
+        last = max(earlier, key=lambda one: one.known_at)
+        if found is None or last.known_at >= found[0]:
+            is_alive = last.expires_at is None or last.expires_at > known_at
+            return last.op.value is not None and is_alive
+    return found is not None and is_visible(found[2], known_at)
+
+
+def _expires_at(op: WriteOp, known_at: int) -> int | None:
+    if op.ttl_us is None:
+        return None
+    if op.ttl_us <= 0:
+        raise InvalidInputError("ttl must be positive")
+    if known_at + op.ttl_us > LAST_US:
+        raise InvalidTimeError("ttl: the value would outlive the calendar, which ends in 9999")
+    return known_at + op.ttl_us
 
 
 def _known_at(op: WriteOp, now: Now) -> int:
@@ -130,8 +157,6 @@ def _name(op: WriteOp) -> bytes:
         check_key(op.key)
     elif len(op.space) != 1 or len(name) > MAX_NAME_BYTES or name.count(b"\0") != 2:
         raise InvalidInputError(f"malformed name in space {op.space!r}")
-    if op.ttl_us is not None and op.ttl_us <= 0:
-        raise InvalidInputError("ttl must be positive")
     return name
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nt_memory.system.engine import Engine
     from nt_memory.timeline import AsOfLike, Moment
 
+MAX_REVISION = (1 << 63) - 1
 MAX_TTL_S = 100 * 366 * 24 * 3600.0
 
 
@@ -30,6 +31,8 @@ def to_fence(fence: LockToken | int | None) -> Fence | None:
         return Fence(fence.resource, fence.fence)
     if isinstance(fence, bool) or not isinstance(fence, int):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidInputError(f"fence must be a lock token, not {type(fence).__name__}")
+    if not 0 <= fence <= MAX_REVISION:
+        raise InvalidInputError(f"fence must be a lock's fence, not {fence}")
     return Fence("", fence)
 
 
@@ -63,7 +66,7 @@ def check_expect(expect: int | None) -> int | None:
     """A valid `expect` argument; raises InvalidInputError."""
     if expect is not None and (isinstance(expect, bool) or not isinstance(expect, int)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidInputError(f"expect must be a revision, not {type(expect).__name__}")
-    if expect is not None and expect < 0:
+    if expect is not None and not 0 <= expect <= MAX_REVISION:
         raise InvalidInputError(f"expect must be a revision or 0, not {expect}")
     return expect
 

@@ -234,6 +234,8 @@ class Engine:
             raise ReadOnlyError("this memory was opened read-only")
         if self._closing is not None:
             raise ClosedError("the memory is closing")
+        if self._failure is not None:
+            raise _fresh(self._failure)
         payload = encode_entry(Entry(body, self.config.agent, request_id))
         ticket: asyncio.Future[Any] = self._loop.create_future()
         while not journal.submit(payload, ticket):
@@ -288,7 +290,11 @@ class Engine:
     def _follow(self, follow: Follow) -> None:
         """Move everything on the loop to a new revision, then tell the callers."""
         self._behind_release()
-        self._move(follow)
+        try:
+            self._move(follow)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
+            self._break(follow, error)
+            return
         for ticket, result, error in follow.outcomes:
             if ticket.done():
                 continue
@@ -296,6 +302,17 @@ class Engine:
                 ticket.set_exception(error)
             else:
                 ticket.set_result(result)
+
+    def _break(self, follow: Follow, error: Exception) -> None:
+        """What is durable could not be made visible here: stop, rather than show half of it."""
+        broken = StorageError(
+            f"entry {follow.sequence} is stored but could not be followed: {error!r}; "
+            "reopen the memory"
+        )
+        broken.__cause__ = error
+        self._failure = broken
+        self._reject([outcome.ticket for outcome in follow.outcomes], broken)
+        self._wake_visible(broken)
 
     def _behind_release(self) -> None:
         with contextlib.suppress(ValueError):
@@ -343,9 +360,10 @@ class Engine:
         while True:
             await self.clock.sleep(TICK_S)
             ticks += 1
-            if self._is_due():
-                with contextlib.suppress(NtMemoryError):
-                    await self.submit(Tick())
+            with contextlib.suppress(NtMemoryError):
+                # Again while anything is due: a tick does a bounded amount, and time passes under it.
+                while self._is_due() and await self.submit(Tick()) is not None:
+                    pass
             if ticks % 64 == 0:
                 self.hot.sweep()
                 self.opened.cold.check_readers()

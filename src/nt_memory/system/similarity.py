@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from nt_memory.system.rows import version_of_row
 from nt_memory.system.units import to_half, to_unit, to_units
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
     from datetime import datetime, timedelta
 
     from numpy.typing import ArrayLike, NDArray
@@ -148,7 +148,9 @@ class SimilarityCalls:
             And as `observe`.
         """
         check_agent(agent)
-        if np.size(embeddings) == 0:  # pyright: ignore[reportArgumentType]
+        if isinstance(data, Mapping | str | bytes):
+            raise InvalidInputError(f"data must be a sequence of values, not {type(data).__name__}")
+        if np.size(embeddings) == 0 and not data and not keys:  # pyright: ignore[reportArgumentType]
             return []
         units = to_units(embeddings)
         self._check_dim(agent, units.shape[1])

@@ -32,7 +32,7 @@ def to_units(embeddings: ArrayLike, *, ndim: int = 2) -> NDArray[np.float32]:
     """
     try:
         wide = np.asarray(embeddings, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise EmbeddingError(f"an embedding must be an array of numbers: {error}") from None
     if wide.ndim != ndim:
         raise EmbeddingError(f"expected {ndim} dimension(s), got shape {wide.shape}")

@@ -7,6 +7,7 @@ lock's fence.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import defaultdict
@@ -28,6 +29,7 @@ from nt_memory.apps.demo.books import (
 from nt_memory.apps.demo.scoring import VarianceCorrection
 from nt_memory.apps.demo.target import ACTION_TYPE
 from nt_memory.coordination.proposals import Approved, Pending, Proposal, Rejected, Vote
+from nt_memory.errors import LockLostError
 from nt_memory.reasoningbank import Trajectory
 
 if TYPE_CHECKING:
@@ -262,7 +264,9 @@ class Coordinator:
             after, traded = rebalance(before, prices, self.pending, cost_bps)
             await shared.watch.time("transaction", self._write(after, token))
         finally:
-            await shared.memory.release_lock(token)
+            # A lost lock was told by the fence already; it must not be hidden by the release.
+            with contextlib.suppress(LockLostError):
+                await shared.memory.release_lock(token)
         self.held, self.pending = self.pending, math.nan
         return traded / before.equity(prices)
 

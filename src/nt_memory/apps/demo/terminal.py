@@ -69,8 +69,7 @@ class Progress:
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
-        """Take over the bottom lines of the terminal."""
-        self._bars.start()
+        """Show bars from the first `update` on: until then, errors are all that is printed."""
         return self
 
     def __exit__(
@@ -80,7 +79,8 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         """Give the terminal back, the bars left as they are."""
-        self._bars.stop()
+        if self._tasks:
+            self._bars.stop()
 
     def update(self, phase: str, done: int, total: int) -> None:
         """Say how far a phase is; a new name begins a new bar below the others.
@@ -93,6 +93,8 @@ class Progress:
         Cost: a few microseconds; drawing happens on a thread of its own, four times a second.
         """
         task = self._tasks.get(phase)
+        if not self._tasks:
+            self._bars.start()
         if task is None:
             task = self._tasks[phase] = self._bars.add_task(phase, total=total)
         self._bars.update(task, completed=done, total=total)
