@@ -17,19 +17,28 @@ from nt_memory.errors import InvalidTimeError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _US = timedelta(microseconds=1)
+EARLIEST_US = (datetime.min.replace(tzinfo=UTC) - EPOCH) // _US
+LATEST_US = (datetime.max.replace(tzinfo=UTC) - EPOCH) // _US
+"""Every time that is kept lies between these, so that it can be shown as a `datetime`."""
 
 
 def to_us(moment: datetime) -> int:
     """Whole microseconds since the epoch of an aware time.
 
     Raises:
-        InvalidTimeError: it is not a datetime, or a naive one.
+        InvalidTimeError: it is not a datetime, a naive one, or outside the years 1 to 9999 in UTC.
     """
     if not isinstance(moment, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidTimeError(f"a time must be an aware datetime, not {type(moment).__name__}")
     if moment.tzinfo is None or moment.utcoffset() is None:
         raise InvalidTimeError(f"{moment!r} is naive: give it a time zone, such as datetime.UTC")
-    return (moment - EPOCH) // _US
+    try:
+        us = (moment - EPOCH) // _US
+    except OverflowError:
+        us = LATEST_US + 1
+    if not EARLIEST_US <= us <= LATEST_US:
+        raise InvalidTimeError(f"{moment!r} lies outside the years 1 to 9999, UTC")
+    return us
 
 
 def to_datetime(us: int) -> datetime:
@@ -83,6 +92,39 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """See `Clock.sleep`."""
         await asyncio.sleep(seconds)
+
+
+class StoreClock:
+    """A clock that goes on from a store's last entry, where the clock below it is behind that.
+
+    Without it a wall clock that was set back between two openings would leave entry time standing
+    still while readers use the earlier time: nothing would expire, and what was just written would
+    lie in the readers' future.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._ahead_us = 0
+
+    def start_after(self, last_us: int) -> None:
+        """Never say less than `last_us` from now on."""
+        self._ahead_us = max(self._ahead_us, last_us - self._clock.now_us())
+
+    def now_us(self) -> int:
+        """See `Clock.now_us`."""
+        return self._clock.now_us() + self._ahead_us
+
+    def jump_us(self) -> int:
+        """See `Clock.jump_us`."""
+        return self._clock.jump_us() - self._ahead_us
+
+    def monotonic_ns(self) -> int:
+        """See `Clock.monotonic_ns`."""
+        return self._clock.monotonic_ns()
+
+    async def sleep(self, seconds: float) -> None:
+        """See `Clock.sleep`."""
+        await self._clock.sleep(seconds)
 
 
 class ManualClock:

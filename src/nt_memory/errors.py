@@ -203,9 +203,3 @@ class ClosedError(NtMemoryError):
 
 class WrongLoopError(NtMemoryError):
     """The call came from another event loop, thread or process than the one that opened it."""
-
-
-class BackpressureError(NtMemoryError):
-    """The write queue is full and the caller asked not to wait."""
-
-    retryable = True

@@ -56,6 +56,11 @@ def _shorten(name: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def _plain(name: str) -> str:
+    """A `str` and no subclass, such as numpy's, which entries could not spell."""
+    return name if type(name) is str else str(name)
+
+
 def check_agent(agent: str) -> str:
     """Return `agent` if it is a valid agent name.
 
@@ -67,7 +72,7 @@ def check_agent(agent: str) -> str:
             f"agent {_shorten(agent)} must be 1 to 64 of A-Z a-z 0-9 _ . - "
             "and start with a letter or digit"
         )
-    return agent
+    return _plain(agent)
 
 
 def check_key(key: str) -> str:
@@ -79,7 +84,7 @@ def check_key(key: str) -> str:
     if not isinstance(key, str) or not _is_key(key):  # pyright: ignore[reportUnnecessaryIsInstance]
         reason = _reason_bad_key(key)
         raise InvalidNameError(f"key {_shorten(key)} {reason}")
-    return key
+    return _plain(key)
 
 
 def check_prefix(prefix: str) -> str:
@@ -115,7 +120,7 @@ def check_label(label: str, what: str) -> str:
             f"{what} {_shorten(label)} must be 1 to {MAX_LABEL_CHARS} printable characters, "
             f"at most {MAX_LABEL_BYTES} bytes of UTF-8"
         )
-    return label
+    return _plain(label)
 
 
 class Namespace:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import datetime
 
 
@@ -96,7 +95,6 @@ class MemoryStats:
         subscribers: Open subscriptions.
         messages: Messages published since open.
         clock_jump_s: How far the system's wall clock has moved from this instance's, seconds.
-        details: Further counters by name.
     """
 
     revision: int = 0
@@ -112,4 +110,3 @@ class MemoryStats:
     subscribers: int = 0
     messages: int = 0
     clock_jump_s: float = 0.0
-    details: Mapping[str, float] = field(default_factory=dict[str, float])

@@ -28,14 +28,15 @@ def run(body):
     asyncio.run(inner())
 
 
-async def remember(bank, clock, n=60, agents=("a", "b"), seed=1, **claims):
+async def remember(bank, clock, n=60, agents=("a", "b"), seed=1, *, is_advised=True, **claims):
     rng = np.random.default_rng(seed)
     for day in range(n):
         built = []
+        advice = await bank.advise(agents, QUERY) if is_advised else None
         for agent in agents:
             x = rng.normal(size=3)
             one = Trajectory(agent, id=f"{agent}-{day}").add_observation(None, x)
-            claim = {"baseline": 0.0, "predicted_interval": (-1.0, 1.0), **claims}
+            claim = {"baseline": 0.0, "predicted_interval": (-1.0, 1.0), "advice": advice, **claims}
             one.add_action("vol", None, float(x[0]), **claim)
             built.append(one.add_outcome(float(x[0] + 0.1 * rng.normal())))
         await bank.track_many(built)
@@ -145,6 +146,18 @@ def test_missed_intervals_widen_the_next_one():
         assert plain.alpha == pytest.approx(0.2)
         assert adaptive.alpha < 0.1
         assert adaptive.high - adaptive.low > plain.high - plain.low
+
+    run(body)
+
+
+def test_only_advised_forecasts_steer():
+    """An agent's own misses, forecast without advice, neither widen nor shift what it is told."""
+
+    async def body(bank, clock, backing):
+        await remember(bank, clock, n=40, predicted_interval=(50.0, 51.0), is_advised=False)
+        advice = await bank.advise(["a", "b"], QUERY, k=40)
+        assert advice.alpha == pytest.approx(0.2)
+        assert advice.bias == 0.0
 
     run(body)
 

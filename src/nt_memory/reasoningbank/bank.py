@@ -149,7 +149,8 @@ class ReasoningBank(Recording):
             trajectory: Whose coin is thrown; needed to withhold.
             k: Memories to recall; by default a twentieth of those known, between 10 and 300.
             functional: Centre of the recalled outcomes; by default what the loss rewards.
-            gamma: Step of the adaptive interval; 0: the plain quantiles of what is recalled.
+            gamma: Step of the adaptive interval; 0: the plain quantiles of what is recalled. Interval
+                and bias learn from actions that carry the receipt of advice they were shown.
             gain: Step of the bias correction; 0: none.
             exact: Search by scanning.
 

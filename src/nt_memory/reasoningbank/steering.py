@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nt_memory.reasoningbank.columns import counted
+from nt_memory.reasoningbank.columns import SHOWN, counted
 from nt_memory.reasoningbank.conformal import AdaptiveAlpha, AdaptiveBias
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ def steer_at(
     entry = table.entry
     is_issued, is_missed = _intervals(entry, entries, value, 1.0 - start.alpha.target)
     error = value - entry["predicted"][entries]
-    useful = is_issued | np.isfinite(error)
+    # Only what the bank said itself teaches it: an agent's own forecast is not its mistake.
+    useful = (is_issued | np.isfinite(error)) & (entry["arm"][entries] == SHOWN)
     known, error = known[useful], error[useful]
     issued, missed = is_issued[useful], is_missed[useful]
     starts = np.flatnonzero(np.diff(known, prepend=_EARLY)).tolist()
@@ -147,7 +148,7 @@ class Steering:
 
     def _step(self, version: Any) -> bool:
         record = self._table.entry[version["entry"]]
-        if int(record["lane"]) not in self._numbers:
+        if int(record["lane"]) not in self._numbers or record["arm"] != SHOWN:
             return True
         level = 1.0 - self._start.alpha.target
         is_issued = not math.isnan(record["low"]) and abs(float(record["level"]) - level) < 1e-9

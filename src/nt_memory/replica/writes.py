@@ -6,12 +6,11 @@ earlier operations of the same entry wrote, because one entry may write several 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from nt_memory.clock import to_datetime, to_us
+from nt_memory.clock import EARLIEST_US, LATEST_US, to_datetime
 from nt_memory.entries import STATE, Stored, WriteOp
 from nt_memory.errors import (
     ConflictError,
@@ -34,7 +33,6 @@ from nt_memory.tiers.layout import (
     parse_tail,
     row_key,
     to_stored,
-    version_key,
 )
 from nt_memory.tiers.vectors import NEVER
 
@@ -46,8 +44,6 @@ if TYPE_CHECKING:
 
 FLOAT16_BYTES = 2
 MAX_NAME_BYTES = 400
-HIDDEN = -(1 << 63)
-LAST_US = to_us(datetime.max.replace(tzinfo=UTC))
 _LAST_REVISION = (1 << 64) - 1
 
 
@@ -131,7 +127,7 @@ def _expires_at(op: WriteOp, known_at: int) -> int | None:
         return None
     if op.ttl_us <= 0:
         raise InvalidInputError("ttl must be positive")
-    if known_at + op.ttl_us > LAST_US:
+    if known_at + op.ttl_us > LATEST_US:
         raise InvalidTimeError("ttl: the value would outlive the calendar, which ends in 9999")
     return known_at + op.ttl_us
 
@@ -147,6 +143,8 @@ def _known_at(op: WriteOp, now: Now) -> int:
     if op.known_at > limit:
         what = f"known_at {to_datetime(op.known_at)} lies past now, {to_datetime(limit)}"
         raise LookAheadError(what) if now.is_backtest else InvalidTimeError(what)
+    if op.known_at < EARLIEST_US:
+        raise InvalidTimeError("known_at lies before the year 1, UTC")
     return op.known_at
 
 
@@ -218,7 +216,7 @@ def fold(folding: Folding, operation: ResolvedOp) -> tuple[ChangeRow, ...]:
     if expires_at is not None:
         batch.put(b"expiries", expiry_key(expires_at, name, known_at, now.revision), b"")
     if history is not None:
-        ended += _trim(batch, name, history, follow)
+        _trim(batch, name, history)
     kind = "delete" if op.value is None else "put"
     change = ChangeRow(kind, op.space, op.agent, op.key, known_at, partition, row, tuple(ended))
     changes.append(change)
@@ -292,32 +290,27 @@ def _add_row(batch: WriteBatch, op: WriteOp, row: VectorRow, follow: Follow) -> 
     return found.id, found.rows
 
 
-def _trim(batch: WriteBatch, name: bytes, history: int, follow: Follow) -> list[tuple[int, int]]:
-    """Drop the oldest versions, so that `history` remain behind the current one."""
-    versions = list(batch.versions(name))
-    dropped = versions[history + 1 :]
+def _trim(batch: WriteBatch, name: bytes, history: int) -> None:
+    """Drop the oldest versions, so that `history` remain behind the current one.
+
+    Vector rows of dropped versions stay: each was ended by its successor, so no present search
+    finds it, and a search of the past that does says that the version was dropped.
+    """
+    keys = batch.version_keys(name)
+    dropped = keys[: max(0, len(keys) - history - 1)]
     if not dropped:
-        return []
-    ended: list[tuple[int, int]] = []
-    for known_at, written, version in dropped:
-        batch.delete(b"versions", version_key(name, known_at, written))
-        if version.expires_at is not None:
-            batch.delete(b"expiries", expiry_key(version.expires_at, name, known_at, written))
-        if version.partition >= 0:
-            row = batch.vector_row(version.partition, version.row)
-            if row is not None:
-                hidden = row._replace(until_us=HIDDEN, until_revision=HIDDEN)
-                end_row(batch, version.partition, version.row, hidden)
-            follow.end_row(version.partition, version.row, HIDDEN, HIDDEN)
-            ended.append((version.partition, version.row))
-    known_at, written, oldest = versions[history]
-    batch.put_version(
-        name,
-        known_at,
-        written,
-        msgspec.structs.replace(oldest, is_trimmed_before=True),
-    )
-    return ended
+        return
+    for key in dropped:
+        version = batch.version(key)
+        batch.delete(b"versions", key)
+        if version is not None and version.expires_at is not None:
+            known_at, revision = parse_tail(key)
+            batch.delete(b"expiries", expiry_key(version.expires_at, name, known_at, revision))
+    oldest_key = keys[len(dropped)]
+    oldest = batch.version(oldest_key)
+    if oldest is not None and not oldest.is_trimmed_before:
+        marked = msgspec.structs.replace(oldest, is_trimmed_before=True)
+        batch.put(b"versions", oldest_key, encode_row(marked))
 
 
 def expire(

@@ -62,6 +62,14 @@ def check_request(request_id: str | None) -> str | None:
     return None if request_id is None else check_label(request_id, "request_id")
 
 
+def check_revision(revision: int, what: str) -> int:
+    """A valid revision argument; raises InvalidInputError."""
+    is_number = isinstance(revision, int) and not isinstance(revision, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not is_number or not 0 <= revision <= MAX_REVISION:
+        raise InvalidInputError(f"{what} must be a revision, not {revision!r}")
+    return revision
+
+
 def check_expect(expect: int | None) -> int | None:
     """A valid `expect` argument; raises InvalidInputError."""
     if expect is not None and (isinstance(expect, bool) or not isinstance(expect, int)):  # pyright: ignore[reportUnnecessaryIsInstance]

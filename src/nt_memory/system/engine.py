@@ -23,6 +23,7 @@ import numpy as np
 from nt_memory.entries import Configure, Entry, StartSession, Tick, encode_entry
 from nt_memory.errors import (
     ClosedError,
+    InvalidInputError,
     NtMemoryError,
     ReadOnlyError,
     StorageError,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nt_memory.clock import Clock
+    from nt_memory.clock import StoreClock
     from nt_memory.config import MemoryConfig
     from nt_memory.entries import Body
     from nt_memory.replica import Follow
@@ -67,7 +68,7 @@ class Engine:
         opened: The store's parts, from `open_store`.
     """
 
-    def __init__(self, config: MemoryConfig, clock: Clock, opened: Opened) -> None:
+    def __init__(self, config: MemoryConfig, clock: StoreClock, opened: Opened) -> None:
         self.config = config
         self.clock = clock
         self.session = secrets.token_hex(8)
@@ -80,7 +81,7 @@ class Engine:
         self._behind = threading.BoundedSemaphore(MAX_BEHIND)
         self._visible_waiters: list[asyncio.Future[None]] = []
         self._background: list[asyncio.Task[None]] = []
-        self._closing: asyncio.Future[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
         self.is_closed = False
         self.is_read_only = opened.journal is None
@@ -88,6 +89,7 @@ class Engine:
         # another process goes on writing.
         self.snapshot: Snapshot = opened.cold.snapshot()
         self.revision = self.snapshot.number(b"revision") or 0
+        self.sequence = self.snapshot.number(b"sequence") or 0
         self.next_lapse_us: int | None = opened.replica.next_lapse_us
         replica = opened.replica
         is_backtest = (
@@ -114,10 +116,17 @@ class Engine:
 
     @classmethod
     async def open(
-        cls, config: MemoryConfig, clock: Clock, *, read_only: bool, adopt_settings: bool
+        cls, config: MemoryConfig, clock: StoreClock, *, read_only: bool, adopt_settings: bool
     ) -> Engine:
         """Open or make a store; see `MemorySystem.open` for the errors."""
-        opened = await asyncio.to_thread(open_store, config, clock, read_only=read_only)
+        opening = asyncio.ensure_future(
+            asyncio.to_thread(open_store, config, clock, read_only=read_only)
+        )
+        try:
+            opened = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_abandon)  # nobody else has what the thread opens
+            raise
         try:
             engine = cls(config, clock, opened)
         except BaseException:
@@ -148,6 +157,11 @@ class Engine:
         self._background.append(self._loop.create_task(self._tick()))
 
     @property
+    def keeps_history(self) -> bool:
+        """Whether superseded versions are kept for ever."""
+        return self.opened.replica.history is None
+
+    @property
     def cold_bytes(self) -> int:
         """Bytes of the views."""
         return self.opened.cold.size_bytes
@@ -160,14 +174,10 @@ class Engine:
 
     async def close(self) -> None:
         """Write out what is queued, save the indexes, release the directory. Idempotent."""
-        if self._closing is not None:
-            await asyncio.shield(self._closing)
-            return
-        self._closing = self._loop.create_future()
-        try:
-            await self._close()
-        finally:
-            self._closing.set_result(None)
+        if self._closing is None:
+            # A task of its own, so that a cancelled caller does not leave it half done.
+            self._closing = self._loop.create_task(self._close())
+        await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
         for task in self._background:
@@ -179,6 +189,7 @@ class Engine:
                 await asyncio.to_thread(self.journal.close)
             except StorageError:
                 is_clean = False
+            is_clean = is_clean and self.journal.failure is None
             await self._drain_callbacks()
         self.is_closed = True
         self._wake_visible(ClosedError("the memory was closed"))
@@ -193,11 +204,14 @@ class Engine:
         await turn
 
     def _close_files(self, *, is_clean: bool) -> None:
-        if not self.is_read_only and is_clean:
-            self.vectors.save()
-        self.vectors.close()
-        self.snapshot.close()
-        self.opened.close(is_clean=is_clean)
+        try:
+            if not self.is_read_only and is_clean:
+                with contextlib.suppress(OSError):  # costs the next open time, and nothing else
+                    self.vectors.save()
+        finally:
+            self.vectors.close()
+            self.snapshot.close()
+            self.opened.close(is_clean=is_clean)
 
     def check_usable(self) -> None:
         """Refuse calls on a closed instance or from elsewhere.
@@ -213,6 +227,8 @@ class Engine:
             )
         if self.is_closed:
             raise ClosedError("the memory was closed")
+        if self._failure is not None and self.is_read_only:
+            raise _fresh(self._failure)
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -236,7 +252,10 @@ class Engine:
             raise ClosedError("the memory is closing")
         if self._failure is not None:
             raise _fresh(self._failure)
-        payload = encode_entry(Entry(body, self.config.agent, request_id))
+        try:
+            payload = encode_entry(Entry(body, self.config.agent, request_id))
+        except (OverflowError, TypeError) as error:
+            raise InvalidInputError(f"an argument cannot be stored: {error}") from None
         ticket: asyncio.Future[Any] = self._loop.create_future()
         while not journal.submit(payload, ticket):
             await self._space()
@@ -259,9 +278,11 @@ class Engine:
     async def flush(self) -> None:
         """Wait until everything submitted before is durable and visible."""
         self.check_usable()
-        if self.journal is not None:
-            await asyncio.to_thread(self.journal.flush)
-            await self._drain_callbacks()
+        if self.journal is None:
+            self._poll_once()
+            return
+        await asyncio.to_thread(self.journal.flush)
+        await self._drain_callbacks()
 
     def _deliver(self, frames: Sequence[Frame]) -> None:
         self._behind.acquire()
@@ -295,11 +316,11 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
             self._break(follow, error)
             return
-        for ticket, result, error in follow.outcomes:
+        for ticket, result, refusal in follow.outcomes:
             if ticket.done():
                 continue
-            if error is not None:
-                ticket.set_exception(error)
+            if refusal is not None:
+                ticket.set_exception(refusal)
             else:
                 ticket.set_result(result)
 
@@ -323,6 +344,7 @@ class Engine:
         self.snapshot.close()
         self.snapshot = follow.snapshot
         self.revision = follow.revision
+        self.sequence = follow.sequence
         self.next_lapse_us = follow.next_lapse_us
         if follow.timeline_us is not None:
             self.timeline.follow(follow.timeline_us)
@@ -355,7 +377,7 @@ class Engine:
     # --- background ---------------------------------------------------------------------------
 
     async def _tick(self) -> None:
-        """Let time pass: submit a tick when something is due, sweep L1, keep within the budget."""
+        """Let time pass: submit a tick when something is due, sweep L1, drop dead readers."""
         ticks = 0
         while True:
             await self.clock.sleep(TICK_S)
@@ -382,12 +404,21 @@ class Engine:
         while True:
             await self.clock.sleep(FOLLOW_S)
             try:
-                follow = self.opened.poll(self.revision)
-            except StorageError as error:
-                self._wake_visible(error)
-                raise
-            if follow is not None:
-                self._move(follow)
+                self._poll_once()
+            except Exception as error:  # noqa: BLE001 - whatever it is, reads must not go stale
+                self._failure = StorageError(f"cannot follow the writer any more: {error}; reopen")
+                self._wake_visible(self._failure)
+                return
+
+    def _poll_once(self) -> None:
+        follow = self.opened.poll(self.revision)
+        if follow is not None:
+            self._move(follow)
+
+
+def _abandon(opening: asyncio.Future[Opened]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().abandon()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

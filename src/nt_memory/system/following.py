@@ -99,6 +99,9 @@ def move_vectors(vectors: VectorTier, follow: Follow, known: RowCounts) -> None:
         vectors.end(partition, row, until_us, until_revision)
 
 
+LARGE_VALUE_BYTES = 64 * 1024
+
+
 def move_records(hot: HotTier, changes: Sequence[Change]) -> None:
     """Bring L1 and the pins up to the changes that concern the current versions of state keys.
 
@@ -113,6 +116,8 @@ def move_records(hot: HotTier, changes: Sequence[Change]) -> None:
         if change.kind != "put" or stored.value is None:
             hot.drop(name)
             hot.set_pins(name, None)
+        elif len(stored.value) > LARGE_VALUE_BYTES and not hot.is_pinned(name):
+            hot.drop(name)  # decoding it takes too long for the loop; the next read will
         elif stored.partition < 0 or hot.is_wanted(name):
             record = to_record(stored)
             hot.put(name, record, hot_bytes(record, stored))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from nt_memory.clock import SystemClock, to_us
+from nt_memory.clock import StoreClock, SystemClock, to_us
 from nt_memory.codec import decode, encode
 from nt_memory.config import MemoryConfig
 from nt_memory.coordination.ballot_states import ProposalState
@@ -21,7 +21,7 @@ from nt_memory.entries import Advance
 from nt_memory.errors import ClosedError, InvalidInputError, UnsupportedError
 from nt_memory.reasoningbank import ReasoningBank
 from nt_memory.records import MemoryStats, TierStats
-from nt_memory.system.arguments import resolve
+from nt_memory.system.arguments import check_revision, resolve
 from nt_memory.system.backing import EngineBacking
 from nt_memory.system.banking import BankCalls
 from nt_memory.system.coordinating import CoordinationCalls
@@ -151,6 +151,7 @@ class MemorySystem(StateCalls, SimilarityCalls, BankCalls, CoordinationCalls):
             ClosedError: the memory was closed meanwhile.
         """
         self._engine.check_usable()
+        check_revision(revision, "revision")
         while self._engine.revision < revision:
             await self._engine.wait_visible()
 
@@ -171,9 +172,7 @@ class MemorySystem(StateCalls, SimilarityCalls, BankCalls, CoordinationCalls):
             InvalidInputError: `after` is negative.
         """
         self._engine.check_usable()
-        if isinstance(after, bool) or after < 0:
-            raise InvalidInputError(f"after must be a revision, not {after!r}")
-        return Tail(self._engine, after)
+        return Tail(self._engine, check_revision(after, "after"))
 
     def stats(self) -> MemoryStats:
         """The counters of this instance, as of now. Cost: microseconds."""
@@ -183,6 +182,7 @@ class MemorySystem(StateCalls, SimilarityCalls, BankCalls, CoordinationCalls):
         journal = engine.journal
         return MemoryStats(
             revision=engine.revision,
+            lag=0 if journal is None else journal.last_sequence - engine.sequence,
             pending_bytes=0 if journal is None else journal.pending_bytes,
             l1=engine.hot.stats,
             l2=TierStats(
@@ -306,7 +306,7 @@ class Opening:
             raise UnsupportedError("agentdb_url: this version keeps its vectors embedded only")
         engine = await Engine.open(
             config,
-            self._clock or SystemClock(),
+            StoreClock(self._clock or SystemClock()),
             read_only=self._read_only,
             adopt_settings=not is_config,
         )

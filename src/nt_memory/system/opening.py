@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from msgspec import DecodeError
@@ -21,25 +20,28 @@ from nt_memory.errors import (
     ConfigMismatchError,
     CorruptionError,
     ForeignStoreError,
+    StorageError,
 )
 from nt_memory.replica import Change, Follow, NewRows, Replica
 from nt_memory.tiers.cold import ColdTier
 from nt_memory.tiers.layout import name_of, row_key, to_stored, unpack_row, version_key
 from nt_memory.tiers.vectors import VectorFiles
 from nt_memory.transport.directory import StoreDirectory, boot_id
+from nt_memory.transport.files import sync_directory
 from nt_memory.transport.local import LocalJournal
 from nt_memory.transport.segment_reader import SegmentReader
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nt_memory.clock import Clock
+    from nt_memory.clock import StoreClock
     from nt_memory.config import MemoryConfig
     from nt_memory.tiers.cold import Snapshot
     from nt_memory.tiers.layout import ChangeRow, LogRow
     from nt_memory.transport.ports import Frame
 
 REPLAY_BATCH = 512
+REPLAY_BYTES = 8 << 20
 _STATE = "STATE"
 
 
@@ -57,13 +59,15 @@ class Opened:
 
     def close(self, *, is_clean: bool) -> None:
         """Close the files; a clean close vouches for the views."""
-        if self.journal is not None and is_clean:
-            self.files.sync()
-            self.cold.sync()
-            _write_state(self.directory.views, is_clean=True)
-        self.files.close()
-        self.cold.close()
-        self.directory.close()
+        try:
+            if self.journal is not None and is_clean:
+                self.files.sync()
+                self.cold.sync()
+                _write_state(self.directory.views, is_clean=True)
+        finally:
+            self.files.close()
+            self.cold.close()
+            self.directory.close()
 
     def abandon(self) -> None:
         """Close after a failure, vouching for nothing."""
@@ -72,7 +76,13 @@ class Opened:
         self.close(is_clean=False)
 
     def poll(self, revision: int) -> Follow | None:
-        """What another process made visible after `revision`, or None."""
+        """What another process made visible after `revision`, or None.
+
+        Raises:
+            StorageError: that process has rebuilt the views; these are no longer written.
+        """
+        if not self.cold.is_in_place:
+            raise StorageError(f"{self.directory.path}: its views were rebuilt by the writer")
         snapshot = self.cold.snapshot()
         newest = snapshot.number(b"revision") or 0
         if newest == revision:
@@ -87,7 +97,7 @@ class Opened:
         return follow
 
 
-def open_store(config: MemoryConfig, clock: Clock, *, read_only: bool) -> Opened:
+def open_store(config: MemoryConfig, clock: StoreClock, *, read_only: bool) -> Opened:
     """Open or make the store at `config.storage_path`. Blocks while the journal is replayed.
 
     Raises:
@@ -96,7 +106,7 @@ def open_store(config: MemoryConfig, clock: Clock, *, read_only: bool) -> Opened
     directory = StoreDirectory(config.storage_path, clock=clock, read_only=read_only)
     try:
         if read_only:
-            return _open_follower(config, directory)
+            return _open_follower(config, clock, directory)
         return _open_writer(config, clock, directory)
     except BaseException:
         directory.close()
@@ -124,14 +134,15 @@ def check_settings(config: MemoryConfig, replica: Replica) -> None:
             )
 
 
-def _open_follower(config: MemoryConfig, directory: StoreDirectory) -> Opened:
+def _open_follower(config: MemoryConfig, clock: StoreClock, directory: StoreDirectory) -> Opened:
     cold = ColdTier(directory.views, max_map_bytes=config.max_map_bytes, read_only=True)
     files = VectorFiles(directory.vectors, read_only=True)
     replica = Replica(cold, files)
+    clock.start_after(replica.last_recorded_at)
     return Opened(directory, cold, files, replica, None, SegmentReader(directory.journal))
 
 
-def _open_writer(config: MemoryConfig, clock: Clock, directory: StoreDirectory) -> Opened:
+def _open_writer(config: MemoryConfig, clock: StoreClock, directory: StoreDirectory) -> Opened:
     rebuilt = not _is_trustworthy(directory.views)
     if rebuilt:
         _drop_views(directory)
@@ -152,6 +163,7 @@ def _open_writer(config: MemoryConfig, clock: Clock, directory: StoreDirectory) 
             durability=config.durability,
             applied_sequence=replica.sequence,
         )
+        clock.start_after(journal.recorded_at)
         try:
             _catch_up(replica, journal)
         except BaseException:
@@ -182,8 +194,15 @@ def _open_views(
 
 
 def _catch_up(replica: Replica, journal: LocalJournal) -> None:
-    frames = journal.replay(replica.sequence)
-    while batch := list(islice(frames, REPLAY_BATCH)):
+    batch: list[Frame] = []
+    size = 0
+    for frame in journal.replay(replica.sequence):
+        batch.append(frame)
+        size += len(frame.payload)
+        if len(batch) == REPLAY_BATCH or size >= REPLAY_BYTES:
+            _apply(replica, batch)
+            batch, size = [], 0
+    if batch:
         _apply(replica, batch)
 
 
@@ -220,6 +239,8 @@ def _write_state(views: Path, *, is_clean: bool) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(views / _STATE)
+    # So that a power loss cannot bring back the state before.
+    sync_directory(views)
 
 
 def _follow_log(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nt_memory.clock import to_datetime
+from nt_memory.clock import to_datetime, turn
 from nt_memory.codec import decode, encode
 from nt_memory.entries import STATE, Write, WriteOp
-from nt_memory.errors import DimensionError, InvalidInputError
+from nt_memory.errors import DimensionError, InvalidInputError, TrimmedError
 from nt_memory.filters import compile_where
 from nt_memory.namespace import check_agent, check_key, check_label
 from nt_memory.records import Hit
@@ -39,6 +40,8 @@ OFF_LOOP_ELEMENTS = 200_000
 WIDEN = 8
 APPROXIMATE_LIMIT = 2_000
 CHUNK_BYTES = 256 * 1024
+MAX_RETRIES = 3
+READS_A_TURN = 128
 
 
 def _check_tags(tags: Iterable[str]) -> tuple[str, ...]:
@@ -112,7 +115,7 @@ class SimilarityCalls:
             vector=to_half(to_unit(embedding)).tobytes(),
             tags=_check_tags(tags),
         )
-        revision: int = await self._engine.submit(
+        revision: int | None = await self._engine.submit(
             Write((op,), to_fence(fence)), check_request(request_id)
         )
         return name if request_id is None else self._key_written(revision, name)
@@ -171,20 +174,23 @@ class SimilarityCalls:
             if len(found) != count:
                 raise InvalidInputError(f"{what} has {len(found)} items for {count} embeddings")
         compress = self._engine.config.enable_compression
-        ops = [
-            WriteOp(
-                STATE,
-                agent,
-                check_key(name),
-                encode(value, compress=compress),
-                moment,
-                vector=vector.tobytes(),
-                tags=_check_tags(label),
+        ops: list[WriteOp] = []
+        columns = zip(names, values, times, to_half(units), labels, strict=True)
+        for count, (name, value, moment, vector, label) in enumerate(columns, start=1):
+            data_bytes = encode(value, compress=compress)
+            ops.append(
+                WriteOp(
+                    STATE,
+                    agent,
+                    check_key(name),
+                    data_bytes,
+                    moment,
+                    vector=vector.tobytes(),
+                    tags=_check_tags(label),
+                )
             )
-            for name, value, moment, vector, label in zip(
-                names, values, times, to_half(units), labels, strict=True
-            )
-        ]
+            if count % READS_A_TURN == 0:
+                await turn()
         await asyncio.gather(*(self._engine.submit(Write(tuple(chunk))) for chunk in chunks(ops)))
         return names
 
@@ -247,10 +253,20 @@ class SimilarityCalls:
             else None
         )
         query = _Query(partitions, unit[np.newaxis], top_k, moment, allow, accept, exact)
-        return await _search(engine, query)
+        for attempt in itertools.count():
+            # After a few tries the search stays on the loop, where nothing can drop a version.
+            hits = await _search(engine, query, stay=attempt >= MAX_RETRIES)
+            if hits is not None:
+                return hits
+            if as_of is not None:
+                raise TrimmedError("what was in force then was dropped (history=)", oldest=0)
+            query = query._replace(moment=resolve(engine, None))
+        raise AssertionError  # pragma: no cover
 
-    def _key_written(self, revision: int, name: str) -> str:
+    def _key_written(self, revision: int | None, name: str) -> str:
         """The key that an entry observed: a repeated request returns that of the first."""
+        if revision is None:
+            return name
         row = self._engine.snapshot.log(revision)
         return row.changes[-1].key if row is not None and row.changes else name
 
@@ -283,8 +299,11 @@ def chunks(ops: Sequence[WriteOp]) -> Iterator[list[WriteOp]]:
         yield chunk
 
 
-async def _search(engine: Engine, query: _Query) -> list[Hit]:
-    """Widen the search until enough candidates are accepted, or all rows were looked at."""
+async def _search(engine: Engine, query: _Query, *, stay: bool) -> list[Hit] | None:
+    """Widen the search until enough candidates are accepted, or all rows were looked at.
+
+    None if `history` has dropped the version behind a candidate meanwhile.
+    """
     total = sum(engine.rows.counts[partition] for partition in query.partitions)
     wanted = query.top_k
     while True:
@@ -297,9 +316,12 @@ async def _search(engine: Engine, query: _Query) -> list[Hit]:
             query.moment,
             allow=query.allow,
             exact=exact,
+            stay=stay,
         )
         candidates = found[0]
-        hits = _accepted(engine, candidates, query)
+        hits = await _accepted(engine, candidates, query, stay=stay)
+        if hits is None:
+            return None
         if len(hits) >= query.top_k or len(candidates.row) < wanted or wanted >= total:
             hits.sort(key=lambda hit: (-hit.score, hit.key, hit.agent))
             return hits[: query.top_k]
@@ -315,8 +337,9 @@ async def search_rows(
     *,
     allow: Mapping[int, NDArray[np.bool_]] | None = None,
     exact: bool = False,
+    stay: bool = False,
 ) -> list[Any]:
-    """Candidates per query; big searches leave the loop."""
+    """Candidates per query; big searches leave the loop, unless told to `stay`."""
 
     def search() -> list[Any]:
         return engine.vectors.search(
@@ -330,12 +353,14 @@ async def search_rows(
         )
 
     rows = sum(engine.rows.counts[partition] for partition in partitions)
-    if rows * queries.size <= OFF_LOOP_ELEMENTS:
+    if stay or rows * queries.size <= OFF_LOOP_ELEMENTS:
         return search()
     return await asyncio.to_thread(search)
 
 
-def _accepted(engine: Engine, candidates: Any, query: _Query) -> list[Hit]:
+async def _accepted(
+    engine: Engine, candidates: Any, query: _Query, *, stay: bool
+) -> list[Hit] | None:
     """The candidates that are in force and pass `where`, as hits; stops after the last needed."""
     hits: list[Hit] = []
     needed_score = -2.0
@@ -346,28 +371,34 @@ def _accepted(engine: Engine, candidates: Any, query: _Query) -> list[Hit]:
         candidates.is_ambiguous.tolist(),
         strict=True,
     )
-    for partition, row, score, is_ambiguous in columns:
+    for count, (partition, row, score, is_ambiguous) in enumerate(columns, start=1):
         if score < needed_score:
             break
+        if count % READS_A_TURN == 0 and not stay:
+            await turn()
         stored = version_of_row(engine, partition, row)
-        if stored is None or (is_ambiguous and not _is_in_force(engine, stored, query.moment)):
+        if stored is None:
+            return None
+        if is_ambiguous and not _is_in_force(engine, stored, query.moment):
             continue
-        data = None if stored.value is None else decode(stored.value)
-        if query.accept is not None and not query.accept(data):
+        hit = _to_hit(stored, score)
+        if query.accept is not None and not query.accept(hit.data):
             continue
-        hits.append(
-            Hit(
-                stored.key,
-                score,
-                data,
-                to_datetime(stored.known_at),
-                stored.revision,
-                stored.agent,
-            )
-        )
+        hits.append(hit)
         if len(hits) == query.top_k:
             needed_score = score  # later ones matter only as ties
     return hits
+
+
+def _to_hit(stored: Stored, score: float) -> Hit:
+    return Hit(
+        stored.key,
+        score,
+        None if stored.value is None else decode(stored.value),
+        to_datetime(stored.known_at),
+        stored.revision,
+        stored.agent,
+    )
 
 
 def _is_in_force(engine: Engine, stored: Stored, moment: Moment) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Any
 
 from nt_memory.clock import to_us, turn
@@ -288,9 +289,12 @@ def _hot_or_cold(engine: Engine, agent: str, key: str, moment: Moment) -> Record
 
 async def _scan(engine: Engine, prefix: bytes, moment: Moment) -> AsyncIterator[Record]:
     after: bytes | None = b""
+    # Where old versions are dropped, what the moment showed may be gone by the next batch, so all of
+    # it is read at once.
+    limit = SCAN_BATCH if engine.keeps_history else sys.maxsize
     while after is not None:
         engine.check_usable()
-        found, after = scan(engine.snapshot, prefix, moment, after, SCAN_BATCH)
+        found, after = scan(engine.snapshot, prefix, moment, after, limit)
         for stored in found:
             yield to_record(stored)
         await turn()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from nt_memory.codec import encode
 from nt_memory.entries import STATE, Fence, Write, WriteOp
+from nt_memory.errors import InvalidInputError
 from nt_memory.namespace import check_agent, check_key
 from nt_memory.system.arguments import check_expect, to_known_at, to_ttl_us
 
@@ -30,6 +31,8 @@ class Transaction:
         self._fence = fence
         self._request_id = request_id
         self._ops: list[WriteOp] = []
+        self._is_open = False
+        self._is_over = False
         self.revision: int | None = None
 
     def put(
@@ -43,6 +46,7 @@ class Transaction:
         expect: int | None = None,
     ) -> None:
         """Set a value; arguments and errors as `MemorySystem.put`."""
+        self._check_open()
         self._ops.append(
             WriteOp(
                 STATE,
@@ -64,6 +68,7 @@ class Transaction:
         expect: int | None = None,
     ) -> None:
         """Remove a value; arguments and errors as `MemorySystem.delete`."""
+        self._check_open()
         self._ops.append(
             WriteOp(
                 STATE,
@@ -75,10 +80,18 @@ class Transaction:
             )
         )
 
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise InvalidInputError("a transaction takes changes inside its `async with` block")
+
     async def __aenter__(self) -> Self:
+        if self._is_open or self._is_over:
+            raise InvalidInputError("a transaction is used once: make another")
+        self._is_open = True
         return self
 
     async def __aexit__(self, kind: object, error: object, trace: object) -> None:
+        self._is_open, self._is_over = False, True
         if kind is None and self._ops:
             write = Write(tuple(self._ops), self._fence)
             self.revision = await self._engine.submit(write, self._request_id)

@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from nt_memory.clock import to_datetime
+from nt_memory.clock import to_datetime, turn
 from nt_memory.entries import STATE, Stored, Write, decode_entry
 from nt_memory.records import Change
 from nt_memory.system.reads import to_record
@@ -33,7 +33,7 @@ class Watch:
         self._engine = engine
         self._agent = agent
         self._prefix = prefix
-        self._ready: deque[Change] = deque()
+        self._ready: deque[tuple[int, LogRow, ChangeRow]] = deque()
         self.revision = after
 
     def __aiter__(self) -> Self:
@@ -43,7 +43,10 @@ class Watch:
         while not self._ready:
             if not self._read():
                 await self._engine.wait_visible()
-        return self._ready.popleft()
+            elif not self._ready:
+                await turn()  # a long stretch of others' changes must not hold up the loop
+        revision, row, change = self._ready.popleft()
+        return to_change(self._engine, revision, row, change)
 
     def _read(self) -> bool:
         """Read some of the log; whether there was any."""
@@ -57,7 +60,7 @@ class Watch:
                     and change.agent == self._agent
                     and change.key.startswith(self._prefix)
                 ):
-                    self._ready.append(to_change(self._engine, revision, row, change))
+                    self._ready.append((revision, row, change))
         return bool(rows)
 
 

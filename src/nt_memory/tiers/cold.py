@@ -59,6 +59,7 @@ TABLES = (
     b"proposals",
 )
 MAX_READERS = 126
+_DATA = "data.mdb"
 _AFTER_ALL = b"\xff" * 16
 
 
@@ -169,6 +170,16 @@ class Snapshot:
                 return
             yield (*parse_tail(key), decode_version(cursor.value()))
             found = cursor.prev()
+
+    def version_keys(self, name: bytes) -> list[bytes]:
+        """Keys of all versions of a name, oldest first; their values are not read."""
+        cursor = self._versions
+        keys: list[bytes] = []
+        is_there = cursor.set_range(name)
+        while is_there and cursor.key().startswith(name):
+            keys.append(cursor.key())
+            is_there = cursor.next()
+        return keys
 
     def next_name(self, after: bytes, prefix: bytes) -> bytes | None:
         """The first name greater than all versions of `after` that starts with `prefix`."""
@@ -356,6 +367,7 @@ class ColdTier:
             raise StoreInUseError(f"{directory}: too many readers: {error}") from error
         except lmdb.Error as error:
             raise StorageError(f"{directory}: {error}") from error
+        self._inode = (directory / _DATA).stat().st_ino
         if not read_only:
             self._env.reader_check()
 
@@ -381,6 +393,14 @@ class ColdTier:
     def check_readers(self) -> int:
         """Drop the slots of readers whose process died; how many there were."""
         return int(self._env.reader_check())
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the files that are open are still those of the directory."""
+        try:
+            return (self._directory / _DATA).stat().st_ino == self._inode
+        except OSError:
+            return False
 
     @property
     def size_bytes(self) -> int:

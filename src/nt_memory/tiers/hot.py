@@ -185,6 +185,10 @@ class HotTier:
         """Whether a change of `name` concerns this tier: a copy is held, or a pin follows it."""
         return self._look(name) is not None or name in self._pins
 
+    def is_pinned(self, name: Name) -> bool:
+        """Whether a live pin follows this name."""
+        return name in self._pins
+
     def put(self, name: Name, record: Record, size_bytes: int) -> None:
         """Hold a record as the most recently used, letting others go to make room.
 

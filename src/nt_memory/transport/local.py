@@ -127,6 +127,16 @@ class LocalJournal:
         return self._last_sequence
 
     @property
+    def recorded_at(self) -> int:
+        """Entry time of the last entry, microseconds since the epoch; 0 if there is none."""
+        return self._writer.recorded_at
+
+    @property
+    def failure(self) -> StorageError | None:
+        """Why it stopped, or None while it runs."""
+        return self._failure
+
+    @property
     def oldest_sequence(self) -> int:
         """See `Journal.oldest_sequence`."""
         return self._reader.oldest_sequence

@@ -57,7 +57,7 @@ def stats_to_plain(stats: MemoryStats) -> dict[str, Any]:
     for name, value in plain.items():
         if isinstance(value, TierStats):
             plain[name] = dataclasses.asdict(value)
-    return plain | {"details": dict(stats.details)}
+    return plain
 
 
 def stats_lines(stats: MemoryStats) -> list[str]:
