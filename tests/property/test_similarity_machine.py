@@ -82,10 +82,11 @@ questions = st.builds(
 
 
 def score(query: int, row: int) -> float:
-    """Cosine similarity, the row rounded as it is stored."""
+    """Cosine similarity with the row as it is stored: rounded, its length not exactly 1."""
     unit = np.array(DIRECTIONS[query]) / np.linalg.norm(DIRECTIONS[query])
     stored = (np.array(DIRECTIONS[row]) / np.linalg.norm(DIRECTIONS[row])).astype(np.float16)
-    return float(np.clip(unit @ stored.astype(np.float64), -1, 1))
+    stored = stored.astype(np.float64)
+    return float(np.clip(unit @ stored / np.linalg.norm(stored), -1, 1))
 
 
 def moment(seconds: int) -> datetime:

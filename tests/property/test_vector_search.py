@@ -51,8 +51,9 @@ class Model:
         found = []
         for partition in PARTITIONS:
             rows = self.visible(partition, time_us, revision, allow)
-            products = self.vectors[partition][rows].astype(float) * query.astype(float)
-            scores = np.clip(products.sum(axis=1), -1, 1)
+            stored = self.vectors[partition][rows].astype(float)
+            lengths = np.sqrt(np.square(stored).sum(axis=1))
+            scores = np.clip((stored * query.astype(float)).sum(axis=1) / lengths, -1, 1)
             found += [(-score, partition, row) for score, row in zip(scores, rows, strict=True)]
         found.sort()
         if len(found) > k:

@@ -619,7 +619,8 @@ def test_5_a_replayed_backtest_answers_byte_for_byte_alike(tmp_path, clock, run)
 def _best(rows, query, passes, k):
     """Row numbers of the k best of those that pass, by an exact scan of float16 unit rows."""
     halves = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
-    scores = halves.astype(np.float64) @ (query / np.linalg.norm(query))
+    stored = halves.astype(np.float64)
+    scores = stored @ (query / np.linalg.norm(query)) / np.linalg.norm(stored, axis=1)
     numbers = np.flatnonzero(passes)
     return numbers[np.argsort(-scores[numbers], kind="stable")][:k]
 

@@ -110,6 +110,40 @@ def test_damaged_rows_are_named(tmp_path: Path, damage: str) -> None:
     files.close()
 
 
+def test_a_sync_covers_what_earlier_writers_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first sync of a writer forces files it only found, and their names; the next, nothing."""
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def spy(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    path = tmp_path / "rows"
+    VectorFiles(path).sync()
+    assert synced == []
+    killed = VectorFiles(path)
+    for partition in (1, 2):
+        killed.write(partition, DIM, 0, unit(1).tobytes())
+    killed.close()
+    (path / "notes.f16").touch()
+    VectorFiles(path, read_only=True).sync()
+    assert synced == []
+    files = VectorFiles(path)
+    files.write(2, DIM, 1, unit(1).tobytes())
+    files.write(3, DIM, 0, unit(1).tobytes())
+    files.sync()
+    assert sorted(synced[:-1]) == ["1.f16", "2.f16", "3.f16"]
+    assert synced[-1] == "rows"
+    synced.clear()
+    files.sync()
+    assert synced == []
+    files.close()
+
+
 def test_rows_of_another_dimension_are_refused(tmp_path: Path) -> None:
     """A file knows its dimension: writing or reading another is a DimensionError."""
     files = VectorFiles(tmp_path)
@@ -208,6 +242,31 @@ def test_a_rows_score_depends_on_the_row_and_the_query_only(tmp_path: Path) -> N
     only = np.zeros(500, bool)
     only[123] = True
     assert hits(tier, query, 3, allow={1: only}) == [(123, everything[123])]
+    tier.close()
+
+
+@pytest.mark.parametrize("scan_values", [DIM, 1 << 20])
+def test_scores_are_cosines_whatever_rounding_did_to_a_rows_length(
+    tmp_path: Path, scan_values: int
+) -> None:
+    """Of rows that are all alike, exact search ranks by the angle, not by the rounded length."""
+    random = np.random.default_rng(6)
+    raw = random.standard_normal((10_000, DIM)) + 80 * (np.arange(DIM) == 2)
+    raw /= np.linalg.norm(raw, axis=1, keepdims=True)
+    vectors = raw.astype("<f2")
+    files, tier = open_tier(tmp_path, tuning=SMALL._replace(scan_values=scan_values))
+    fill(files, tier, vectors)
+    stored = vectors.astype(float)
+    stored /= np.linalg.norm(stored, axis=1, keepdims=True)
+    shared = 0
+    for row in range(20):
+        query = raw[row].astype("f4")
+        scores = np.clip(stored @ query.astype(float), -1, 1)
+        found = hits(tier, query, exact=True)
+        assert [score for _, score in found[:10]] == pytest.approx(np.sort(scores)[:-11:-1], 1e-12)
+        assert [score for _, score in found] == pytest.approx([scores[r] for r, _ in found], 1e-12)
+        shared += len({r for r, _ in found} & set(np.argsort(-(raw @ query))[:10].tolist()))
+    assert shared >= 180
     tier.close()
 
 
@@ -311,6 +370,26 @@ def test_a_backtests_graph_depends_on_the_rows_only(tmp_path: Path) -> None:
     assert graph_bytes(bulk) == graph_bytes(slow)
     bulk.close()
     slow.close()
+
+
+def test_recall_holds_while_embeddings_drift(tmp_path: Path) -> None:
+    """The graph learns its codes from the first rows; those that come later keep the recall."""
+    random = np.random.default_rng(2)
+    early, late = random.standard_normal((2, 32))
+    age = np.linspace(0, 1, 4000)[:, None]
+    vectors = random.standard_normal((4000, 32)) + 6 * ((1 - age) * early + age * late)
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype("<f2")
+    files, tier = open_tier(tmp_path, tuning=SMALL)
+    fill(files, tier, vectors)
+    queries = random.standard_normal((60, 32)) + 6 * late
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    shared = 0
+    for query in queries:
+        best = {row for row, _ in hits(tier, query, exact=True)}
+        shared += len(best & {row for row, _ in hits(tier, query)})
+    assert tier.stats.graph_rows == 4000
+    assert shared >= 0.9 * 600
+    tier.close()
 
 
 def reattach(path: Path, rows: int = 2000, **options) -> tuple[VectorFiles, VectorTier]:

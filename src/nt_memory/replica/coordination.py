@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nt_memory.entries import Body, Fence
     from nt_memory.replica.follow import Follow
     from nt_memory.replica.writes import Now
-    from nt_memory.tiers.cold import Snapshot, WriteBatch
+    from nt_memory.tiers.views import Snapshot, WriteBatch
 
 ELECTORATE_KEY = b"electorate"
 MAX_KEY_BYTES = 511  # of LMDB

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from nt_memory.entries import Stored
-    from nt_memory.tiers.cold import Snapshot
     from nt_memory.tiers.layout import VectorRow
+    from nt_memory.tiers.views import Snapshot
 
 
 class Change(NamedTuple):

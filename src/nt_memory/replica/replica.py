@@ -38,8 +38,9 @@ from nt_memory.tiers.layout import ChangeRow, LogRow
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from nt_memory.tiers.cold import ColdTier, Snapshot, WriteBatch
+    from nt_memory.tiers.cold import ColdTier
     from nt_memory.tiers.vectors import VectorFiles
+    from nt_memory.tiers.views import Snapshot, WriteBatch
     from nt_memory.transport.ports import Frame
 
 REQUEST_MEMORY_US = 24 * 3600 * 1_000_000

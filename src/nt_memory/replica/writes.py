@@ -39,8 +39,8 @@ from nt_memory.tiers.vectors import NEVER
 if TYPE_CHECKING:
     from nt_memory.entries import Write
     from nt_memory.replica.follow import Follow
-    from nt_memory.tiers.cold import Snapshot, WriteBatch
     from nt_memory.tiers.vectors import VectorFiles
+    from nt_memory.tiers.views import Snapshot, WriteBatch
 
 FLOAT16_BYTES = 2
 MAX_NAME_BYTES = 400

@@ -8,7 +8,7 @@ from nt_memory.entries import Write
 from nt_memory.replica import partition_name
 from nt_memory.system.arguments import resolve
 from nt_memory.system.reads import read, scan
-from nt_memory.system.similarity import search_rows
+from nt_memory.system.searching import search_rows
 from nt_memory.tiers.layout import parse_tail, to_stored
 from nt_memory.tiers.vectors import kmeans
 

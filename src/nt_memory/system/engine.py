@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nt_memory.entries import Configure, Entry, StartSession, Tick, encode_entry
+from nt_memory.entries import Configure, Entry, StartSession, encode_entry
 from nt_memory.errors import (
     ClosedError,
     InvalidInputError,
@@ -29,6 +29,7 @@ from nt_memory.errors import (
     StorageError,
     WrongLoopError,
 )
+from nt_memory.system.background import keep_time, keep_up
 from nt_memory.system.following import (
     Listeners,
     RowCounts,
@@ -50,12 +51,10 @@ if TYPE_CHECKING:
     from nt_memory.config import MemoryConfig
     from nt_memory.entries import Body
     from nt_memory.replica import Follow
-    from nt_memory.tiers.cold import Snapshot
+    from nt_memory.tiers.views import Snapshot
     from nt_memory.transport.ports import Frame
 
 MAX_BEHIND = 16
-TICK_S = 0.2
-FOLLOW_S = 0.005
 HOT_SHARE = 4
 
 
@@ -83,8 +82,8 @@ class Engine:
         self._background: list[asyncio.Task[None]] = []
         self._closing: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
+        self._staleness: StorageError | None = None
         self.is_closed = False
-        self.is_read_only = opened.journal is None
         # Taken first and asked for everything else, so that all of it is of one revision even while
         # another process goes on writing.
         self.snapshot: Snapshot = opened.cold.snapshot()
@@ -146,7 +145,7 @@ class Engine:
 
     async def _start(self) -> None:
         if self.journal is None:
-            self._background.append(self._loop.create_task(self._poll()))
+            self._background.append(self._loop.create_task(keep_up(self)))
             return
         self.journal.start(self._deliver, self._fail)
         if not self.opened.replica.is_configured:
@@ -154,7 +153,12 @@ class Engine:
                 Configure(self.config.swarm, self.config.timeline, self.config.history)
             )
         await self.submit(StartSession(self.session))
-        self._background.append(self._loop.create_task(self._tick()))
+        self._background.append(self._loop.create_task(keep_time(self)))
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether this follows another process."""
+        return self.journal is None
 
     @property
     def keeps_history(self) -> bool:
@@ -227,8 +231,8 @@ class Engine:
             )
         if self.is_closed:
             raise ClosedError("the memory was closed")
-        if self._failure is not None and self.is_read_only:
-            raise _fresh(self._failure)
+        if self._staleness is not None:
+            raise _fresh(self._staleness)
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -279,7 +283,7 @@ class Engine:
         """Wait until everything submitted before is durable and visible."""
         self.check_usable()
         if self.journal is None:
-            self._poll_once()
+            self.poll()
             return
         await asyncio.to_thread(self.journal.flush)
         await self._drain_callbacks()
@@ -331,9 +335,8 @@ class Engine:
             "reopen the memory"
         )
         broken.__cause__ = error
-        self._failure = broken
         self._reject([outcome.ticket for outcome in follow.outcomes], broken)
-        self._wake_visible(broken)
+        self.give_up(broken)
 
     def _behind_release(self) -> None:
         with contextlib.suppress(ValueError):
@@ -352,6 +355,21 @@ class Engine:
         move_records(self.hot, follow.changes)
         self.listeners.tell(follow)
         self._wake_visible(None)
+
+    def poll(self) -> None:
+        """Read-only: move to what another process has made visible since."""
+        follow = self.opened.poll(self.revision)
+        if follow is not None:
+            self._move(follow)
+
+    def give_up(self, error: StorageError) -> None:
+        """Nothing can be followed any more: fail whoever waits, and every later call.
+
+        What is held here would grow stale without saying so.
+        """
+        self._failure = self._staleness = error
+        self.hot.clear()
+        self._wake_visible(error)
 
     async def wait_visible(self) -> None:
         """Wait until something new is visible.
@@ -373,47 +391,6 @@ class Engine:
                 waiter.set_result(None)
             else:
                 waiter.set_exception(error)
-
-    # --- background ---------------------------------------------------------------------------
-
-    async def _tick(self) -> None:
-        """Let time pass: submit a tick when something is due, sweep L1, drop dead readers."""
-        ticks = 0
-        while True:
-            await self.clock.sleep(TICK_S)
-            ticks += 1
-            with contextlib.suppress(NtMemoryError):
-                # Again while anything is due: a tick does a bounded amount, and time passes under it.
-                while self._is_due() and await self.submit(Tick()) is not None:
-                    pass
-            if ticks % 64 == 0:
-                self.hot.sweep()
-                self.opened.cold.check_readers()
-
-    def _is_due(self) -> bool:
-        now = self.clock.now_us()
-        if self.next_lapse_us is not None and self.next_lapse_us <= now:
-            return True
-        if not self.timeline.has_started:
-            return False
-        expiry = self.snapshot.next_expiry()
-        return expiry is not None and expiry <= self.timeline.now_us()
-
-    async def _poll(self) -> None:
-        """Follow the process that writes: a read-only instance's only source of news."""
-        while True:
-            await self.clock.sleep(FOLLOW_S)
-            try:
-                self._poll_once()
-            except Exception as error:  # noqa: BLE001 - whatever it is, reads must not go stale
-                self._failure = StorageError(f"cannot follow the writer any more: {error}; reopen")
-                self._wake_visible(self._failure)
-                return
-
-    def _poll_once(self) -> None:
-        follow = self.opened.poll(self.revision)
-        if follow is not None:
-            self._move(follow)
 
 
 def _abandon(opening: asyncio.Future[Opened]) -> None:

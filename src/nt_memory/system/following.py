@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from nt_memory.replica import Change, Follow
-    from nt_memory.tiers.cold import Snapshot
     from nt_memory.tiers.hot import HotTier
     from nt_memory.tiers.vectors import VectorTier
+    from nt_memory.tiers.views import Snapshot
 
 
 def _ignore(_: Sequence[Any]) -> None:

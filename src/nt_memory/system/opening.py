@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from nt_memory.clock import StoreClock
     from nt_memory.config import MemoryConfig
-    from nt_memory.tiers.cold import Snapshot
     from nt_memory.tiers.layout import ChangeRow, LogRow
+    from nt_memory.tiers.views import Snapshot
     from nt_memory.transport.ports import Frame
 
 REPLAY_BATCH = 512

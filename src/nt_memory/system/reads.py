@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nt_memory.entries import Stored
-    from nt_memory.tiers.cold import Snapshot
+    from nt_memory.tiers.views import Snapshot
     from nt_memory.timeline import Moment
 
 

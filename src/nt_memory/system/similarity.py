@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nt_memory.clock import to_datetime, turn
-from nt_memory.codec import decode, encode
+from nt_memory.clock import turn
+from nt_memory.codec import encode
 from nt_memory.entries import STATE, Write, WriteOp
 from nt_memory.errors import DimensionError, InvalidInputError, TrimmedError
 from nt_memory.filters import compile_where
@@ -18,30 +18,24 @@ from nt_memory.namespace import check_agent, check_key, check_label
 from nt_memory.records import Hit
 from nt_memory.replica import partition_name
 from nt_memory.system.arguments import check_request, resolve, to_fence, to_known_at, to_ttl_us
-from nt_memory.system.reads import read
-from nt_memory.system.rows import version_of_row
+from nt_memory.system.searching import READS_A_TURN, Query, search
 from nt_memory.system.units import to_half, to_unit, to_units
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import datetime, timedelta
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
     from nt_memory.coordination.tokens import LockToken
-    from nt_memory.entries import Stored
-    from nt_memory.filters import Predicate, Where
+    from nt_memory.filters import Where
     from nt_memory.system.engine import Engine
     from nt_memory.system.rows import TagRows
-    from nt_memory.timeline import AsOfLike, Moment
+    from nt_memory.timeline import AsOfLike
 
 MAX_TAGS = 64
-OFF_LOOP_ELEMENTS = 200_000
-WIDEN = 8
-APPROXIMATE_LIMIT = 2_000
 CHUNK_BYTES = 256 * 1024
 MAX_RETRIES = 3
-READS_A_TURN = 128
 
 
 def _check_tags(tags: Iterable[str]) -> tuple[str, ...]:
@@ -51,16 +45,6 @@ def _check_tags(tags: Iterable[str]) -> tuple[str, ...]:
     if len(found) > MAX_TAGS:
         raise InvalidInputError(f"at most {MAX_TAGS} tags, got {len(found)}")
     return found
-
-
-class _Query(NamedTuple):
-    partitions: list[int]
-    query: NDArray[np.float32]
-    top_k: int
-    moment: Moment
-    allow: Mapping[int, NDArray[np.bool_]] | None
-    accept: Predicate | None
-    exact: bool
 
 
 class SimilarityCalls:
@@ -150,7 +134,7 @@ class SimilarityCalls:
             InvalidInputError: the lengths differ.
             And as `observe`.
         """
-        check_agent(agent)
+        agent = check_agent(agent)
         if isinstance(data, Mapping | str | bytes):
             raise InvalidInputError(f"data must be a sequence of values, not {type(data).__name__}")
         if np.size(embeddings) == 0 and not data and not keys:  # pyright: ignore[reportArgumentType]
@@ -158,7 +142,11 @@ class SimilarityCalls:
         units = to_units(embeddings)
         self._check_dim(agent, units.shape[1])
         count = len(units)
-        names = [self._new_key() for _ in range(count)] if keys is None else list(keys)
+        names = (
+            [self._new_key() for _ in range(count)]
+            if keys is None
+            else [check_key(name) for name in keys]
+        )
         values = [None] * count if data is None else list(data)
         labels: Sequence[Iterable[str]] = [()] * count if tags is None else tags
         if known_at is None or not isinstance(known_at, Sequence):
@@ -182,7 +170,7 @@ class SimilarityCalls:
                 WriteOp(
                     STATE,
                     agent,
-                    check_key(name),
+                    name,
                     data_bytes,
                     moment,
                     vector=vector.tobytes(),
@@ -252,10 +240,10 @@ class SimilarityCalls:
             if wanted
             else None
         )
-        query = _Query(partitions, unit[np.newaxis], top_k, moment, allow, accept, exact)
+        query = Query(partitions, unit[np.newaxis], top_k, moment, allow, accept, exact)
         for attempt in itertools.count():
             # After a few tries the search stays on the loop, where nothing can drop a version.
-            hits = await _search(engine, query, stay=attempt >= MAX_RETRIES)
+            hits = await search(engine, query, stay=attempt >= MAX_RETRIES)
             if hits is not None:
                 return hits
             if as_of is not None:
@@ -297,110 +285,3 @@ def chunks(ops: Sequence[WriteOp]) -> Iterator[list[WriteOp]]:
             chunk, size = [], 0
     if chunk:
         yield chunk
-
-
-async def _search(engine: Engine, query: _Query, *, stay: bool) -> list[Hit] | None:
-    """Widen the search until enough candidates are accepted, or all rows were looked at.
-
-    None if `history` has dropped the version behind a candidate meanwhile.
-    """
-    total = sum(engine.rows.counts[partition] for partition in query.partitions)
-    wanted = query.top_k
-    while True:
-        exact = query.exact or wanted > APPROXIMATE_LIMIT
-        found = await search_rows(
-            engine,
-            query.partitions,
-            query.query,
-            wanted,
-            query.moment,
-            allow=query.allow,
-            exact=exact,
-            stay=stay,
-        )
-        candidates = found[0]
-        hits = await _accepted(engine, candidates, query, stay=stay)
-        if hits is None:
-            return None
-        if len(hits) >= query.top_k or len(candidates.row) < wanted or wanted >= total:
-            hits.sort(key=lambda hit: (-hit.score, hit.key, hit.agent))
-            return hits[: query.top_k]
-        wanted = min(total, wanted * WIDEN)
-
-
-async def search_rows(
-    engine: Engine,
-    partitions: Sequence[int],
-    queries: NDArray[np.float32],
-    k: int,
-    moment: Moment,
-    *,
-    allow: Mapping[int, NDArray[np.bool_]] | None = None,
-    exact: bool = False,
-    stay: bool = False,
-) -> list[Any]:
-    """Candidates per query; big searches leave the loop, unless told to `stay`."""
-
-    def search() -> list[Any]:
-        return engine.vectors.search(
-            partitions,
-            queries,
-            k,
-            time_us=moment.time_us,
-            revision=moment.revision,
-            allow=allow,
-            exact=exact,
-        )
-
-    rows = sum(engine.rows.counts[partition] for partition in partitions)
-    if stay or rows * queries.size <= OFF_LOOP_ELEMENTS:
-        return search()
-    return await asyncio.to_thread(search)
-
-
-async def _accepted(
-    engine: Engine, candidates: Any, query: _Query, *, stay: bool
-) -> list[Hit] | None:
-    """The candidates that are in force and pass `where`, as hits; stops after the last needed."""
-    hits: list[Hit] = []
-    needed_score = -2.0
-    columns = zip(
-        candidates.partition.tolist(),
-        candidates.row.tolist(),
-        candidates.score.tolist(),
-        candidates.is_ambiguous.tolist(),
-        strict=True,
-    )
-    for count, (partition, row, score, is_ambiguous) in enumerate(columns, start=1):
-        if score < needed_score:
-            break
-        if count % READS_A_TURN == 0 and not stay:
-            await turn()
-        stored = version_of_row(engine, partition, row)
-        if stored is None:
-            return None
-        if is_ambiguous and not _is_in_force(engine, stored, query.moment):
-            continue
-        hit = _to_hit(stored, score)
-        if query.accept is not None and not query.accept(hit.data):
-            continue
-        hits.append(hit)
-        if len(hits) == query.top_k:
-            needed_score = score  # later ones matter only as ties
-    return hits
-
-
-def _to_hit(stored: Stored, score: float) -> Hit:
-    return Hit(
-        stored.key,
-        score,
-        None if stored.value is None else decode(stored.value),
-        to_datetime(stored.known_at),
-        stored.revision,
-        stored.agent,
-    )
-
-
-def _is_in_force(engine: Engine, stored: Stored, moment: Moment) -> bool:
-    found = read(engine.snapshot, stored.space, stored.agent, stored.key, moment, is_now=False)
-    return found is not None and found.revision == stored.revision

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nt_memory.apps.demo.run import Plan
+    from nt_memory.apps.demo.plan import Plan
     from nt_memory.apps.demo.swarm import Forecast, Shared
     from nt_memory.reasoningbank import Pattern
 

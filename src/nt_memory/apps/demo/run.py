@@ -7,24 +7,21 @@ import contextlib
 import math
 import signal
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nt_memory.apps.demo.ablation import Variants, memories_used, own_ticker_only
-from nt_memory.apps.demo.baselines import Baselines, walk_forward
 from nt_memory.apps.demo.books import Rule, follow_rule, hold_equal_weight
 from nt_memory.apps.demo.history import BookRecorder, Recorder
 from nt_memory.apps.demo.leftovers import make_room
 from nt_memory.apps.demo.mapping import map_situations, take_apart
 from nt_memory.apps.demo.options import check_paths
-from nt_memory.apps.demo.prices import Panel, load_carried, load_csv
+from nt_memory.apps.demo.plan import Plan, plan_run
 from nt_memory.apps.demo.result import DemoResult
 from nt_memory.apps.demo.settings import CHOSEN
 from nt_memory.apps.demo.swarm import (
-    COORDINATOR,
     RISK,
     Analyst,
     Coordinator,
@@ -36,15 +33,11 @@ from nt_memory.apps.demo.swarm import (
 )
 from nt_memory.apps.demo.target import ACTION_TYPE, HORIZON, TARGET, UNIT
 from nt_memory.config import MemoryConfig
-from nt_memory.embedders import MarketWindowEmbedder
-from nt_memory.errors import InvalidInputError
 from nt_memory.reasoningbank import Trajectory
 from nt_memory.system import MemorySystem
-from nt_memory.timeline import session_close
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime
 
     from numpy.typing import NDArray
 
@@ -55,102 +48,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Progress = Callable[[str, int, int], None]
 
-EXCHANGE_TZ = "America/New_York"
-CLOSE = "16:00"
 BULK = 1_000
-QUICK_YEARS = 1
-QUICK_PAST_DAYS = 3 * 252
 STORE = "memory"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Plan:
-    """What is traded and what is known before.
-
-    Attributes:
-        panel: All prices.
-        agents: One analyst a ticker; names that the memory accepts.
-        closes: The aware time of each day's close.
-        close_us: The same in microseconds.
-        baselines: Forecasts without memory.
-        situations: Embeddings, shape (n_days, n_tickers, dim).
-        feature_names: Of the embedding.
-        first_day: First day remembered.
-        start: First traded day.
-    """
-
-    panel: Panel
-    agents: tuple[str, ...]
-    closes: Sequence[datetime]
-    close_us: NDArray[np.int64]
-    baselines: Baselines
-    situations: Floats
-    feature_names: Sequence[str]
-    first_day: int
-    start: int
-
-
-def plan_run(options: DemoOptions, settings: Settings = CHOSEN) -> Plan:
-    """Read the prices and decide which days are remembered and which are traded.
-
-    Raises:
-        InvalidInputError: the prices are malformed or too short for what is asked.
-    """
-    panel = load_carried() if options.prices is None else load_csv(options.prices)
-    _check_names(panel, options)
-    start = _first_traded(panel, options, settings)
-    if start >= panel.n_days - HORIZON:
-        raise InvalidInputError(
-            f"{panel.n_days} days of prices leave nothing to trade: {settings.first_day} are needed "
-            "before the first forecast"
-        )
-    first_day = settings.first_day
-    if options.no_past or options.full:
-        first_day = start
-    elif options.quick:
-        first_day = max(first_day, start - QUICK_PAST_DAYS)
-    baselines = walk_forward(panel)
-    embedder = MarketWindowEmbedder.fit(
-        panel.prices[:start].copy(),
-        _known_before(baselines.outcomes, start) if settings.is_weighted else None,
-        constant=settings.constant,
-    )
-    closes = session_close(panel.dates, EXCHANGE_TZ, CLOSE)
-    return Plan(
-        panel,
-        panel.tickers,
-        closes,
-        np.array([round(moment.timestamp() * 1e6) for moment in closes], dtype=np.int64),
-        baselines,
-        embedder.embed_features(baselines.features),
-        embedder.feature_names,
-        first_day,
-        start,
-    )
-
-
-def _check_names(panel: Panel, options: DemoOptions) -> None:
-    """Refuse tickers that would share their memory with another agent."""
-    for place, ticker in enumerate(panel.tickers):
-        if ticker in {RISK, COORDINATOR}:
-            raise InvalidInputError(
-                f"{options.prices}, column {place + 2}: {ticker!r} is the name of an agent"
-            )
-
-
-def _first_traded(panel: Panel, options: DemoOptions, settings: Settings) -> int:
-    if options.full:
-        return settings.first_day
-    years = QUICK_YEARS if options.quick else options.years
-    first_year = panel.dates[-1].year - years + 1
-    start = next(place for place, day in enumerate(panel.dates) if day.year >= first_year)
-    return max(start, settings.first_day)
-
-
-def _known_before(outcomes: Floats, start: int) -> Floats:
-    known = outcomes[:start].copy()
-    known[start - HORIZON :] = np.nan
-    return known
 
 
 def run_demo(options: DemoOptions, progress: Progress | None = None) -> DemoResult:

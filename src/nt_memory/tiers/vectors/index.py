@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _lib = cast("Any", faiss)
 _FACTORY = "HNSW16,SQ8"
-PARAMETERS = f"{_FACTORY};reseeded;wide-range;faiss={_lib.__version__}"
+PARAMETERS = f"{_FACTORY};reseeded;range=4sd;faiss={_lib.__version__}"
 _thread = threading.local()
 
 
@@ -177,13 +177,19 @@ def _with_margin(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Rows whose extremes are those of `vectors` with room for what later rows may bring.
 
     The range is learnt once, from the first batch, which may be one-sided; values outside it are
-    clipped for ever. A quarter of the span on each side, and at least two standard deviations of a
-    random unit vector, costs less than one of the 8 bits.
+    clipped for ever, and embeddings drift. A quarter of the span on each side, and at least four
+    standard deviations of a random unit vector, keeps the later rows too. It costs less than one of
+    the 8 bits where the first batch spans as much as random unit vectors do, more where it is narrow.
+    Values of unit vectors never leave [-1, 1].
     """
     low, high = vectors.min(axis=0), vectors.max(axis=0)
     margin = (high - low) / 4
-    floor = np.float32(2 / np.sqrt(vectors.shape[1]))
-    return np.stack([np.minimum(low - margin, -floor), np.maximum(high + margin, floor)])
+    floor = np.float32(4 / np.sqrt(vectors.shape[1]))
+    limits: NDArray[np.float32] = np.stack(
+        [np.minimum(low - margin, -floor), np.maximum(high + margin, floor)]
+    )
+    np.clip(limits, -1.0, 1.0, out=limits)
+    return limits
 
 
 def _use_threads(count: int) -> None:

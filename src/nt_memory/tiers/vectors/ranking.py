@@ -4,7 +4,8 @@ Two scores, two purposes. Scans compare float32 scores, which depend on how the 
 happens to sum, and keep every row that could be among the best k given the largest error such a sum
 can have. What was kept is scored again in float64, row by row: a product of a float16 and a float32
 is exact there, and the sum runs over one row in one order, so a row's score depends on nothing but
-the row and the query.
+the row and the query. Rounding to float16 changes a row's length too; the final score is divided by
+the length of the row as stored, or rows would be ranked by their rounding where all are similar.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _BLOCK_SCORES = 1 << 22
 # Below this many scores one partition of all is cheaper than looking at a sample first.
 _SMALL = 8192
 _SAMPLE = 4096
+_LENGTH_ERROR = 2.0**-11
 
 
 class Candidates(NamedTuple):
@@ -175,7 +177,7 @@ def rank(
     """
     count = sum(len(piece.rows) for piece in pieces)
     places, rows = np.empty(count, np.int64), np.empty(count, np.int64)
-    vectors = np.empty((count, len(query)), np.float64)
+    vectors = np.empty((count, len(query)), np.float32)
     at = 0
     for piece in pieces:
         end = at + len(piece.rows)
@@ -183,19 +185,31 @@ def rank(
         rows[at:end] = piece.rows
         vectors[at:end] = piece.vectors
         at = end
-    vectors *= query
-    scores = np.clip(vectors.sum(axis=1), -1.0, 1.0)
+    scores = _cosines(vectors, query)
     order = np.lexsort((rows, ids[places], -scores))
     if count > k:
         order = order[scores[order] >= scores[order[k - 1]]]
     return places[order], rows[order], scores[order]
 
 
+def _cosines(vectors: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Final scores, shape (n,), of rows as stored, shape (n, dim); each depends on its row alone."""
+    scores = np.empty(len(vectors), np.float64)
+    step = max(1, _CHUNK_VALUES // len(query))
+    for at in range(0, len(vectors), step):
+        part = vectors[at : at + step].astype(np.float64)
+        lengths = np.sqrt(np.square(part).sum(axis=1))
+        part *= query
+        scores[at : at + step] = part.sum(axis=1) / lengths
+    return np.clip(scores, -1.0, 1.0)
+
+
 def _largest_error(query: NDArray[np.float32]) -> float:
     # Any order of summing d products is off by at most about d * eps * |row| * |query| (Higham
-    # 2002, section 3.1); rows are unit vectors rounded to float16. Twice that, to be plain.
-    unit = float(np.finfo(np.float32).eps)
-    return 2.0 * (len(query) + 4) * unit * (1.0 + float(np.linalg.norm(query)))
+    # 2002, section 3.1); rows are unit vectors rounded to float16. Twice that, to be plain. Scans
+    # take rows as stored: rounding values by at most 2**-11 changes the length by no more.
+    unit, length = float(np.finfo(np.float32).eps), float(np.linalg.norm(query))
+    return 2.0 * (len(query) + 4) * unit * (1.0 + length) + _LENGTH_ERROR * length
 
 
 def _bound(scores: NDArray[np.float32], k: int, error: float) -> float:
