@@ -252,7 +252,9 @@ class StateCalls:
     def pin(self, agent: str, key: str) -> Pin:
         """A live reference to a key: `.value` costs one attribute read.
 
-        It moves to a new revision together with everything else; reading it never waits.
+        It moves to a new revision together with everything else; reading it never waits. It keeps
+        its last state once the memory is closed, or can no longer follow its journal, when every
+        other call raises.
         """
         engine = self._engine
         engine.check_usable()
