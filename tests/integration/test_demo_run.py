@@ -388,6 +388,8 @@ def test_no_past_starts_with_an_empty_memory(demo: Callable[..., Any], finished:
     assert result.forecasts["memory"][0].tolist() == result.base[0].tolist()
     assert np.isfinite(result.low[-1]).all()
     assert np.any(result.recalled[-1] != 0.0)
+    with_past = result.forecasts["with_past"]
+    assert with_past.tobytes() == finished.result.forecasts["memory"].tobytes()
 
 
 def test_full_trades_all_years_from_an_empty_memory(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from nt_memory.apps.demo import figures, slices
+from nt_memory.apps.demo import figures, slices, wording
 from nt_memory.apps.demo.books import BookHistory
 from nt_memory.apps.demo.options import DemoOptions
 
@@ -248,3 +248,15 @@ def test_no_parts_without_a_base(made_up_result: Build) -> None:
     result = made_up_result()
     whole = replace(result.settings, base="none")
     assert slices.parts_of_forecast(replace(result, settings=whole)) is None
+
+
+def test_a_start_from_nothing_is_priced(made_up_result: Build) -> None:
+    """After --no-past the same days with the past remembered are compared, in figures and words."""
+    plain = made_up_result()
+    assert not any("empty memory" in line for line in wording.summary(figures.to_document(plain)))
+    better = 0.5 * (plain.forecasts["memory"] + plain.actual)
+    priced = replace(plain, forecasts={**plain.forecasts, "with_past": better})
+    document = figures.to_document(priced)
+    assert document["ratio"]["with_past"]["value"] == pytest.approx(2.0)
+    (line,) = [line for line in wording.summary(document) if "empty memory" in line]
+    assert "cost 100.0 %" in line

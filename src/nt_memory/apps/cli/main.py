@@ -207,7 +207,11 @@ def demo(  # noqa: PLR0913 - a command's options are its arguments
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Trade all years, memory empty.")] = False,
     no_past: Annotated[
-        bool, typer.Option("--no-past", help="Start with an empty memory: shows what that costs.")
+        bool,
+        typer.Option(
+            "--no-past",
+            help="Start with an empty memory, then trade again with the past, to say what that costs.",
+        ),
     ] = False,
     prices: Annotated[
         Path | None,

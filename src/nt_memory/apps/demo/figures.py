@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 PLACEBOS = ("placebo_permuted", "placebo_random")
 ABLATION = "own_ticker"
+WITH_PAST = "with_past"
 BOOKS = ("memory", "ewma_cal", "linear", "equal_weight")
 COUNTS = (
     "observations",
@@ -65,7 +66,7 @@ def to_document(result: DemoResult) -> dict[str, Any]:
 
     Keys:
         run: What was run: days, tickers, options, whether it was interrupted.
-        forecast: By method: mae, rmse, r2, qlike, n. For memory also coverage, coverage_by_year and
+        forecast: By method: mae, rmse, r2, qlike, n; `with_past` only after `--no-past`. For memory also coverage, coverage_by_year and
             interval_score, and the same three under `fixed_interval` for the interval that never adapts.
         ratio: By method: MAE of memory over the method's (value) with its 95 % interval (low, high).
         books: By book, see `book_figures`.
@@ -75,6 +76,8 @@ def to_document(result: DemoResult) -> dict[str, Any]:
         seconds: Wall time of the whole run.
     """
     others = [*BASELINES, *PLACEBOS, ABLATION]
+    if WITH_PAST in result.forecasts:
+        others.append(WITH_PAST)
     forecast = {name: _plain_score(method_score(result, name)) for name in ("memory", *others)}
     forecast["memory"] |= _interval_figures(result, result.low, result.high)
     forecast["memory"]["fixed_interval"] = _interval_figures(

@@ -96,7 +96,8 @@ class DemoResult:
         total_days: Days that would have been traded without interruption.
         actual: Outcomes; NaN where not known by the end of the prices.
         forecasts: By name: memory, har, har_long, linear, ewma, ewma_cal, last_week,
-            placebo_permuted, placebo_random, own_ticker (ablation: own memories only).
+            placebo_permuted, placebo_random, own_ticker (ablation: own memories only), and after
+            `--no-past` with_past: the same days with the past remembered.
         base: The linear part of memory's forecasts.
         recalled: The part recalled from memory.
         low: Lower end of memory's interval.

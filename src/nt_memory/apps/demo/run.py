@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import math
 import signal
 import time
@@ -50,10 +51,14 @@ if TYPE_CHECKING:
 
 BULK = 1_000
 STORE = "memory"
+STORE_WITH_PAST = "memory-with-past"
 
 
 def run_demo(options: DemoOptions, progress: Progress | None = None) -> DemoResult:
     """Run the swarm; Ctrl-C ends it after the day it is in, with a partial result.
+
+    With `no_past` the same days are traded a second time with the past remembered, so that what it
+    costs to start from nothing can be said.
 
     Args:
         options: What is asked.
@@ -67,7 +72,33 @@ def run_demo(options: DemoOptions, progress: Progress | None = None) -> DemoResu
     plan = plan_run(options)
     store = options.out / STORE
     make_room(store)
-    return asyncio.run(Run(options, plan, store, progress or _silent).run())
+    shown = progress or _silent
+    result = asyncio.run(Run(options, plan, store, shown).run())
+    if not options.no_past or result.is_interrupted:
+        return result
+    return _compared_with_past(result, shown)
+
+
+def _compared_with_past(result: DemoResult, progress: Progress) -> DemoResult:
+    """Trade the same days again with the past remembered, and add those forecasts."""
+
+    def shown(phase: str, done: int, total: int) -> None:
+        progress(f"with the past: {phase}", done, total)
+
+    options = dataclasses.replace(result.options, no_past=False)
+    store = options.out / STORE_WITH_PAST
+    make_room(store)
+    other = asyncio.run(Run(options, plan_run(options), store, shown).run())
+    forecasts = np.full(result.forecasts["memory"].shape, np.nan)
+    forecasts[: len(other.dates)] = other.forecasts["memory"]
+    seconds = {**result.seconds, "with the past": other.seconds["total"]}
+    seconds["total"] += other.seconds["total"]
+    return dataclasses.replace(
+        result,
+        forecasts={**result.forecasts, "with_past": forecasts},
+        seconds=seconds,
+        is_interrupted=other.is_interrupted,
+    )
 
 
 def _silent(phase: str, done: int, total: int) -> None:

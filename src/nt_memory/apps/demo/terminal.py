@@ -153,7 +153,8 @@ def _ratios(document: Document) -> Table:
     table = _table(["Compared with", "MAE", "Ratio", "95 % interval", "Memory is"])
     forecast, ratios = document["forecast"], document["ratio"]
     ordered = sorted(BASELINES, key=lambda name: (-(ratios[name]["value"] or 0.0), name))
-    for name in (*ordered, *PLACEBOS, "own_ticker"):
+    extra = ["with_past"] if "with_past" in document["ratio"] else []
+    for name in (*ordered, *PLACEBOS, "own_ticker", *extra):
         found = ratios[name]
         said = verdict(found)
         table.add_row(

@@ -27,6 +27,7 @@ NAMES = {
     "placebo_permuted": "Outcomes permuted across days",
     "placebo_random": "Random recall",
     "own_ticker": "Own ticker’s memories only",
+    "with_past": "The past remembered",
     "equal_weight": "Equal weight, held",
 }
 _IN_SENTENCES = {
@@ -110,8 +111,28 @@ def summary(document: Mapping[str, Any]) -> list[str]:
         f"ratio {number(found['value'])}, 95 % interval {interval(found)}, over "
         f"{mine['n']:,} forecasts.",
         _tally(document),
+        *_past_sentence(document),
         *_coverage_sentence(mine["coverage"]),
         *_books_sentence(document["books"]),
+    ]
+
+
+def _past_sentence(document: Mapping[str, Any]) -> list[str]:
+    """What it cost to start with an empty memory; said only after a run that did."""
+    found = document["ratio"].get("with_past")
+    if found is None or found["value"] is None:
+        return []
+    with_past, without = document["forecast"]["with_past"], document["forecast"]["memory"]
+    cost = 100.0 * (found["value"] - 1.0)
+    said = (
+        f"cost {number(cost, 1)} %"
+        if cost >= 0.0
+        else f"cost nothing, it gained {number(-cost, 1)} %"
+    )
+    return [
+        f"Starting from an empty memory {said}: error {number(without['mae'])}, against "
+        f"{number(with_past['mae'])} on the same days with the years before remembered "
+        f"(ratio {number(found['value'])}, 95 % interval {interval(found)})."
     ]
 
 
