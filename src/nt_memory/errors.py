@@ -203,3 +203,12 @@ class ClosedError(NtMemoryError):
 
 class WrongLoopError(NtMemoryError):
     """The call came from another event loop, thread or process than the one that opened it."""
+
+
+def again(error: NtMemoryError) -> NtMemoryError:
+    """A fresh exception that says the same: one instance raised twice would collect tracebacks."""
+    copy = type(error).__new__(type(error), *error.args)
+    copy.args = error.args
+    copy.__dict__.update(error.__dict__)
+    copy.__cause__ = error.__cause__
+    return copy

@@ -50,6 +50,7 @@ from nt_memory.errors import (
     NtMemoryError,
     ProposalTimeoutError,
     UnknownProposalError,
+    again,
 )
 from nt_memory.namespace import check_agent, check_label
 
@@ -276,7 +277,7 @@ class Consensus:
 
     def _check_open(self) -> None:
         if self._closed is not None:
-            raise self._closed
+            raise again(self._closed)
 
     async def _send(self, body: Body) -> Any:
         self._check_open()

@@ -51,6 +51,7 @@ from nt_memory.errors import (
     LockTimeoutError,
     NtMemoryError,
     ReentrantLockError,
+    again,
 )
 from nt_memory.namespace import check_label
 
@@ -153,7 +154,7 @@ class Locks:
                 await self._time_out(command, timeout)
             event = waiter.result()
             if event is None:
-                raise self._closed or ClosedError("the memory was closed")
+                raise again(self._closed or ClosedError("the memory was closed"))
             if event.kind != "granted":
                 raise LockTimeoutError(
                     f"lock {command.resource!r} was not granted within {timeout} s: "
@@ -295,7 +296,7 @@ class Locks:
 
     def _check_open(self) -> None:
         if self._closed is not None:
-            raise self._closed
+            raise again(self._closed)
 
     def _default_holder(self) -> str:
         task = asyncio.current_task()

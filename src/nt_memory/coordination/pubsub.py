@@ -25,6 +25,7 @@ from nt_memory.errors import (
     NtMemoryError,
     ReceiverClosedError,
     ReceiveTimeoutError,
+    again,
 )
 from nt_memory.topics import check_pattern
 
@@ -212,7 +213,7 @@ class Receiver:
 
     def _take(self) -> _Parcel | None:
         if self._closed is not None:
-            raise self._closed
+            raise again(self._closed)
         if self._parcels:
             return self._parcels.popleft()
         if self._gap:
@@ -271,7 +272,7 @@ class PubSub:
         Cost: one encoding, and an append a subscriber; decoded once, by who reads it first.
         """
         if self._closed is not None:
-            raise self._closed
+            raise again(self._closed)
         reached = self._bus.publish(topic, self._encode(message))
         self.published += 1
         return reached
@@ -292,7 +293,7 @@ class PubSub:
             InvalidInputError: a buffer below 1 or an unknown overflow policy.
         """
         if self._closed is not None:
-            raise self._closed
+            raise again(self._closed)
         check_pattern(pattern)
         if isinstance(buffer, bool) or not isinstance(buffer, int) or buffer < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidInputError(f"buffer must be a whole number >= 1, not {buffer!r}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from nt_memory.entries import Write
 from nt_memory.replica import partition_name
 from nt_memory.system.arguments import resolve
@@ -15,7 +17,6 @@ from nt_memory.tiers.vectors import kmeans
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from nt_memory.entries import Stored, WriteOp
@@ -65,7 +66,10 @@ class EngineBacking:
 
     def vectors(self, partition: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Stored unit vectors of rows."""
-        return self._engine.stored_vectors(partition, rows)
+        engine = self._engine
+        dim = next(row.dim for _, row in engine.snapshot.partitions() if row.id == partition)
+        halves = engine.opened.files.rows(partition, dim, engine.rows.counts[partition])
+        return halves[rows].astype(np.float32)
 
     def partition(self, agent: str, partition: str) -> int | None:
         """Id of a vector partition."""

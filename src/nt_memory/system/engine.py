@@ -18,8 +18,6 @@ import secrets
 import threading
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from nt_memory.entries import Configure, Entry, StartSession, encode_entry
 from nt_memory.errors import (
     ClosedError,
@@ -28,6 +26,7 @@ from nt_memory.errors import (
     ReadOnlyError,
     StorageError,
     WrongLoopError,
+    again,
 )
 from nt_memory.system.background import keep_time, keep_up
 from nt_memory.system.following import (
@@ -44,8 +43,6 @@ from nt_memory.timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
     from nt_memory.clock import StoreClock
     from nt_memory.config import MemoryConfig
@@ -81,7 +78,7 @@ class Engine:
         self._visible_waiters: list[asyncio.Future[None]] = []
         self._background: list[asyncio.Task[None]] = []
         self._closing: asyncio.Task[None] | None = None
-        self._failure: BaseException | None = None
+        self._failure: NtMemoryError | None = None
         self._staleness: StorageError | None = None
         self.is_closed = False
         # Taken first and asked for everything else, so that all of it is of one revision even while
@@ -170,12 +167,6 @@ class Engine:
         """Bytes of the views."""
         return self.opened.cold.size_bytes
 
-    def stored_vectors(self, partition: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Stored unit vectors of rows, shape (n, dim)."""
-        dim = next(row.dim for _, row in self.snapshot.partitions() if row.id == partition)
-        halves = self.opened.files.rows(partition, dim, self.rows.counts[partition])
-        return halves[rows].astype(np.float32)
-
     async def close(self) -> None:
         """Write out what is queued, save the indexes, release the directory. Idempotent."""
         if self._closing is None:
@@ -232,7 +223,7 @@ class Engine:
         if self.is_closed:
             raise ClosedError("the memory was closed")
         if self._staleness is not None:
-            raise _fresh(self._staleness)
+            raise again(self._staleness)
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -255,7 +246,7 @@ class Engine:
         if self._closing is not None:
             raise ClosedError("the memory is closing")
         if self._failure is not None:
-            raise _fresh(self._failure)
+            raise again(self._failure)
         try:
             payload = encode_entry(Entry(body, self.config.agent, request_id))
         except (OverflowError, TypeError) as error:
@@ -304,11 +295,12 @@ class Engine:
             self._loop.call_soon_threadsafe(self._reject, list(tickets), error)
 
     def _reject(self, tickets: Sequence[asyncio.Future[Any]], error: BaseException) -> None:
-        if not getattr(error, "retryable", False):
-            self._failure = error
+        said = error if isinstance(error, NtMemoryError) else StorageError(repr(error))
+        if not said.retryable:
+            self._failure = said
         for ticket in tickets:
             if not ticket.done():
-                ticket.set_exception(_fresh(error))
+                ticket.set_exception(again(said))
 
     # --- following ----------------------------------------------------------------------------
 
@@ -408,14 +400,3 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 def _set(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _fresh(error: BaseException) -> BaseException:
-    """One exception object per waiter: each gets its own traceback."""
-    if isinstance(error, NtMemoryError):
-        copy = type(error).__new__(type(error), *error.args)
-        copy.args = error.args
-        copy.__dict__.update(error.__dict__)
-        copy.__cause__ = error.__cause__
-        return copy
-    return StorageError(str(error))

@@ -23,6 +23,7 @@ from nt_memory.errors import (
     StorageFullError,
     ValueTooLargeError,
     WrongLoopError,
+    again,
 )
 from nt_memory.transport.segment_reader import SegmentReader
 from nt_memory.transport.segment_writer import SegmentWriter
@@ -194,7 +195,7 @@ class LocalJournal:
             raise ValueTooLargeError(f"an entry of {len(payload)} bytes; 1 GiB is the limit")
         with self._changed:
             if self._refusal is not None:
-                raise _again(self._refusal)
+                raise again(self._refusal)
             if self._pending_bytes >= self._max_pending_bytes:
                 return False
             self._enqueue(payload, ticket)
@@ -236,11 +237,11 @@ class LocalJournal:
         flushed = threading.Event()
         with self._changed:
             if self._refusal is not None:
-                raise _again(self._refusal)
+                raise again(self._refusal)
             self._enqueue(None, flushed)
         flushed.wait()
         if self._failure is not None:
-            raise _again(self._failure)
+            raise again(self._failure)
 
     def close(self) -> None:
         """See `Journal.close`. In a fork it only closes the file.
@@ -257,7 +258,7 @@ class LocalJournal:
                 self._thread.join()
         self._writer.close()
         if self._failure is not None and self._is_relaxed and not had_failed:
-            raise _again(self._failure)
+            raise again(self._failure)
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
@@ -401,10 +402,3 @@ class LocalJournal:
             for payload, ticket in left:
                 if payload is None:
                     ticket.set()
-
-
-def _again(error: NtMemoryError) -> NtMemoryError:
-    """A fresh exception of the same kind: one instance raised twice would collect tracebacks."""
-    fresh = type(error)(*error.args)
-    fresh.__cause__ = error.__cause__
-    return fresh
