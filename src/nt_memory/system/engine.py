@@ -306,7 +306,7 @@ class Engine:
 
     def _follow(self, follow: Follow) -> None:
         """Move everything on the loop to a new revision, then tell the callers."""
-        self._behind_release()
+        self._behind.release()
         try:
             self._move(follow)
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
@@ -329,10 +329,6 @@ class Engine:
         broken.__cause__ = error
         self._reject([outcome.ticket for outcome in follow.outcomes], broken)
         self.give_up(broken)
-
-    def _behind_release(self) -> None:
-        with contextlib.suppress(ValueError):
-            self._behind.release()
 
     def _move(self, follow: Follow) -> None:
         assert follow.snapshot is not None  # noqa: S101 - apply always sets it

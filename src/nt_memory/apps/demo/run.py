@@ -18,6 +18,7 @@ from nt_memory.apps.demo.books import Rule, follow_rule, hold_equal_weight
 from nt_memory.apps.demo.history import BookRecorder, Recorder
 from nt_memory.apps.demo.leftovers import make_room
 from nt_memory.apps.demo.mapping import map_situations, take_apart
+from nt_memory.apps.demo.measures import counts_of, latencies_of, memory_of
 from nt_memory.apps.demo.options import check_paths
 from nt_memory.apps.demo.plan import Plan, plan_run
 from nt_memory.apps.demo.result import DemoResult
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
     from nt_memory.apps.demo.options import DemoOptions
     from nt_memory.apps.demo.settings import Settings
-    from nt_memory.apps.demo.swarm import Stopwatch
 
     Floats = NDArray[np.float64]
     Progress = Callable[[str, int, int], None]
@@ -344,9 +344,9 @@ class Run:
             fixed_high=self._variants.fixed_high[:days],
             memories=self._recorder.memories[:days],
             books=books,
-            latencies=_latencies(shared.watch),
-            counts=_counts(shared),
-            memory=_memory(shared.memory),
+            latencies=latencies_of(shared.watch),
+            counts=counts_of(shared),
+            memory=memory_of(shared.memory),
             recall=self._recall,
             situations=situations,
             seconds=self._seconds,
@@ -367,45 +367,3 @@ class Run:
             books[name] = follow_rule(filled, outcomes, prices, moves, self._rule, cost)
         books["equal_weight"] = hold_equal_weight(prices, cost)
         return books
-
-
-def _latencies(watch: Stopwatch) -> dict[str, Floats]:
-    return {name: np.array(seconds) for name, seconds in sorted(watch.seconds.items())}
-
-
-def _counts(shared: Shared) -> dict[str, int]:
-    counts = shared.counts
-    return {
-        "observations": counts.trajectories,
-        "trajectories": counts.trajectories,
-        "verdicts": counts.verdicts,
-        "proposals": counts.proposals,
-        "approved": counts.approved,
-        "rejected": counts.rejected,
-        "grants": counts.grants,
-        "messages": counts.messages,
-        "advised": counts.advised,
-        "abstained": counts.abstained,
-    }
-
-
-def _memory(memory: MemorySystem) -> dict[str, float]:
-    stats = memory.stats()
-    megabyte = 1 << 20
-    return {
-        "rss_anon_mb": _rss_anon_mb(),
-        "l2_mb": stats.l2.bytes / megabyte,
-        "l3_mb": stats.l3_bytes / megabyte,
-        "journal_mb": stats.journal_bytes / megabyte,
-    }
-
-
-def _rss_anon_mb() -> float:
-    """Resident anonymous memory of this process; NaN where the system does not say."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) / 1024
-    except OSError:
-        pass
-    return math.nan
