@@ -110,3 +110,18 @@ class MemoryStats:
     subscribers: int = 0
     messages: int = 0
     clock_jump_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What `compact` did.
+
+    Attributes:
+        revision: The base now covers everything up to this revision.
+        oldest_revision: The first revision that `tail`, `watch` and `as_of` can still ask for.
+        freed_bytes: By how much the store takes less of the disk; negative if it takes more.
+    """
+
+    revision: int
+    oldest_revision: int
+    freed_bytes: int

@@ -33,7 +33,7 @@ from nt_memory.errors import (
 from nt_memory.replica.coordination import Coordination, Draft
 from nt_memory.replica.follow import Follow, Outcome
 from nt_memory.replica.writes import Folding, Now, decide, expire, fold, write_vectors
-from nt_memory.tiers.layout import ChangeRow, LogRow
+from nt_memory.tiers.layout import NEVER_STARTED, ChangeRow, LogRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -79,10 +79,10 @@ class Replica:
 
     Args:
         cold: Where the views are.
-        files: Where vectors are.
+        files: Where vectors are; None if all that will be applied have been written already.
     """
 
-    def __init__(self, cold: ColdTier, files: VectorFiles) -> None:
+    def __init__(self, cold: ColdTier, files: VectorFiles | None) -> None:
         self._cold = cold
         self._files = files
         self.revision = 0
@@ -105,6 +105,10 @@ class Replica:
             self._load(snapshot)
         finally:
             snapshot.close()
+
+    def keep_vectors(self, files: VectorFiles) -> None:
+        """From now on write vectors to `files`."""
+        self._files = files
 
     def _load(self, views: Snapshot) -> None:
         self.revision = views.number(b"revision") or 0
@@ -146,7 +150,8 @@ class Replica:
         try:
             for frame in frames:
                 self._apply_one(batch, frame, follow)
-            write_vectors(self._files, follow)
+            if self._files is not None:
+                write_vectors(self._files, follow)
             batch.put_number(b"revision", self.revision)
             batch.put_number(b"sequence", self.sequence)
             batch.put_number(b"recorded_at", self.last_recorded_at)
@@ -204,7 +209,7 @@ class Replica:
     def _timeline_of(self, now: Now) -> int:
         if not self.is_backtest:
             return now.recorded_at
-        return -(1 << 62) if self.timeline_us is None else self.timeline_us
+        return NEVER_STARTED if self.timeline_us is None else self.timeline_us
 
     # --- handlers -----------------------------------------------------------------------------
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from nt_memory.clock import to_us
 from nt_memory.coordination.tokens import LockToken
 from nt_memory.entries import Fence
-from nt_memory.errors import InvalidInputError, InvalidTimeError
+from nt_memory.errors import InvalidInputError, InvalidTimeError, TrimmedError
 from nt_memory.namespace import check_label
+from nt_memory.tiers.layout import NEVER_STARTED
 
 if TYPE_CHECKING:
     from nt_memory.system.engine import Engine
@@ -87,6 +88,20 @@ def resolve(engine: Engine, as_of: AsOfLike | None) -> Moment:
 
 
 def time_at(engine: Engine, revision: int) -> int:
-    """The agents' now right after a revision."""
-    row = engine.snapshot.log(revision)
-    return -(1 << 62) if row is None else row.now_us
+    """The agents' now right after a revision.
+
+    Raises:
+        TrimmedError: it lies before the base.
+    """
+    snapshot = engine.snapshot
+    row = snapshot.log(revision)
+    if row is not None:
+        return row.now_us
+    floor = snapshot.log_floor
+    if floor > 0 and revision <= floor:
+        oldest = floor + 1
+        raise TrimmedError(
+            f"as_of: revision {revision} lies before the base; the oldest is {oldest}",
+            oldest=oldest,
+        )
+    return NEVER_STARTED

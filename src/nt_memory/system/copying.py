@@ -19,8 +19,8 @@ def copy_store(opened: Opened, target: str | os.PathLike[str]) -> None:
     """Copy the store to a directory that is missing or empty.
 
     The journal is append-only, so a copy of its files is a prefix of it, and a torn end is cut at
-    open. The views are not copied: they are rebuilt from the copied journal when it is opened. The
-    marker that makes the copy a store is written last.
+    open. The views are not copied: they are rebuilt from the copied base and journal when it is
+    opened. The marker that makes the copy a store is written last. No compaction may run.
 
     Raises:
         ForeignStoreError: the target exists and is not an empty directory.
@@ -29,11 +29,12 @@ def copy_store(opened: Opened, target: str | os.PathLike[str]) -> None:
     path = Path(target)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ForeignStoreError(f"{path}: exists and is not an empty directory")
-    (path / "journal").mkdir(parents=True)
-    for segment in sorted(opened.directory.journal.iterdir()):
-        _copy(segment, path / "journal" / segment.name)
+    for source in (opened.directory.bases, opened.directory.journal):
+        (path / source.name).mkdir(parents=True)
+        for file in sorted(source.iterdir()):
+            _copy(file, path / source.name / file.name)
     _copy(opened.directory.path / _MARKER, path / _MARKER)
-    for directory in (path / "journal", path):
+    for directory in (path / "base", path / "journal", path):
         _sync_directory(directory)
 
 

@@ -29,6 +29,7 @@ from nt_memory.errors import (
     again,
 )
 from nt_memory.system.background import keep_time, keep_up
+from nt_memory.system.compacting import Maintenance
 from nt_memory.system.following import (
     Listeners,
     RowCounts,
@@ -36,6 +37,7 @@ from nt_memory.system.following import (
     move_records,
     move_vectors,
 )
+from nt_memory.system.holds import Holds
 from nt_memory.system.opening import Opened, check_settings, open_store
 from nt_memory.tiers.hot import HotTier
 from nt_memory.tiers.vectors import VectorTier
@@ -87,14 +89,7 @@ class Engine:
         self.revision = self.snapshot.number(b"revision") or 0
         self.sequence = self.snapshot.number(b"sequence") or 0
         self.next_lapse_us: int | None = opened.replica.next_lapse_us
-        replica = opened.replica
-        is_backtest = (
-            replica.is_backtest if replica.is_configured else config.timeline == "backtest"
-        )
-        self.timeline = Timeline(clock, is_backtest=is_backtest)
-        now_us = self.snapshot.number(b"timeline_us")
-        if now_us is not None:
-            self.timeline.follow(now_us)
+        self.timeline = _timeline(config, clock, opened, self.snapshot)
         self.hot = HotTier(
             config.cache_config, clock, max_bytes=config.max_memory_bytes // HOT_SHARE
         )
@@ -102,11 +97,13 @@ class Engine:
             opened.files,
             opened.directory.vectors,
             max_bytes=config.max_memory_bytes - config.max_memory_bytes // HOT_SHARE,
-            is_deterministic=is_backtest,
+            is_deterministic=self.timeline.is_backtest,
             read_only=self.is_read_only,
         )
         self.rows = RowCounts()
         self.listeners = Listeners()
+        self.holds = Holds(clock)
+        self.maintenance = Maintenance(self)
 
     # --- life ---------------------------------------------------------------------------------
 
@@ -175,6 +172,7 @@ class Engine:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
+        await self.maintenance.settle()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -185,13 +183,14 @@ class Engine:
             except StorageError:
                 is_clean = False
             is_clean = is_clean and self.journal.failure is None
-            await self._drain_callbacks()
+            await self.drain()
         self.is_closed = True
         self._wake_visible(ClosedError("the memory was closed"))
         self.hot.clear()
         await asyncio.to_thread(self._close_files, is_clean=is_clean)
 
-    async def _drain_callbacks(self) -> None:
+    async def drain(self) -> None:
+        """Wait until what the journal has handed over so far is visible."""
         # The journal's last batches were handed over with call_soon_threadsafe before its thread
         # ended; one more turn of the loop runs them.
         turn = self._loop.create_future()
@@ -277,11 +276,14 @@ class Engine:
             self.poll()
             return
         await asyncio.to_thread(self.journal.flush)
-        await self._drain_callbacks()
+        await self.drain()
 
     def _deliver(self, frames: Sequence[Frame]) -> None:
+        self.hand_over(self.opened.replica.apply(frames))
+
+    def hand_over(self, follow: Follow) -> None:
+        """On the journal's thread: have the loop follow, once it is not too far behind."""
         self._behind.acquire()
-        follow = self.opened.replica.apply(frames)
         follow.next_lapse_us = self.opened.replica.next_lapse_us
         try:
             self._loop.call_soon_threadsafe(self._follow, follow)
@@ -379,6 +381,18 @@ class Engine:
                 waiter.set_result(None)
             else:
                 waiter.set_exception(error)
+
+
+def _timeline(
+    config: MemoryConfig, clock: StoreClock, opened: Opened, snapshot: Snapshot
+) -> Timeline:
+    replica = opened.replica
+    is_backtest = replica.is_backtest if replica.is_configured else config.timeline == "backtest"
+    timeline = Timeline(clock, is_backtest=is_backtest)
+    now_us = snapshot.number(b"timeline_us")
+    if now_us is not None:
+        timeline.follow(now_us)
+    return timeline
 
 
 def _abandon(opening: asyncio.Future[Opened]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
 from typing import TYPE_CHECKING, Any, Self
@@ -25,7 +24,6 @@ from nt_memory.system.arguments import check_revision, resolve
 from nt_memory.system.backing import EngineBacking
 from nt_memory.system.banking import BankCalls
 from nt_memory.system.coordinating import CoordinationCalls
-from nt_memory.system.copying import copy_store
 from nt_memory.system.engine import Engine
 from nt_memory.system.rows import TagRows
 from nt_memory.system.similarity import SimilarityCalls
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from nt_memory.clock import Clock
+    from nt_memory.records import Compaction
     from nt_memory.timeline import AsOfLike
 
 
@@ -163,7 +162,10 @@ class MemorySystem(StateCalls, SimilarityCalls, BankCalls, CoordinationCalls):
             InvalidTimeError, InvalidInputError: it is malformed.
         """
         self._engine.check_usable()
-        return MemoryView(self, resolve(self._engine, as_of))
+        moment = resolve(self._engine, as_of)
+        view = MemoryView(self, moment)
+        self._engine.holds.add_read(view, moment)
+        return view
 
     def tail(self, after: int = 0) -> Tail:
         """The journal from a revision on: an async iterator of `JournalEntry`; waits for more.
@@ -223,8 +225,34 @@ class MemorySystem(StateCalls, SimilarityCalls, BankCalls, CoordinationCalls):
             ForeignStoreError: the target holds something already.
             OSError: it cannot be written.
         """
-        await self._engine.flush()
-        await asyncio.to_thread(copy_store, self._engine.opened, path)
+        await self._engine.maintenance.copy(path)
+
+    async def compact(self) -> Compaction:
+        """Move the base forward: what the journal says up to now goes into one checksummed file,
+        the journal before it is deleted, and the views are written anew without the holes that
+        dropped versions left. Reads and writes go on meanwhile.
+
+        No version is lost that history and retention keep: reads as of a *time* go on as before.
+        The order of entries before the base is: `tail`, `watch(after=)` and `as_of=<revision>`
+        raise `TrimmedError` there. Views, scans and feeds that are open hold back what they may
+        still ask for, each for ten minutes at most.
+
+        Called while a compaction runs, it waits for that one. Cancelled, the compaction goes on.
+
+        Returns:
+            How far the base reaches, and what the store gave back to the file system.
+
+        Raises:
+            StorageFullError: there is no space for the new base and views, about the size of the
+                old ones; nothing was dropped.
+            CorruptionError: the views are damaged; nothing was dropped. See `repair`.
+            ReadOnlyError: the memory was opened read-only.
+            StorageError: a file operation failed.
+
+        Cost: about 10 s a million rows, on other threads; the journal stands still for
+            milliseconds while the new views are put in place.
+        """  # noqa: D205
+        return await self._engine.maintenance.compact()
 
     async def close(self) -> None:
         """Finish what was submitted, wake every waiter, release the directory. Idempotent."""

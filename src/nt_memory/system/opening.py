@@ -21,11 +21,14 @@ from nt_memory.errors import (
     CorruptionError,
     ForeignStoreError,
     StorageError,
+    TrimmedError,
 )
 from nt_memory.replica import Change, Follow, NewRows, Replica
+from nt_memory.system.baseline import load_base, newest_base
 from nt_memory.tiers.cold import ColdTier
 from nt_memory.tiers.layout import name_of, row_key, to_stored, unpack_row, version_key
 from nt_memory.tiers.vectors import VectorFiles
+from nt_memory.transport.basefile import list_bases
 from nt_memory.transport.directory import StoreDirectory, boot_id
 from nt_memory.transport.files import sync_directory
 from nt_memory.transport.local import LocalJournal
@@ -38,10 +41,13 @@ if TYPE_CHECKING:
     from nt_memory.config import MemoryConfig
     from nt_memory.tiers.layout import ChangeRow, LogRow
     from nt_memory.tiers.views import Snapshot
+    from nt_memory.transport.basefile import BaseFile
     from nt_memory.transport.ports import Frame
 
 REPLAY_BATCH = 512
 REPLAY_BYTES = 8 << 20
+VIEWS_NEW = "views.new"
+VIEWS_OLD = "views.old"
 _STATE = "STATE"
 
 
@@ -56,6 +62,8 @@ class Opened:
     journal: LocalJournal | None
     reader: Any
     rebuilt: bool = False
+    max_map_bytes: int = 1 << 40
+    retired: ColdTier | None = None
 
     def close(self, *, is_clean: bool) -> None:
         """Close the files; a clean close vouches for the views."""
@@ -63,9 +71,11 @@ class Opened:
             if self.journal is not None and is_clean:
                 self.files.sync()
                 self.cold.sync()
-                _write_state(self.directory.views, is_clean=True)
+                write_state(self.directory.views, is_clean=True)
         finally:
             self.files.close()
+            if self.retired is not None:
+                self.retired.close()
             self.cold.close()
             self.directory.close()
 
@@ -81,13 +91,19 @@ class Opened:
         Raises:
             StorageError: that process has rebuilt the views; these are no longer written.
         """
-        if not self.cold.is_in_place:
-            raise StorageError(f"{self.directory.path}: its views were rebuilt by the writer")
+        if self.retired is not None:
+            self.retired.close()  # by now everything here reads the new views
+            self.retired = None
+        if not self.cold.is_in_place and not self._take_new_views():
+            return None
         snapshot = self.cold.snapshot()
         newest = snapshot.number(b"revision") or 0
-        if newest == revision:
+        if newest == revision and self.retired is None:
             snapshot.close()
             return None
+        if newest < revision or snapshot.log_floor > revision:
+            snapshot.close()
+            raise StorageError(f"{self.directory.path}: the writer has rebuilt its views")
         follow = Follow(revision=newest, sequence=snapshot.number(b"sequence") or 0)
         follow.timeline_us = snapshot.number(b"timeline_us")
         follow.snapshot = snapshot
@@ -95,6 +111,17 @@ class Opened:
         for number, row in snapshot.logs(revision, None):
             _follow_log(snapshot, follow, number, row, known)
         return follow
+
+    def _take_new_views(self) -> bool:
+        """Open the views that a compaction put in place of these; False if it is not done yet."""
+        try:
+            cold = ColdTier(self.directory.views, max_map_bytes=self.max_map_bytes, read_only=True)
+        except StorageError:
+            if self.directory.views.exists():
+                raise
+            return False
+        self.retired, self.cold = self.cold, cold
+        return True
 
 
 def open_store(config: MemoryConfig, clock: StoreClock, *, read_only: bool) -> Opened:
@@ -139,13 +166,15 @@ def _open_follower(config: MemoryConfig, clock: StoreClock, directory: StoreDire
     files = VectorFiles(directory.vectors, read_only=True)
     replica = Replica(cold, files)
     clock.start_after(replica.last_recorded_at)
-    return Opened(directory, cold, files, replica, None, SegmentReader(directory.journal))
+    reader = SegmentReader(directory.journal)
+    return Opened(directory, cold, files, replica, None, reader, max_map_bytes=config.max_map_bytes)
 
 
 def _open_writer(config: MemoryConfig, clock: StoreClock, directory: StoreDirectory) -> Opened:
+    clear_leftovers(directory)
     rebuilt = not _is_trustworthy(directory.views)
     if rebuilt:
-        _drop_views(directory)
+        _rebuild_views(config, directory)
     try:
         cold, files, replica = _open_views(config, directory)
     except (CorruptionError, CodecError, DecodeError):
@@ -153,7 +182,7 @@ def _open_writer(config: MemoryConfig, clock: StoreClock, directory: StoreDirect
         # below must not be: the views may be the only proof that its last entries were there.
         if rebuilt:
             raise
-        _drop_views(directory)
+        _rebuild_views(config, directory)
         rebuilt = True
         cold, files, replica = _open_views(config, directory)
     try:
@@ -165,7 +194,7 @@ def _open_writer(config: MemoryConfig, clock: StoreClock, directory: StoreDirect
         )
         clock.start_after(journal.recorded_at)
         try:
-            _catch_up(replica, journal)
+            catch_up(replica, SegmentReader(directory.journal), journal.last_sequence)
         except BaseException:
             journal.close()
             raise
@@ -179,12 +208,12 @@ def _open_writer(config: MemoryConfig, clock: StoreClock, directory: StoreDirect
 def _open_views(
     config: MemoryConfig, directory: StoreDirectory
 ) -> tuple[ColdTier, VectorFiles, Replica]:
-    _write_state(directory.views, is_clean=False)
+    write_state(directory.views, is_clean=False)
     cold = ColdTier(directory.views, max_map_bytes=config.max_map_bytes)
     try:
         files = VectorFiles(directory.vectors)
         try:
-            return cold, files, Replica(cold, files)
+            return cold, files, _load_replica(directory, cold, files)
         except BaseException:
             files.close()
             raise
@@ -193,10 +222,29 @@ def _open_views(
         raise
 
 
-def _catch_up(replica: Replica, journal: LocalJournal) -> None:
+def _load_replica(directory: StoreDirectory, cold: ColdTier, files: VectorFiles) -> Replica:
+    replica = Replica(cold, files)
+    if replica.sequence < max(list_bases(directory.bases), default=0):
+        raise CorruptionError(f"{directory.views}: the views are older than the base")
+    return replica
+
+
+def catch_up(replica: Replica, reader: SegmentReader, until: int) -> None:
+    """Apply what the journal has and the views have not, up to the sequence `until`.
+
+    Raises:
+        CorruptionError: the journal is damaged, or does not reach back to where the views end.
+        StorageError: the views could not be written.
+    """
+    try:
+        frames = reader.replay(replica.sequence, until=until)
+    except TrimmedError as error:
+        raise CorruptionError(
+            f"the journal begins with {error.oldest}, but base and views end at {replica.sequence}"
+        ) from error
     batch: list[Frame] = []
     size = 0
-    for frame in journal.replay(replica.sequence):
+    for frame in frames:
         batch.append(frame)
         size += len(frame.payload)
         if len(batch) == REPLAY_BATCH or size >= REPLAY_BYTES:
@@ -210,6 +258,55 @@ def _apply(replica: Replica, batch: list[Frame]) -> None:
     follow = replica.apply(batch)
     if follow.snapshot is not None:
         follow.snapshot.close()
+
+
+def clear_leftovers(directory: StoreDirectory) -> None:
+    """Remove what a crash in mid-compaction left behind. Nothing else refers to it."""
+    for name in (VIEWS_NEW, VIEWS_OLD):
+        if (path := directory.path / name).is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+    for path in directory.bases.glob("*.new"):
+        path.unlink()
+
+
+def _rebuild_views(config: MemoryConfig, directory: StoreDirectory) -> None:
+    """Drop the views, and make them again as far as the base goes; the journal does the rest."""
+    _drop_views(directory)
+    base = newest_base(directory.bases)
+    if base is None:
+        return
+    with base:
+        files = VectorFiles(directory.vectors)
+        try:
+            cold = build_views(config, directory, base, files)
+        finally:
+            files.close()
+    try:
+        directory.views.rmdir()
+        cold.move(directory.views)
+    finally:
+        cold.close()
+
+
+def build_views(
+    config: MemoryConfig, directory: StoreDirectory, base: BaseFile, files: VectorFiles | None
+) -> ColdTier:
+    """Views at `VIEWS_NEW`, filled from a base; and the vectors, unless `files` is None.
+
+    Raises:
+        CorruptionError: the base is damaged.
+        StorageError: they could not be written.
+    """
+    new = directory.path / VIEWS_NEW
+    cold = ColdTier(new, max_map_bytes=config.max_map_bytes)
+    try:
+        load_base(base, cold, files)
+        write_state(new, is_clean=False)
+    except BaseException:
+        cold.close()
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    return cold
 
 
 def _drop_views(directory: StoreDirectory) -> None:
@@ -230,7 +327,8 @@ def _is_trustworthy(views: Path) -> bool:
         return False
 
 
-def _write_state(views: Path, *, is_clean: bool) -> None:
+def write_state(views: Path, *, is_clean: bool) -> None:
+    """Say whether the views were closed cleanly, and under which boot they are written."""
     views.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"clean": is_clean, "boot": boot_id()})
     temporary = views / f"{_STATE}.new"

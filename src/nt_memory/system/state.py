@@ -210,7 +210,10 @@ class StateCalls:
         engine = self._engine
         engine.check_usable()
         start = name_of(STATE, check_agent(agent), check_prefix(prefix))[:-1]
-        return _scan(engine, start, resolve(engine, as_of))
+        moment = resolve(engine, as_of)
+        records = _scan(engine, start, moment)
+        engine.holds.add_read(records, moment)
+        return records
 
     def history(self, agent: str, key: str) -> AsyncIterator[Record]:
         """All values a key had, newest first by `(known_at, revision)`; deletes are skipped."""

@@ -35,6 +35,7 @@ class Watch:
         self._prefix = prefix
         self._ready: deque[tuple[int, LogRow, ChangeRow]] = deque()
         self.revision = after
+        engine.holds.add_feed(self)
 
     def __aiter__(self) -> Self:
         return self
@@ -92,6 +93,7 @@ class Tail:
         self._engine = engine
         self._ready: deque[tuple[int, LogRow]] = deque()
         self.revision = after
+        engine.holds.add_feed(self)
 
     def __aiter__(self) -> Self:
         return self

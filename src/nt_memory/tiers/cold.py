@@ -30,15 +30,25 @@ _DATA = "data.mdb"
 # LMDB's locks are per process: opening an environment twice in one process breaks them. So a
 # reader beside the writer, in the same process, is given the writer's environment.
 _sharing = threading.Lock()
-_shared: dict[str, tuple[Any, int]] = {}
 
 
-def _share(path: str, max_map_bytes: int, *, read_only: bool) -> Any:
+class _Environment:
+    """An open environment and how many tiers of this process use it."""
+
+    def __init__(self, env: Any) -> None:
+        self.env = env
+        self.users = 0
+
+
+_shared: dict[str, _Environment] = {}
+
+
+def _share(path: str, max_map_bytes: int, *, read_only: bool) -> _Environment:
     with _sharing:
-        env, users = _shared.get(path, (None, 0))
-        if env is not None and not read_only and env.flags()["readonly"]:
+        shared = _shared.get(path)
+        if shared is not None and not read_only and shared.env.flags()["readonly"]:
             raise StoreInUseError(f"{path}: a reader in this process has it open")
-        if env is None:
+        if shared is None:
             env = lmdb.open(
                 path,
                 map_size=max_map_bytes,
@@ -51,18 +61,19 @@ def _share(path: str, max_map_bytes: int, *, read_only: bool) -> Any:
                 readahead=False,
                 meminit=False,
             )
-        _shared[path] = env, users + 1
-        return env
+            shared = _shared[path] = _Environment(env)
+        shared.users += 1
+        return shared
 
 
-def _unshare(path: str) -> None:
+def _unshare(shared: _Environment) -> None:
     with _sharing:
-        env, users = _shared[path]
-        if users > 1:
-            _shared[path] = env, users - 1
+        shared.users -= 1
+        if shared.users:
             return
-        del _shared[path]
-        env.close()
+        for path in [path for path, other in _shared.items() if other is shared]:
+            del _shared[path]
+        shared.env.close()
 
 
 class ColdTier:
@@ -82,9 +93,10 @@ class ColdTier:
         if not read_only:
             directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
-        self._path = str(directory.resolve())
+        self._is_closed = False
         try:
-            self._env = _share(self._path, max_map_bytes, read_only=read_only)
+            self._shared = _share(str(directory.resolve()), max_map_bytes, read_only=read_only)
+            self._env = self._shared.env
             self._tables = {name: self._env.open_db(name, create=not read_only) for name in TABLES}
         except (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError) as error:
             raise CorruptionError(f"{directory}: not a readable view: {error}") from error
@@ -139,6 +151,22 @@ class ColdTier:
 
     def close(self) -> None:
         """Close the environment. All snapshots must be closed first. Idempotent."""
-        if self._path:
-            _unshare(self._path)
-            self._path = ""
+        if not self._is_closed:
+            self._is_closed = True
+            _unshare(self._shared)
+
+    def move(self, directory: Path) -> None:
+        """Rename the directory, which nothing may be at, and go on from there.
+
+        Raises:
+            StorageError: it could not be renamed.
+        """
+        with _sharing:
+            try:
+                source, target = str(self._directory.resolve()), str(directory.resolve())
+                self._directory.rename(directory)
+            except OSError as error:
+                raise StorageError(f"renaming {self._directory}: {error}") from error
+            # Whoever opens the old place next must not be given these files.
+            _shared[target] = _shared.pop(source)
+            self._directory = directory

@@ -17,6 +17,12 @@ from nt_memory.entries import Stored
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+LAYOUT_VERSION = 2
+"""Of all that this module spells. A base of another version has to be translated."""
+
+NEVER_STARTED = -(1 << 62)
+"""`now_us` of a backtest that was not advanced yet."""
+
 BIAS = 1 << 63
 _TAIL = struct.Struct(">QQ")
 U64 = struct.Struct(">Q")
@@ -64,7 +70,10 @@ class ChangeRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class LogRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """An accepted entry: where the journal keeps it, when it was taken, and what it changed."""
+    """An accepted entry: where the journal keeps it, when it was taken, and what it changed.
+
+    `position` is 0 in the row that stands for a base: of its entry only the times are known.
+    """
 
     position: int
     recorded_at: int

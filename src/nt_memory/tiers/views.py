@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from nt_memory.errors import TrimmedError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from nt_memory.timeline import Moment
 
+LOG = b"log"
 TABLES = (
     b"meta",
     b"versions",
@@ -44,6 +46,7 @@ TABLES = (
     b"proposals",
 )
 _AFTER_ALL = b"\xff" * 16
+_ROWS_AT_ONCE = 64
 
 
 class Snapshot:
@@ -203,19 +206,68 @@ class Snapshot:
             if cursor.set_range(start):
                 yield from cursor.iternext()
 
+    def stored_rows(
+        self, table: bytes, start: bytes = b"", *, max_bytes: int = 1 << 20
+    ) -> Iterator[list[tuple[bytes, bytes]]]:
+        """All rows of a table as they lie in it, some at a time, for a base of the views.
+
+        Args:
+            table: Which.
+            start: Where to begin.
+            max_bytes: A list ends once it holds more than this.
+
+        Cost: holds the interpreter for tens of microseconds at a time, so that it may run on a
+            thread beside the event loop.
+        """
+        with self.txn.cursor(self._tables[table]) as cursor:
+            if not cursor.set_range(start):
+                return
+            rows: list[tuple[bytes, bytes]] = []
+            size = 0
+            items = cursor.iternext()
+            while some := list(itertools.islice(items, _ROWS_AT_ONCE)):
+                rows += some
+                size += sum(len(key) + len(value) for key, value in some)
+                if size > max_bytes:
+                    yield rows
+                    rows, size = [], 0
+            if rows:
+                yield rows
+
+    def count(self, table: bytes) -> int:
+        """How many rows a table says it has."""
+        return int(self.txn.stat(self._tables[table])["entries"])
+
     def log(self, revision: int) -> LogRow | None:
         """What the entry of a revision did; None if there is no such revision."""
         data = self.get(b"log", U64.pack(revision))
         return None if data is None else decode_log(data)
 
     def logs(self, after: int, limit: int | None) -> list[tuple[int, LogRow]]:
-        """Up to `limit` log rows with revision > `after`, in order; None: all."""
+        """Up to `limit` log rows with revision > `after`, in order; None: all.
+
+        Raises:
+            TrimmedError: the row after `after` was dropped, when the base moved past it.
+        """
         rows: list[tuple[int, LogRow]] = []
         for key, data in self.items(b"log", U64.pack(after + 1)):
             rows.append((U64.unpack(key)[0], decode_log(data)))
             if len(rows) == limit:
                 break
+        if rows and (rows[0][0] != after + 1 or not rows[0][1].position):
+            oldest = self.log_floor + 1
+            raise TrimmedError(
+                f"revision {after + 1} lies before the base; the oldest is {oldest}", oldest=oldest
+            )
         return rows
+
+    @property
+    def log_floor(self) -> int:
+        """The log holds every revision after this one."""
+        for key, data in self.items(LOG):
+            revision = int(U64.unpack(key)[0])
+            return revision - 1 if decode_log(data).position else revision
+        return 0
 
     def partition(self, name: bytes) -> PartitionRow | None:
         """A vector partition by name."""
@@ -271,6 +323,11 @@ class WriteBatch(Snapshot):
     def delete(self, table: bytes, key: bytes) -> bool:
         """Remove a value; whether it was there."""
         return bool(self.txn.delete(key, db=self._tables[table]))
+
+    def load_rows(self, table: bytes, rows: list[tuple[bytes, bytes]]) -> None:
+        """Append rows as `stored_rows` gave them, all greater than those that are there."""
+        with self.txn.cursor(self._tables[table]) as cursor:
+            cursor.putmulti(rows, append=True)
 
     def put_version(self, name: bytes, known_at: int, revision: int, version: Version) -> None:
         """Set one version."""

@@ -30,7 +30,8 @@ STORE_VERSION = 1
 _FORMAT = "FORMAT"
 _FORMAT_NEW = "FORMAT.new"
 _LOCK = "LOCK"
-_PARTS = ("journal", "views", "vectors")
+_PARTS = ("journal", "base", "views", "vectors")
+_BLOCK_BYTES = 512  # of st_blocks, whatever the file system's own are
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -62,6 +63,7 @@ class StoreDirectory:
     Attributes:
         path: The directory.
         journal: Where the journal's segments are.
+        bases: Where the base is that the journal goes on from.
         views: Where the views are.
         vectors: Where the vector files are.
 
@@ -79,7 +81,10 @@ class StoreDirectory:
         self, path: str | os.PathLike[str], *, clock: Clock, read_only: bool = False
     ) -> None:
         self.path = Path(path)
-        self.journal, self.views, self.vectors = (self.path / part for part in _PARTS)
+        self.journal = self.path / "journal"
+        self.bases = self.path / "base"
+        self.views = self.path / "views"
+        self.vectors = self.path / "vectors"
         self._lock_fd = -1
         try:
             if read_only:
@@ -99,6 +104,14 @@ class StoreDirectory:
     def is_claimed(self) -> bool:
         """Whether this instance may write."""
         return self._lock_fd >= 0
+
+    def disk_bytes(self) -> int:
+        """What the store takes of the disk. Cost: a system call a file."""
+        total = 0
+        for path in self.path.rglob("*"):
+            with contextlib.suppress(OSError):  # it is being replaced
+                total += path.lstat().st_blocks * _BLOCK_BYTES
+        return total
 
     def close(self) -> None:
         """Give the directory back. Idempotent."""

@@ -42,12 +42,36 @@ RELAXED_SYNC_NS = 50_000_000
 _EXIT_WAIT_S = 5.0
 
 
+class _Barrier:
+    """Something to do once all that was submitted before is durable and delivered.
+
+    `is_vital`: the journal cannot go on after an error of the action, unless the disk was full.
+    """
+
+    def __init__(self, action: Callable[[], None] | None, *, is_vital: bool = False) -> None:
+        self._action = action
+        self._is_vital = is_vital
+        self.is_reached = threading.Event()
+        self.error: BaseException | None = None
+
+    def reach(self) -> None:
+        """On the writer thread: act, and let the waiting thread go on."""
+        try:
+            if self._action is not None:
+                self._action()
+        except BaseException as error:
+            self.error = error
+            if self._is_vital and not isinstance(error, StorageFullError):
+                raise  # the journal stops, and sets `is_reached` when it has said so
+        self.is_reached.set()
+
+
 class _Work(NamedTuple):
-    """What the writer thread does next: write a batch, then sync, then tell a flusher."""
+    """What the writer thread does next: write a batch, then sync, then reach a barrier."""
 
     batch: list[tuple[bytes, Any]]
     must_sync: bool = False
-    flushed: threading.Event | None = None
+    barrier: _Barrier | None = None
 
 
 class LocalJournal:
@@ -109,7 +133,7 @@ class LocalJournal:
         self._pid = os.getpid()
         self._changed = threading.Condition(threading.Lock())
         # Guarded by `_changed`. The queue's keys are ticket ids, so that withdrawing is O(1); a
-        # payload of None marks a flush, its ticket being the event to set.
+        # payload of None marks a barrier, which is its ticket.
         self._queue: OrderedDict[int, tuple[bytes | None, Any]] = OrderedDict()
         self._duplicates = itertools.count(1)
         self._pending_bytes = 0
@@ -231,15 +255,58 @@ class LocalJournal:
             ClosedError: it was closed, or not started.
             WrongLoopError: this is a fork, or the journal's own thread, which would wait for ever.
         """
+        self._pass(_Barrier(None))
+
+    def perform(self, action: Callable[[], None]) -> None:
+        """Block until `action` has run on the writer thread, after all submitted before this call.
+
+        Nothing is written or delivered while it runs. What it raises is raised here, and does not
+        stop the journal.
+
+        Raises:
+            StorageError: the journal has failed.
+            ClosedError: it was closed, or not started.
+            WrongLoopError: this is a fork, or the journal's own thread, which would wait for ever.
+        """
+        self._pass(_Barrier(action))
+
+    def begin_segment(self) -> None:
+        """Let the next entry begin a new segment, so that those before it can be dropped.
+
+        Raises:
+            StorageError: the segment could not be made. And as `perform`.
+        """
+        self._pass(_Barrier(self._writer.rotate, is_vital=True))
+
+    def drop_before(self, sequence: int) -> int:
+        """Delete the segments that hold nothing from `sequence` on; the newest one stays.
+
+        Returns:
+            Bytes given back.
+
+        Raises:
+            StorageError: a file could not be deleted. And as `perform`.
+        """
+        dropped = 0
+
+        def drop() -> None:
+            nonlocal dropped
+            dropped = self._writer.drop_before(sequence)
+
+        self.perform(drop)
+        return dropped
+
+    def _pass(self, barrier: _Barrier) -> None:
         self._check_process()
         if threading.current_thread() is self._thread:
-            raise WrongLoopError("flush was called from the journal's own thread")
-        flushed = threading.Event()
+            raise WrongLoopError("the journal's own thread cannot wait for the journal")
         with self._changed:
             if self._refusal is not None:
                 raise again(self._refusal)
-            self._enqueue(None, flushed)
-        flushed.wait()
+            self._enqueue(None, barrier)
+        barrier.is_reached.wait()
+        if barrier.error is not None:
+            raise barrier.error
         if self._failure is not None:
             raise again(self._failure)
 
@@ -320,8 +387,8 @@ class LocalJournal:
             self._in_hand = work._replace(batch=[])
         if work.must_sync or self._is_sync_due():
             self._sync()
-        if work.flushed is not None:
-            work.flushed.set()
+        if work.barrier is not None:
+            work.barrier.reach()
         self._in_hand = _Work([])
         return True
 
@@ -338,7 +405,7 @@ class LocalJournal:
             while self._queue and len(batch) < BATCH_ENTRIES:
                 key, (payload, ticket) = self._queue.popitem(last=False)
                 if payload is None:
-                    return _Work(batch, must_sync=True, flushed=ticket)
+                    return _Work(batch, must_sync=True, barrier=ticket)
                 size += len(payload)
                 if size > BATCH_BYTES and batch:
                     self._queue[key] = (payload, ticket)
@@ -388,8 +455,8 @@ class LocalJournal:
         with self._changed:
             self._failure = self._refusal = failure
             left = [*self._in_hand.batch, *self._queue.values()]
-            if self._in_hand.flushed is not None:
-                left.append((None, self._in_hand.flushed))
+            if self._in_hand.barrier is not None:
+                left.append((None, self._in_hand.barrier))
             self._queue.clear()
             self._in_hand = _Work([])
             self._pending_bytes = 0
@@ -401,4 +468,4 @@ class LocalJournal:
         finally:
             for payload, ticket in left:
                 if payload is None:
-                    ticket.set()
+                    ticket.is_reached.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from typing import TYPE_CHECKING
 
@@ -109,7 +110,7 @@ class SegmentWriter:
         """
         size = sum(FRAME_BYTES + len(payload) for payload, _ in batch)
         if self._end + size > self._segment_bytes and self._end > HEADER_BYTES:
-            self._rotate()
+            self.rotate()
         recorded_at = max(now_us, self.recorded_at)
         frames, parts = self._encode(batch, recorded_at)
         try:
@@ -143,6 +144,31 @@ class SegmentWriter:
         """Take back what is not durable, so that it is not there after a reopen. Best effort."""
         with contextlib.suppress(StorageError):
             self._truncate(self._synced)
+
+    def drop_before(self, sequence: int) -> int:
+        """Delete the segments that hold nothing from `sequence` on; the newest one stays.
+
+        Returns:
+            Bytes given back.
+
+        Raises:
+            StorageError: a file could not be deleted; those before it are.
+        """
+        segments = list_segments(self._directory)
+        dropped = 0
+        # Oldest first, so that whatever happens the sequences left have no gap.
+        for first, following in itertools.pairwise(segments):
+            if following > sequence:
+                break
+            path = segment_path(self._directory, first)
+            try:
+                size = path.stat().st_size
+                path.unlink()
+            except OSError as error:
+                raise to_storage_error(error, f"deleting {path}") from error
+            dropped += size
+            self._older_bytes -= size
+        return dropped
 
     def close(self) -> None:
         """Close the file. Idempotent."""
@@ -202,7 +228,15 @@ class SegmentWriter:
         )
         return tail
 
-    def _rotate(self) -> None:
+    def rotate(self) -> None:
+        """Begin a new segment, unless the newest one is still empty.
+
+        Raises:
+            StorageFullError: no space is left; the journal is as it was before the call.
+            StorageError: syncing failed; the journal must not be written any more.
+        """
+        if self._end == HEADER_BYTES:
+            return
         # The segment before the newest must be durable: damage in it is then corruption for sure.
         self.sync()
         header = SegmentHeader(self.next_sequence, self.recorded_at, _new_salt())

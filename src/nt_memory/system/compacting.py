@@ -1,0 +1,234 @@
+"""Compaction: move the base forward, drop the journal behind it, and let the views shrink.
+
+Problem: a journal that is never cut grows with every change ever made, and an LMDB file never gets
+smaller. But what is cut must be proven to be elsewhere first, and nobody may have to stop.
+
+So, while readers and writers go on:
+
+1. versions that retention no longer keeps are dropped, by entries;
+2. the journal begins a new segment, so that all older ones can go;
+3. a base is written from one read transaction and made durable;
+4. fresh views are filled from that very file, which reads back and verifies every block of it, and
+   catch up with the journal;
+5. between two batches of the journal the fresh views take the place of the old ones;
+6. older segments and bases are deleted, and value files that no version refers to.
+
+A crash leaves, at any of these points, a base and a journal that together say everything: until 6
+the old base and journal are complete, and 6 begins when the new base is. The journal's thread is
+held up in 5 only, for the entries that came while 4 caught up, at most `_LAST_ENTRIES` of them.
+
+The transaction of 3 keeps LMDB from reusing pages for as long as the base takes to write. That
+growth ends with the old views' file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from nt_memory.errors import CorruptionError, ReadOnlyError
+from nt_memory.records import Compaction
+from nt_memory.replica import Follow, Replica
+from nt_memory.system.baseline import save_base
+from nt_memory.system.copying import copy_store
+from nt_memory.system.opening import VIEWS_NEW, VIEWS_OLD, build_views, catch_up
+from nt_memory.tiers.layout import U64
+from nt_memory.tiers.views import LOG
+from nt_memory.transport.basefile import BaseFile, base_path, list_bases
+from nt_memory.transport.files import to_storage_error
+from nt_memory.transport.segment_reader import SegmentReader
+
+if TYPE_CHECKING:
+    import os
+
+    from nt_memory.system.engine import Engine
+    from nt_memory.tiers.cold import ColdTier
+    from nt_memory.tiers.views import Snapshot
+    from nt_memory.transport.local import LocalJournal
+
+_LAST_ENTRIES = 256
+
+
+class Maintenance:
+    """Compaction and copies of one store: one at a time, and none is left half done by a caller."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._one_at_a_time = asyncio.Lock()
+        self._compaction: asyncio.Task[Compaction] | None = None
+
+    async def compact(self) -> Compaction:
+        """Compact the store, or wait for the compaction that is running; see `MemorySystem`."""
+        self._engine.check_usable()
+        journal = self._engine.journal
+        if journal is None:
+            raise ReadOnlyError("this memory was opened read-only")
+        if self._compaction is None or self._compaction.done():
+            self._compaction = asyncio.ensure_future(self._compact(journal))
+            self._compaction.add_done_callback(_retrieve)
+        return await asyncio.shield(self._compaction)
+
+    async def copy(self, path: str | os.PathLike[str]) -> None:
+        """Copy the store; see `MemorySystem.snapshot`."""
+        async with self._one_at_a_time:
+            await self._engine.flush()
+            await asyncio.to_thread(copy_store, self._engine.opened, path)
+
+    async def settle(self) -> None:
+        """Wait until nothing is going on, whatever comes of it."""
+        if self._compaction is not None:
+            await asyncio.wait([self._compaction])
+
+    async def _compact(self, journal: LocalJournal) -> Compaction:
+        engine = self._engine
+        async with self._one_at_a_time:
+            directory = engine.opened.directory
+            before = await asyncio.to_thread(directory.disk_bytes)
+            floor = engine.holds.revision()
+            compactor = _Compactor(engine, journal, engine.revision if floor is None else floor)
+            await asyncio.to_thread(compactor.prepare)
+            await asyncio.to_thread(journal.perform, compactor.swap)
+            # The swap was handed to the loop; after this all that runs here reads the new views.
+            await engine.drain()
+            await asyncio.to_thread(compactor.clean_up)
+            after = await asyncio.to_thread(directory.disk_bytes)
+            return Compaction(
+                revision=compactor.revision,
+                oldest_revision=engine.snapshot.log_floor + 1,
+                freed_bytes=before - after,
+            )
+
+
+def _retrieve(task: asyncio.Task[Compaction]) -> None:
+    if not task.cancelled():
+        task.exception()  # its caller may be gone
+
+
+class _Compactor:
+    """One compaction; its methods are called in order, from any thread but the loop's."""
+
+    def __init__(self, engine: Engine, journal: LocalJournal, floor: int) -> None:
+        self._engine = engine
+        self._journal = journal
+        self._directory = engine.opened.directory
+        self._files = engine.opened.files
+        self._floor = floor
+        self._old = engine.opened.cold
+        self._new: ColdTier | None = None
+        self._replica: Replica | None = None
+        self.revision = 0
+        self.sequence = 0
+
+    def prepare(self) -> None:
+        """Write the base and build fresh views beside the old ones."""
+        self._journal.begin_segment()
+        snapshot = self._old.snapshot()
+        try:
+            # With relaxed durability the views may be ahead of the disk; the base must not be.
+            self._journal.flush()
+            header = save_base(self._directory.bases, snapshot, self._files)
+            self.revision, self.sequence = header.revision, header.sequence
+            with BaseFile(base_path(self._directory.bases, header.sequence)) as base:
+                self._new = build_views(self._engine.config, self._directory, base, None)
+            try:
+                self._copy_log(snapshot, self._new)
+                self._replica = Replica(self._new, None)
+                self._approach()
+            except BaseException:
+                self._discard()
+                raise
+        finally:
+            snapshot.close()
+
+    def swap(self) -> None:
+        """On the journal's thread: let the fresh views take the place of the old ones."""
+        new, replica = self._new, self._replica
+        assert new is not None and replica is not None  # noqa: S101, PT018 - prepare was called
+        engine = self._engine
+        try:
+            catch_up(replica, SegmentReader(self._directory.journal), self._journal.last_sequence)
+            _check_agree(replica, engine.opened.replica)
+            self._exchange(new)
+        except BaseException:
+            self._discard()
+            raise
+        replica.keep_vectors(self._files)
+        engine.opened.cold, engine.opened.replica = new, replica
+        follow = Follow(replica.revision, replica.sequence, replica.timeline_us)
+        follow.snapshot = new.snapshot()
+        engine.hand_over(follow)
+
+    def _exchange(self, new: ColdTier) -> None:
+        views = self._directory.views
+        self._old.move(self._directory.path / VIEWS_OLD)
+        # A crash here leaves no views, and they are rebuilt from the base.
+        try:
+            new.move(views)
+        except BaseException:
+            self._old.move(views)
+            raise
+
+    def clean_up(self) -> None:
+        """Give back what the new base and views have replaced."""
+        self._old.close()
+        shutil.rmtree(self._directory.path / VIEWS_OLD, ignore_errors=True)
+        for sequence in list_bases(self._directory.bases):
+            if sequence < self.sequence:
+                path = base_path(self._directory.bases, sequence)
+                try:
+                    path.unlink()
+                except OSError as error:
+                    raise to_storage_error(error, f"deleting {path}") from error
+        self._journal.drop_before(min(self.sequence + 1, self._oldest_wanted()))
+
+    def _copy_log(self, snapshot: Snapshot, new: ColdTier) -> None:
+        floor = max(min(self._floor, self.revision), snapshot.log_floor)
+        if floor == self.revision:
+            return
+        batch = new.begin()
+        try:
+            batch.delete(LOG, U64.pack(self.revision))  # what stands for the base
+            for rows in snapshot.stored_rows(LOG, U64.pack(floor + 1)):
+                batch.load_rows(LOG, rows)
+            new.commit(batch)
+        except BaseException:
+            batch.close()
+            raise
+
+    def _approach(self) -> None:
+        """Catch up until little enough is left to do while the journal's thread waits."""
+        assert self._replica is not None  # noqa: S101 - the caller has set it
+        reader = SegmentReader(self._directory.journal)
+        while self._journal.last_sequence - self._replica.sequence > _LAST_ENTRIES:
+            catch_up(self._replica, reader, self._journal.last_sequence)
+
+    def _oldest_wanted(self) -> int:
+        """The first journal entry that a feed may still read."""
+        if self._floor >= self.revision:
+            return self.sequence + 1
+        cold = self._engine.opened.cold
+        snapshot = cold.snapshot()
+        try:
+            row = snapshot.log(self._floor + 1)
+        finally:
+            snapshot.close()
+        if row is None or not row.position:
+            return self.sequence + 1
+        return self._journal.read(row.position).sequence
+
+    def _discard(self) -> None:
+        if self._new is not None:
+            self._new.close()
+            self._new = None
+        with suppress(OSError):
+            shutil.rmtree(self._directory.path / VIEWS_NEW)
+
+
+def _check_agree(fresh: Replica, live: Replica) -> None:
+    if (fresh.sequence, fresh.revision) != (live.sequence, live.revision):
+        raise CorruptionError(
+            f"from the base the journal leads to entry {fresh.sequence}, revision "
+            f"{fresh.revision}; the views are at {live.sequence}, {live.revision}"
+        )
