@@ -284,7 +284,8 @@ import asyncio, shutil, sys
 from nt_memory import MemorySystem
 
 async def main():
-    shutil.rmtree(sys.argv[1] + "/views")
+    for part in sys.argv[2:]:
+        shutil.rmtree(sys.argv[1] + "/" + part)
     async with MemorySystem.open(sys.argv[1]) as memory:
         await memory.put("a", "hot", "new")
         await memory.put("a", "cold", "new")
@@ -293,9 +294,33 @@ asyncio.run(main())
 """
 
 
+def test_a_follower_goes_on_when_the_writer_has_rebuilt_its_views(store, clock, run):
+    """From the same journal they say the same, so nothing it holds is stale."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(nt_memory.__file__).parents[1])}
+
+    async def main():
+        async with MemorySystem.open(store, clock=clock) as writer:
+            for key in ("hot", "cold"):
+                await writer.put("a", key, "old")
+            await writer.observe("a", [1.0, 0.0], "old", key="seen")
+        async with MemorySystem.open(store, clock=clock, read_only=True) as follower:
+            assert await follower.get("a", "hot") == "old"
+            pin = follower.pin("a", "hot")
+            command = [sys.executable, "-c", REBUILD, str(store), "views"]
+            await asyncio.to_thread(subprocess.run, command, check=True, env=environment)
+            clock.advance(1)
+            await follower.wait_for(follower.revision + 3)
+            assert pin.value == await follower.get("a", "hot") == "new"
+            assert await follower.get("a", "cold") == "new"
+            (hit,) = await follower.search_similar("a", [1.0, 0.0])
+            assert (hit.key, hit.data) == ("seen", "old")
+
+    run(main())
+
+
 @pytest.fixture
 def outdated(store, clock, run):
-    """`outdated(check)`: run it on a follower that saw that its writer rebuilt the views.
+    """`outdated(check)`: run it on a follower whose store was replaced by one of another history.
 
     The writer is another process, because LMDB can be open only once in each.
     """
@@ -309,7 +334,7 @@ def outdated(store, clock, run):
                 await writer.observe("a", [1.0, 0.0], "old", key="seen")
             async with MemorySystem.open(store, clock=clock, read_only=True) as follower:
                 assert await follower.get("a", "hot") == "old"
-                command = [sys.executable, "-c", REBUILD, str(store)]
+                command = [sys.executable, "-c", REBUILD, str(store), "journal", "views"]
                 await asyncio.to_thread(subprocess.run, command, check=True, env=environment)
                 clock.advance(1)  # lets the follower look
                 with pytest.raises(StorageError, match="rebuilt"):

@@ -101,9 +101,12 @@ class Opened:
         if newest == revision and self.retired is None:
             snapshot.close()
             return None
-        if newest < revision or snapshot.log_floor > revision:
+        if self.retired is not None and not _continues(snapshot, self.retired, revision):
             snapshot.close()
-            raise StorageError(f"{self.directory.path}: the writer has rebuilt its views")
+            raise StorageError(
+                f"{self.directory.path}: its views were rebuilt, and no longer reach back to "
+                f"revision {revision}"
+            )
         follow = Follow(revision=newest, sequence=snapshot.number(b"sequence") or 0)
         follow.timeline_us = snapshot.number(b"timeline_us")
         follow.snapshot = snapshot
@@ -122,6 +125,19 @@ class Opened:
             return False
         self.retired, self.cold = self.cold, cold
         return True
+
+
+def _continues(snapshot: Snapshot, retired: ColdTier, revision: int) -> bool:
+    """Whether new views know of all that follows what the old ones showed at `revision`."""
+    if (snapshot.number(b"revision") or 0) < revision or snapshot.log_floor > revision:
+        return False
+    before = retired.snapshot()
+    try:
+        was, now = before.log(revision), snapshot.log(revision)
+    finally:
+        before.close()
+    # The same entry, and not one of another history under the same number.
+    return was is None or (now is not None and was.now_us == now.now_us)
 
 
 def open_store(config: MemoryConfig, clock: StoreClock, *, read_only: bool) -> Opened:

@@ -14,15 +14,13 @@ under a live reader ends in SIGBUS. Reads return copies: a page may not outlive 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import lmdb
 
 from nt_memory.errors import CorruptionError, StorageError, StoreInUseError
 from nt_memory.tiers.views import TABLES, Snapshot, WriteBatch
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MAX_READERS = 126
 _DATA = "data.mdb"
@@ -33,10 +31,11 @@ _sharing = threading.Lock()
 
 
 class _Environment:
-    """An open environment and how many tiers of this process use it."""
+    """An open environment, which file it is, and how many tiers of this process use it."""
 
-    def __init__(self, env: Any) -> None:
+    def __init__(self, env: Any, inode: int) -> None:
         self.env = env
+        self.inode = inode
         self.users = 0
 
 
@@ -46,6 +45,8 @@ _shared: dict[str, _Environment] = {}
 def _share(path: str, max_map_bytes: int, *, read_only: bool) -> _Environment:
     with _sharing:
         shared = _shared.get(path)
+        if shared is not None and shared.inode != _inode(path):
+            shared = None  # these files were replaced; who still reads them keeps them
         if shared is not None and not read_only and shared.env.flags()["readonly"]:
             raise StoreInUseError(f"{path}: a reader in this process has it open")
         if shared is None:
@@ -61,9 +62,16 @@ def _share(path: str, max_map_bytes: int, *, read_only: bool) -> _Environment:
                 readahead=False,
                 meminit=False,
             )
-            shared = _shared[path] = _Environment(env)
+            shared = _shared[path] = _Environment(env, _inode(path))
         shared.users += 1
         return shared
+
+
+def _inode(path: str) -> int:
+    try:
+        return (Path(path) / _DATA).stat().st_ino
+    except OSError:
+        return 0
 
 
 def _unshare(shared: _Environment) -> None:
@@ -104,7 +112,6 @@ class ColdTier:
             raise StoreInUseError(f"{directory}: too many readers: {error}") from error
         except lmdb.Error as error:
             raise StorageError(f"{directory}: {error}") from error
-        self._inode = (directory / _DATA).stat().st_ino
         if not read_only:
             self._env.reader_check()
 
@@ -134,10 +141,7 @@ class ColdTier:
     @property
     def is_in_place(self) -> bool:
         """Whether the files that are open are still those of the directory."""
-        try:
-            return (self._directory / _DATA).stat().st_ino == self._inode
-        except OSError:
-            return False
+        return _inode(str(self._directory)) == self._shared.inode
 
     @property
     def size_bytes(self) -> int:
