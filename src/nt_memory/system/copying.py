@@ -29,9 +29,12 @@ def copy_store(opened: Opened, target: str | os.PathLike[str]) -> None:
     path = Path(target)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ForeignStoreError(f"{path}: exists and is not an empty directory")
-    for source in (opened.directory.bases, opened.directory.journal):
+    for source, pattern in (
+        (opened.directory.bases, "*.base"),
+        (opened.directory.journal, "*.log"),
+    ):
         (path / source.name).mkdir(parents=True)
-        for file in sorted(source.iterdir()):
+        for file in sorted(source.glob(pattern)):
             _copy(file, path / source.name / file.name)
     _copy(opened.directory.path / _MARKER, path / _MARKER)
     for directory in (path / "base", path / "journal", path):
