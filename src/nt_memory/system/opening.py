@@ -7,8 +7,6 @@ stop on another boot they are rebuilt.
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,19 +22,17 @@ from nt_memory.errors import (
     TrimmedError,
 )
 from nt_memory.replica import Change, Follow, NewRows, Replica
+from nt_memory.system.at_rest import are_trustworthy, digest_files, write_state
 from nt_memory.system.baseline import load_base, newest_base
 from nt_memory.tiers.cold import ColdTier
 from nt_memory.tiers.layout import name_of, row_key, to_stored, unpack_row, version_key
 from nt_memory.tiers.vectors import VectorFiles
 from nt_memory.transport.basefile import list_bases
-from nt_memory.transport.directory import StoreDirectory, boot_id
-from nt_memory.transport.files import sync_directory
+from nt_memory.transport.directory import StoreDirectory
 from nt_memory.transport.local import LocalJournal
 from nt_memory.transport.segment_reader import SegmentReader
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from nt_memory.clock import StoreClock
     from nt_memory.config import MemoryConfig
     from nt_memory.tiers.layout import ChangeRow, LogRow
@@ -48,7 +44,6 @@ REPLAY_BATCH = 512
 REPLAY_BYTES = 8 << 20
 VIEWS_NEW = "views.new"
 VIEWS_OLD = "views.old"
-_STATE = "STATE"
 
 
 @dataclass(slots=True)
@@ -71,7 +66,7 @@ class Opened:
             if self.journal is not None and is_clean:
                 self.files.sync()
                 self.cold.sync()
-                write_state(self.directory.views, is_clean=True)
+                write_state(self.directory.views, digest_files(self.directory))
         finally:
             self.files.close()
             if self.retired is not None:
@@ -188,7 +183,7 @@ def _open_follower(config: MemoryConfig, clock: StoreClock, directory: StoreDire
 
 def _open_writer(config: MemoryConfig, clock: StoreClock, directory: StoreDirectory) -> Opened:
     clear_leftovers(directory)
-    rebuilt = not _is_trustworthy(directory.views)
+    rebuilt = not are_trustworthy(directory)
     if rebuilt:
         _rebuild_views(config, directory)
     try:
@@ -224,7 +219,7 @@ def _open_writer(config: MemoryConfig, clock: StoreClock, directory: StoreDirect
 def _open_views(
     config: MemoryConfig, directory: StoreDirectory
 ) -> tuple[ColdTier, VectorFiles, Replica]:
-    write_state(directory.views, is_clean=False)
+    write_state(directory.views)
     cold = ColdTier(directory.views, max_map_bytes=config.max_map_bytes)
     try:
         files = VectorFiles(directory.vectors)
@@ -317,7 +312,7 @@ def build_views(
     cold = ColdTier(new, max_map_bytes=config.max_map_bytes)
     try:
         load_base(base, cold, files)
-        write_state(new, is_clean=False)
+        write_state(new)
     except BaseException:
         cold.close()
         shutil.rmtree(new, ignore_errors=True)
@@ -332,29 +327,6 @@ def _drop_views(directory: StoreDirectory) -> None:
         if path.exists():
             shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
-
-
-def _is_trustworthy(views: Path) -> bool:
-    """Whether the views were closed cleanly, or written under the boot that still runs."""
-    try:
-        state = json.loads((views / _STATE).read_bytes())
-        return bool(state["clean"]) or state["boot"] == boot_id()
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def write_state(views: Path, *, is_clean: bool) -> None:
-    """Say whether the views were closed cleanly, and under which boot they are written."""
-    views.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"clean": is_clean, "boot": boot_id()})
-    temporary = views / f"{_STATE}.new"
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(views / _STATE)
-    # So that a power loss cannot bring back the state before.
-    sync_directory(views)
 
 
 def _follow_log(

@@ -25,6 +25,7 @@ from nt_memory.tiers.layout import (
     unpack_row,
     version_key,
 )
+from nt_memory.tiers.sealing import seal, unseal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from nt_memory.timeline import Moment
 
 LOG = b"log"
+_VERSIONS = b"versions"
 TABLES = (
     b"meta",
     b"versions",
@@ -78,9 +80,10 @@ class Snapshot:
             return None
         key = cursor.key()
         if len(key) != len(name) + 16 or not key.startswith(name):
+            self._check_beside(key)
             return None
         known_at, revision = parse_tail(key)
-        return known_at, revision, decode_version(cursor.value())
+        return known_at, revision, self._decode(key)
 
     def at(self, name: bytes, moment: Moment) -> tuple[int, int, Version] | None:
         """The version in force at a moment, deletes and expired included.
@@ -97,9 +100,10 @@ class Snapshot:
         while found:
             key = cursor.key()
             if not key.startswith(name):
+                self._check_beside(key)
                 break
             known_at, revision = parse_tail(key)
-            version = decode_version(cursor.value())
+            version = self._decode(key)
             if revision <= moment.revision:
                 return known_at, revision, version
             oldest = version
@@ -113,7 +117,7 @@ class Snapshot:
             cursor = self._versions
             if not cursor.set_range(name) or not cursor.key().startswith(name):
                 return
-            oldest = decode_version(cursor.value())
+            oldest = self._decode(cursor.key())
         if oldest.is_trimmed_before:
             cursor = self._versions
             cursor.set_range(name)
@@ -132,18 +136,31 @@ class Snapshot:
         after: tuple[int, int] | None = None
         if cursor.set_range(version_key(name, known_at, revision)):
             key = cursor.key()
+            self._check_beside(key)
             if key.startswith(name):
                 after = parse_tail(key)
             found = cursor.prev()
         else:
             found = cursor.last()
-        if not found or not cursor.key().startswith(name):
+        if not found:
             return None, after
-        return (*parse_tail(cursor.key()), decode_version(cursor.value())), after
+        key = cursor.key()
+        if not key.startswith(name):
+            self._check_beside(key)
+            return None, after
+        return (*parse_tail(key), self._decode(key)), after
+
+    def _decode(self, key: bytes) -> Version:
+        """The version the cursor is at."""
+        return decode_version(unseal(_VERSIONS, key, self._versions.value()))
+
+    def _check_beside(self, key: bytes) -> None:
+        """A row that lies where the wanted one would: it could be that one, with a damaged key."""
+        unseal(_VERSIONS, key, self._versions.value())
 
     def version(self, key: bytes) -> Version | None:
         """The version under an exact key."""
-        data = self.txn.get(key, db=self._tables[b"versions"])
+        data = self.get(_VERSIONS, key)
         return None if data is None else decode_version(data)
 
     def versions(self, name: bytes) -> Iterator[tuple[int, int, Version]]:
@@ -154,7 +171,7 @@ class Snapshot:
             key = cursor.key()
             if not key.startswith(name):
                 return
-            yield (*parse_tail(key), decode_version(cursor.value()))
+            yield (*parse_tail(key), self._decode(key))
             found = cursor.prev()
 
     def version_keys(self, name: bytes) -> list[bytes]:
@@ -184,7 +201,7 @@ class Snapshot:
             version_key = cursor.key()
             if not version_key.startswith(prefix):
                 break
-            found.append((version_key, decode_version(cursor.value())))
+            found.append((version_key, self._decode(version_key)))
             is_there = cursor.next()
         return found
 
@@ -193,7 +210,7 @@ class Snapshot:
     def get(self, table: bytes, key: bytes) -> bytes | None:
         """A value of any table."""
         found: bytes | None = self.txn.get(key, db=self._tables[table])
-        return found
+        return None if found is None else unseal(table, key, found)
 
     def number(self, key: bytes) -> int | None:
         """A number of the table `meta`."""
@@ -204,12 +221,13 @@ class Snapshot:
         """Items of a table from `start` on, in key order. Do not use across an await."""
         with self.txn.cursor(self._tables[table]) as cursor:
             if cursor.set_range(start):
-                yield from cursor.iternext()
+                for key, data in cursor.iternext():
+                    yield key, unseal(table, key, data)
 
     def stored_rows(
         self, table: bytes, start: bytes = b"", *, max_bytes: int = 1 << 20
     ) -> Iterator[list[tuple[bytes, bytes]]]:
-        """All rows of a table as they lie in it, some at a time, for a base of the views.
+        """All rows of a table, verified, as they lie in it and some at a time: for a base.
 
         Args:
             table: Which.
@@ -226,8 +244,10 @@ class Snapshot:
             size = 0
             items = cursor.iternext()
             while some := list(itertools.islice(items, _ROWS_AT_ONCE)):
+                for key, data in some:
+                    unseal(table, key, data)
+                    size += len(key) + len(data)
                 rows += some
-                size += sum(len(key) + len(value) for key, value in some)
                 if size > max_bytes:
                     yield rows
                     rows, size = [], 0
@@ -314,11 +334,11 @@ class WriteBatch(Snapshot):
 
     def put(self, table: bytes, key: bytes, value: bytes) -> None:
         """Set a value."""
-        self.txn.put(key, value, db=self._tables[table])
+        self.txn.put(key, seal(table, key, value), db=self._tables[table])
 
     def append(self, table: bytes, key: bytes, value: bytes) -> None:
         """Set a value whose key is greater than all others of its table."""
-        self.txn.put(key, value, db=self._tables[table], append=True)
+        self.txn.put(key, seal(table, key, value), db=self._tables[table], append=True)
 
     def delete(self, table: bytes, key: bytes) -> bool:
         """Remove a value; whether it was there."""
