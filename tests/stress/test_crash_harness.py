@@ -27,6 +27,7 @@ import pytest
 
 import nt_memory
 from nt_memory import MemorySystem
+from nt_memory.system.verifying import verify
 from nt_memory.testing.history import Found, judge_worker
 
 WORKERS = 4
@@ -105,7 +106,10 @@ async def judge(memory: MemorySystem, acknowledged, last: list[int]) -> tuple[li
     for worker in range(WORKERS):
         agent = f"w{worker}"
         current = {record.key: record.value async for record in memory.scan(agent)}
-        keys = {*current, *(key for n in range(last[worker] + 2) for key in child.writes(worker, n))}
+        keys = {
+            *current,
+            *(key for n in range(last[worker] + 2) for key in child.writes(worker, n)),
+        }
         found = {}
         for key in keys:
             versions = [Found(r.value, r.revision) async for r in memory.history(agent, key)]
@@ -180,7 +184,7 @@ def crash_and_judge(root: Path, rounds: int, seed: int, bug: str = "") -> list[s
             last = [-1] * WORKERS
         heard = run_and_kill(store, copies, last, rng, bug)
         phases[heard.phase] = phases.get(heard.phase, 0) + 1
-        report = [] if bug else verify_if_there(store)
+        report = [] if bug else verify_if_made(store)
         done, violations = asyncio.run(asyncio.wait_for(judge_store(store, heard, last), 120))
         for name, begun in heard.copies.items():
             violations += asyncio.run(judge_copy(copies / name, begun, heard.acknowledged))
@@ -193,14 +197,11 @@ def crash_and_judge(root: Path, rounds: int, seed: int, bug: str = "") -> list[s
     return []
 
 
-def verify_if_there(store: Path) -> list[str]:
+def verify_if_made(store: Path) -> list[str]:
     """What `verify` finds wrong with a store that was just killed."""
-    return []
     if not (store / "FORMAT").exists():
         return []
-    from nt_memory.system.verifying import verify
-    report = verify(store)
-    return [] if report.is_ok else [str(report)]
+    return verify(store).damage
 
 
 @pytest.mark.timeout(120)

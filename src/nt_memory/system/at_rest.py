@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
 from nt_memory.tiers.layout import LAYOUT_VERSION
@@ -27,6 +27,22 @@ _STATE = "STATE"
 _CHUNK_BYTES = 32 << 20
 _PIECE_BYTES = 1 << 20
 _THREADS = 2
+
+
+class State(NamedTuple):
+    """What `STATE` says.
+
+    Attributes:
+        layout: Version of the views' layout.
+        boot: The boot under which they are or were written.
+        is_clean: They were closed cleanly.
+        digests: Size and checksum of every file, if they were.
+    """
+
+    layout: int
+    boot: str
+    is_clean: bool
+    digests: dict[str, list[int]]
 
 
 def write_state(views: Path, digests: dict[str, list[int]] | None = None) -> None:
@@ -56,19 +72,30 @@ def write_state(views: Path, digests: dict[str, list[int]] | None = None) -> Non
     sync_directory(views)
 
 
+def read_state(views: Path) -> State | None:
+    """How the views in a directory stand; None if that cannot be said."""
+    try:
+        state = json.loads((views / _STATE).read_bytes())
+        return State(
+            int(state["layout"]), str(state["boot"]), bool(state["clean"]), dict(state["digests"])
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def are_trustworthy(directory: StoreDirectory) -> bool:
     """Whether views and vector files are as their last writer left them.
 
     Cost: reads all of them after a clean close, 1 GB/s and more; else nothing.
     """
+    state = read_state(directory.views)
+    if state is None or state.layout != LAYOUT_VERSION:
+        return False
+    if not state.is_clean:
+        return state.boot == boot_id()
     try:
-        state = json.loads((directory.views / _STATE).read_bytes())
-        if state["layout"] != LAYOUT_VERSION:
-            return False
-        if not state["clean"]:
-            return bool(state["boot"] == boot_id())
-        return bool(state["digests"] == digest_files(directory))
-    except (OSError, ValueError, KeyError, TypeError):
+        return state.digests == digest_files(directory)
+    except OSError:
         return False
 
 

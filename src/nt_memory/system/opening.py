@@ -60,9 +60,11 @@ class Opened:
     max_map_bytes: int = 1 << 40
     retired: ColdTier | None = None
 
-    def close(self, *, is_clean: bool) -> None:
+    def close(self, *, is_clean: bool, stop_journal: bool = False) -> None:
         """Close the files; a clean close vouches for the views."""
         try:
+            if self.journal is not None and stop_journal:
+                self.journal.close()
             if self.journal is not None and is_clean:
                 self.files.sync()
                 self.cold.sync()
@@ -259,13 +261,14 @@ def catch_up(replica: Replica, reader: SegmentReader, until: int) -> None:
         batch.append(frame)
         size += len(frame.payload)
         if len(batch) == REPLAY_BATCH or size >= REPLAY_BYTES:
-            _apply(replica, batch)
+            apply_frames(replica, batch)
             batch, size = [], 0
     if batch:
-        _apply(replica, batch)
+        apply_frames(replica, batch)
 
 
-def _apply(replica: Replica, batch: list[Frame]) -> None:
+def apply_frames(replica: Replica, batch: list[Frame]) -> None:
+    """Apply frames that nobody waits for and nobody follows."""
     follow = replica.apply(batch)
     if follow.snapshot is not None:
         follow.snapshot.close()
@@ -282,7 +285,7 @@ def clear_leftovers(directory: StoreDirectory) -> None:
 
 def _rebuild_views(config: MemoryConfig, directory: StoreDirectory) -> None:
     """Drop the views, and make them again as far as the base goes; the journal does the rest."""
-    _drop_views(directory)
+    drop_views(directory)
     base = newest_base(directory.bases)
     if base is None:
         return
@@ -320,7 +323,8 @@ def build_views(
     return cold
 
 
-def _drop_views(directory: StoreDirectory) -> None:
+def drop_views(directory: StoreDirectory) -> None:
+    """Delete views and vectors: base and journal have them all."""
     for path in (directory.views, directory.vectors):
         if path.is_symlink():
             raise ForeignStoreError(f"{path}: is a symbolic link; refusing to rebuild through it")

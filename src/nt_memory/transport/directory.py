@@ -59,6 +59,7 @@ class StoreDirectory:
         path: The directory; parents are made too.
         clock: Source of the creation time.
         read_only: Only look: the store must exist, and may be held by a writer.
+        must_exist: Do not make a store where there is none.
 
     Attributes:
         path: The directory.
@@ -73,12 +74,17 @@ class StoreDirectory:
         FormatVersionError: a newer version made the store.
         StoreInUseError: another process, or another instance in this one, holds it; the message,
             `pid` and `host` say which.
-        StorageError: there is no store (`read_only`), or a file operation failed;
+        StorageError: there is no store (`read_only`, `must_exist`), or a file operation failed;
             `StorageFullError` likewise.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, clock: Clock, read_only: bool = False
+        self,
+        path: str | os.PathLike[str],
+        *,
+        clock: Clock,
+        read_only: bool = False,
+        must_exist: bool = False,
     ) -> None:
         self.path = Path(path)
         self.journal = self.path / "journal"
@@ -87,9 +93,9 @@ class StoreDirectory:
         self.vectors = self.path / "vectors"
         self._lock_fd = -1
         try:
-            if read_only:
+            if read_only or must_exist:
                 self._look()
-            else:
+            if not read_only:
                 self._claim(clock)
         except OSError as error:
             self.close()

@@ -272,3 +272,21 @@ def judge_tail(fd: int, path: Path, marks: dict[int, int], *, applied_sequence: 
         raise CorruptionError(f"{place}: {walk.damage}, but it was durable once")
     torn_bytes = os.fstat(fd).st_size - walk.offset
     return Tail(header, walk.offset, walk.sequence, recorded_at, torn_bytes)
+
+
+def judge_newest(directory: Path, *, applied_sequence: int) -> Tail | None:
+    """`judge_tail` for the newest segment of a journal; None if it has none.
+
+    Raises:
+        CorruptionError: as `judge_tail`.
+        FormatVersionError: as `judge_tail`.
+    """
+    segments = list_segments(directory)
+    if not segments:
+        return None
+    path = segment_path(directory, segments[-1])
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return judge_tail(fd, path, {}, applied_sequence=applied_sequence)
+    finally:
+        os.close(fd)

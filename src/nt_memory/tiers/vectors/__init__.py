@@ -5,6 +5,16 @@ from nt_memory.tiers.vectors.files import VectorFiles
 from nt_memory.tiers.vectors.index import kmeans
 from nt_memory.tiers.vectors.partition import Tuning
 from nt_memory.tiers.vectors.ranking import Candidates
+from nt_memory.tiers.vectors.snapshots import is_snapshot_whole
 from nt_memory.tiers.vectors.tier import VectorStats, VectorTier
 
-__all__ = ["NEVER", "Candidates", "Tuning", "VectorFiles", "VectorStats", "VectorTier", "kmeans"]
+__all__ = [
+    "NEVER",
+    "Candidates",
+    "Tuning",
+    "VectorFiles",
+    "VectorStats",
+    "VectorTier",
+    "is_snapshot_whole",
+    "kmeans",
+]

@@ -102,6 +102,15 @@ def open_snapshot(path: Path) -> tuple[Description, BinaryIO] | None:
     return description, file
 
 
+def is_snapshot_whole(path: Path) -> bool:
+    """Whether there is a good snapshot at `path`. Cost: as `open_snapshot`."""
+    found = open_snapshot(path)
+    if found is None:
+        return False
+    found[1].close()
+    return True
+
+
 def _pack(description: Description, length: int, crc: int) -> bytes:
     header = _HEADER.pack(
         _MAGIC,
