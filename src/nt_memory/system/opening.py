@@ -22,10 +22,22 @@ from nt_memory.errors import (
     TrimmedError,
 )
 from nt_memory.replica import Change, Follow, NewRows, Replica
-from nt_memory.system.at_rest import are_trustworthy, digest_files, write_state
+from nt_memory.system.at_rest import (
+    are_trustworthy,
+    digest_files,
+    read_state,
+    write_state,
+)
 from nt_memory.system.baseline import load_base, newest_base
 from nt_memory.tiers.cold import ColdTier
-from nt_memory.tiers.layout import name_of, row_key, to_stored, unpack_row, version_key
+from nt_memory.tiers.layout import (
+    LAYOUT_VERSION,
+    name_of,
+    row_key,
+    to_stored,
+    unpack_row,
+    version_key,
+)
 from nt_memory.tiers.vectors import VectorFiles
 from nt_memory.transport.basefile import list_bases
 from nt_memory.transport.directory import StoreDirectory
@@ -175,6 +187,12 @@ def check_settings(config: MemoryConfig, replica: Replica) -> None:
 
 
 def _open_follower(config: MemoryConfig, clock: StoreClock, directory: StoreDirectory) -> Opened:
+    state = read_state(directory.views)
+    if state is None or state.layout != LAYOUT_VERSION:
+        raise StorageError(
+            f"{directory.path}: its views are not made yet, as in a fresh copy or after an upgrade; "
+            "open it for writing once, which makes them"
+        )
     cold = ColdTier(directory.views, max_map_bytes=config.max_map_bytes, read_only=True)
     files = VectorFiles(directory.vectors, read_only=True)
     replica = Replica(cold, files)
