@@ -93,6 +93,34 @@ class Advance(_Wire, frozen=True, tag="advance"):
     now: int
 
 
+class Retain(_Wire, frozen=True, tag="retain"):
+    """How long superseded versions are kept; `agent` "" is the rule for those without their own.
+
+    Attributes:
+        agent: Whose keys.
+        max_age_us: Versions that were not in force since then may go; None: no limit.
+        max_versions: So many superseded versions a key are kept; None: no limit.
+    """
+
+    agent: str
+    max_age_us: int | None = None
+    max_versions: int | None = None
+
+
+class Sweep(_Wire, frozen=True, tag="sweep"):
+    """Drop what retention does not keep, up to `limit` versions looked at, and go on next time.
+
+    Attributes:
+        hold_us: What is in force at this time or later is kept.
+        hold_revision: What is in force at this revision or later is kept.
+        limit: Most versions to look at.
+    """
+
+    hold_us: int
+    hold_revision: int
+    limit: int
+
+
 class Tick(_Wire, frozen=True, tag="tick"):
     """Nothing but the passing of time: what is due by then expires, lapses or is decided."""
 
@@ -170,6 +198,8 @@ Body = (
     | Configure
     | StartSession
     | Advance
+    | Retain
+    | Sweep
     | Tick
     | Acquire
     | Renew

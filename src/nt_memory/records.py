@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +119,56 @@ class Compaction:
     Attributes:
         revision: The base now covers everything up to this revision.
         oldest_revision: The first revision that `tail`, `watch` and `as_of` can still ask for.
+        dropped_versions: Versions that retention no longer kept.
         freed_bytes: By how much the store takes less of the disk; negative if it takes more.
     """
 
     revision: int
     oldest_revision: int
+    dropped_versions: int
     freed_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What `export` wrote.
+
+    Attributes:
+        revision: The store as of this revision.
+        rows: How many rows.
+        digest: Of all of it; the same for every complete export of one store at one revision.
+    """
+
+    revision: int
+    rows: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """What `import_store` did.
+
+    Attributes:
+        revision: The store was made as of this revision.
+        rows: How many rows the export has.
+        digest: The export's.
+        is_new: False if the store was made from this export before; nothing was changed then.
+    """
+
+    revision: int
+    rows: int
+    digest: str
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long superseded versions are kept.
+
+    Attributes:
+        max_age: Since when they were in force last; None: no limit.
+        max_versions: How many a key; None: no limit.
+    """
+
+    max_age: timedelta | None = None
+    max_versions: int | None = None

@@ -18,7 +18,9 @@ from nt_memory.entries import (
     Advance,
     Configure,
     Entry,
+    Retain,
     StartSession,
+    Sweep,
     Tick,
     Write,
     decode_entry,
@@ -30,8 +32,10 @@ from nt_memory.errors import (
     StaleFenceError,
     TimelineError,
 )
+from nt_memory.namespace import check_agent
 from nt_memory.replica.coordination import Coordination, Draft
 from nt_memory.replica.follow import Follow, Outcome
+from nt_memory.replica.retention import Retention
 from nt_memory.replica.writes import Folding, Now, decide, expire, fold, write_vectors
 from nt_memory.tiers.layout import NEVER_STARTED, ChangeRow, LogRow
 
@@ -93,12 +97,15 @@ class Replica:
         self.history: int | None = None
         self.last_recorded_at = 0
         self._coordination = Coordination()
+        self.retention = Retention()
         self._handlers: dict[type, Callable[[Step], Effects]] = {
             Write: self._write,
             Configure: self._configure,
             StartSession: self._start_session,
             Advance: self._advance,
             Tick: self._tick,
+            Retain: self._retain,
+            Sweep: self._sweep,
         }
         snapshot = cold.snapshot()
         try:
@@ -119,6 +126,7 @@ class Replica:
         if settings is not None:
             self._set_settings(msgspec.msgpack.decode(settings, type=Configure))
         self._coordination.load(views)
+        self.retention.load(views)
 
     def _set_settings(self, settings: Configure) -> None:
         self.swarm = settings.swarm
@@ -263,6 +271,20 @@ class Replica:
             changes = expire(step.batch, due, step.now, step.follow)
         has_changes = bool(changes) or step.draft.has_changes
         return Effects(step.now.revision if has_changes else None, changes, has_changes)
+
+    def _retain(self, step: Step) -> Effects:
+        rule = cast("Retain", step.entry.body)
+        if rule.agent:
+            check_agent(rule.agent)
+        limits = (rule.max_age_us, rule.max_versions)
+        if any(limit is not None and limit < 0 for limit in limits):
+            raise InvalidInputError("retention: an age or a number of versions cannot be negative")
+        self.retention.set(rule, step.batch)
+        return Effects(step.now.revision)
+
+    def _sweep(self, step: Step) -> Effects:
+        swept = self.retention.sweep(step.batch, cast("Sweep", step.entry.body), step.now)
+        return Effects(tuple(swept), has_changes=swept.dropped > 0)
 
 
 def _coordinate(step: Step) -> Effects:

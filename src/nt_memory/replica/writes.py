@@ -301,16 +301,25 @@ def _trim(batch: WriteBatch, name: bytes, history: int) -> None:
     if not dropped:
         return
     for key in dropped:
-        version = batch.version(key)
-        batch.delete(b"versions", key)
-        if version is not None and version.expires_at is not None:
-            known_at, revision = parse_tail(key)
-            batch.delete(b"expiries", expiry_key(version.expires_at, name, known_at, revision))
-    oldest_key = keys[len(dropped)]
-    oldest = batch.version(oldest_key)
-    if oldest is not None and not oldest.is_trimmed_before:
-        marked = msgspec.structs.replace(oldest, is_trimmed_before=True)
-        batch.put(b"versions", oldest_key, encode_row(marked))
+        drop_version(batch, name, key)
+    mark_trimmed(batch, keys[len(dropped)])
+
+
+def drop_version(batch: WriteBatch, name: bytes, key: bytes) -> None:
+    """Remove one version and what is due about it."""
+    version = batch.version(key)
+    batch.delete(b"versions", key)
+    if version is not None and version.expires_at is not None:
+        known_at, revision = parse_tail(key)
+        batch.delete(b"expiries", expiry_key(version.expires_at, name, known_at, revision))
+
+
+def mark_trimmed(batch: WriteBatch, oldest: bytes) -> None:
+    """Note in the oldest version that is left that there were others before it."""
+    version = batch.version(oldest)
+    if version is not None and not version.is_trimmed_before:
+        marked = msgspec.structs.replace(version, is_trimmed_before=True)
+        batch.put(b"versions", oldest, encode_row(marked))
 
 
 def expire(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from nt_memory.entries import Tick
 from nt_memory.errors import NtMemoryError, StorageError
+from nt_memory.system.governing import sweep_all
 
 if TYPE_CHECKING:
     from nt_memory.system.engine import Engine
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 TICK_S = 0.2
 FOLLOW_S = 0.005
 TICKS_A_SWEEP = 64
+TICKS_A_ROUND = 300
 
 
 async def keep_time(engine: Engine) -> None:
@@ -29,6 +31,10 @@ async def keep_time(engine: Engine) -> None:
         if ticks % TICKS_A_SWEEP == 0:
             engine.hot.sweep()
             engine.opened.cold.check_readers()
+        # A backtest drops versions only when it is told to, so that two runs take the same revisions.
+        if ticks % TICKS_A_ROUND == 0 and not engine.timeline.is_backtest:
+            with contextlib.suppress(NtMemoryError):
+                await sweep_all(engine)
 
 
 def _is_due(engine: Engine) -> bool:

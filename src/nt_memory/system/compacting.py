@@ -33,6 +33,7 @@ from nt_memory.records import Compaction
 from nt_memory.replica import Follow, Replica
 from nt_memory.system.baseline import save_base
 from nt_memory.system.copying import copy_store
+from nt_memory.system.governing import sweep_all
 from nt_memory.system.opening import VIEWS_NEW, VIEWS_OLD, build_views, catch_up
 from nt_memory.tiers.layout import U64
 from nt_memory.tiers.views import LOG
@@ -86,6 +87,7 @@ class Maintenance:
         async with self._one_at_a_time:
             directory = engine.opened.directory
             before = await asyncio.to_thread(directory.disk_bytes)
+            dropped = await sweep_all(engine)
             floor = engine.holds.revision()
             compactor = _Compactor(engine, journal, engine.revision if floor is None else floor)
             await asyncio.to_thread(compactor.prepare)
@@ -97,6 +99,7 @@ class Maintenance:
             return Compaction(
                 revision=compactor.revision,
                 oldest_revision=engine.snapshot.log_floor + 1,
+                dropped_versions=dropped,
                 freed_bytes=before - after,
             )
 

@@ -25,6 +25,8 @@ from nt_memory.system.backing import EngineBacking
 from nt_memory.system.banking import BankCalls
 from nt_memory.system.coordinating import CoordinationCalls
 from nt_memory.system.engine import Engine
+from nt_memory.system.exporting import export_live
+from nt_memory.system.governing import GoverningCalls
 from nt_memory.system.rows import TagRows
 from nt_memory.system.similarity import SimilarityCalls
 from nt_memory.system.state import StateCalls
@@ -33,11 +35,12 @@ from nt_memory.system.watching import Tail
 from nt_memory.transport.local_bus import LocalBus
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable
     from datetime import datetime
 
     from nt_memory.clock import Clock
-    from nt_memory.records import Compaction
+    from nt_memory.records import Compaction, Export
+    from nt_memory.system.exporting import Format
     from nt_memory.timeline import AsOfLike
 
 
@@ -75,7 +78,7 @@ class TimelineHandle:
         return revision
 
 
-class MemorySystem(StateCalls, SimilarityCalls, BankCalls, CoordinationCalls):
+class MemorySystem(StateCalls, SimilarityCalls, BankCalls, CoordinationCalls, GoverningCalls):
     """Memory of one swarm. Made by `MemorySystem.open`; belongs to one event loop.
 
     Attributes:
@@ -226,6 +229,37 @@ class MemorySystem(StateCalls, SimilarityCalls, BankCalls, CoordinationCalls):
             OSError: it cannot be written.
         """
         await self._engine.maintenance.copy(path)
+
+    async def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: Format | None = None,  # noqa: A002 - the word users know
+        agents: Iterable[str] = (),
+    ) -> Export:
+        """Write all that the store holds, as of one revision, in a form that others can read.
+
+        Everything acknowledged before the call is in it. Reads and writes go on meanwhile;
+        `import_store` makes the same store of it again.
+
+        Args:
+            path: A file that does not exist yet, for JSON Lines (compressed if it ends with
+                `.zst`); or a directory that does not exist yet, for Parquet.
+            format: "jsonl" or "parquet"; None: "parquet" if the path ends with `.parquet`.
+            agents: Only versions of these agents; for reading, it cannot be imported.
+
+        Raises:
+            InvalidInputError: there is something at the path, or an agent's name is malformed.
+            CorruptionError: the views are damaged; nothing is left at the path.
+            StorageFullError: no space is left.
+            StorageError: the path cannot be written.
+            UnsupportedError: Parquet needs `nt-memory[parquet]`.
+
+        Cost: about 30 s a million rows, on another thread, which takes turns with the event loop:
+            where latency counts, use `nt-memory export` in another process.
+        """
+        await self._engine.flush()
+        return await export_live(self._engine, path, format=format, agents=agents)
 
     async def compact(self) -> Compaction:
         """Move the base forward: what the journal says up to now goes into one checksummed file,

@@ -247,7 +247,7 @@ class SimilarityCalls:
             if hits is not None:
                 return hits
             if as_of is not None:
-                raise TrimmedError("what was in force then was dropped (history=)", oldest=0)
+                raise TrimmedError("some of what was in force then was dropped", oldest=0)
             query = query._replace(moment=resolve(engine, None))
         raise AssertionError  # pragma: no cover
 
@@ -256,7 +256,12 @@ class SimilarityCalls:
         if revision is None:
             return name
         row = self._engine.snapshot.log(revision)
-        return row.changes[-1].key if row is not None and row.changes else name
+        if row is None or not row.position:
+            raise TrimmedError(
+                f"the request acted at revision {revision}; which key it made is no longer kept",
+                oldest=self._engine.snapshot.log_floor + 1,
+            )
+        return row.changes[-1].key if row.changes else name
 
     def _check_dim(self, agent: str, dim: int) -> None:
         row = self._engine.snapshot.partition(partition_name(agent, ""))

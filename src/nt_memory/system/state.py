@@ -211,6 +211,8 @@ class StateCalls:
         engine.check_usable()
         start = name_of(STATE, check_agent(agent), check_prefix(prefix))[:-1]
         moment = resolve(engine, as_of)
+        if as_of is not None:
+            engine.snapshot.check_floor(start, moment.time_us)
         records = _scan(engine, start, moment)
         engine.holds.add_read(records, moment)
         return records

@@ -99,9 +99,21 @@ class PartitionRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     rows: int
 
 
+FLOOR = b"floor/"
+"""Under it and space and agent the table of policies says what was dropped of that agent."""
+
+
+class Floor(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Whole keys that were known before `time_us` are gone, since `revision`."""
+
+    time_us: int
+    revision: int
+
+
 _encoder = msgspec.msgpack.Encoder()
 decode_version = msgspec.msgpack.Decoder(Version).decode
 decode_log = msgspec.msgpack.Decoder(LogRow).decode
+decode_floor = msgspec.msgpack.Decoder(Floor).decode
 decode_partition = msgspec.msgpack.Decoder(PartitionRow).decode
 encode_row: Callable[[msgspec.Struct], bytes] = _encoder.encode
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
+from nt_memory.clock import to_datetime
 from nt_memory.errors import TrimmedError
 from nt_memory.tiers.layout import (
     BIAS,
+    FLOOR,
     ROW_KEY,
     U64,
     LogRow,
     PartitionRow,
     VectorRow,
     Version,
+    decode_floor,
     decode_log,
     decode_partition,
     decode_version,
@@ -46,9 +49,15 @@ TABLES = (
     b"locks",
     b"electorate",
     b"proposals",
+    b"policies",
 )
 _AFTER_ALL = b"\xff" * 16
 _ROWS_AT_ONCE = 64
+
+
+def after_name(name: bytes) -> bytes:
+    """Greater than all versions of a name, and less than every greater name."""
+    return name + _AFTER_ALL
 
 
 class Snapshot:
@@ -108,14 +117,37 @@ class Snapshot:
                 return known_at, revision, version
             oldest = version
             found = cursor.prev()
-        self._check_not_trimmed(name, oldest)
+        self._check_not_trimmed(name, oldest, moment)
         return None
 
-    def _check_not_trimmed(self, name: bytes, oldest: Version | None) -> None:
+    def check_floor(self, name: bytes, time_us: int) -> None:
+        """Refuse to say what there was of an agent's keys when whole keys of then were dropped.
+
+        Args:
+            name: One of the agent's names, or the part of them that says whose they are.
+            time_us: As of when.
+
+        Raises:
+            TrimmedError: what was known then may have been dropped.
+        """
+        agent = name[: name.index(b"\0")]
+        data = self.get(b"policies", FLOOR + agent)
+        if data is None:
+            return
+        floor = decode_floor(data)
+        if time_us < floor.time_us:
+            raise TrimmedError(
+                f"{agent[1:].decode()}: of what was known before {to_datetime(floor.time_us)} some "
+                "was dropped (retention)",
+                oldest=floor.revision,
+            )
+
+    def _check_not_trimmed(self, name: bytes, oldest: Version | None, moment: Moment) -> None:
         """Nothing was found: was there once something? The oldest version left knows."""
         if oldest is None:
             cursor = self._versions
             if not cursor.set_range(name) or not cursor.key().startswith(name):
+                self.check_floor(name, moment.time_us)
                 return
             oldest = self._decode(cursor.key())
         if oldest.is_trimmed_before:
@@ -124,7 +156,7 @@ class Snapshot:
             _, revision = parse_tail(cursor.key())
             _, agent, key = parse_name(name)
             raise TrimmedError(
-                f"{agent}/{key}: versions before revision {revision} were dropped (history=)",
+                f"{agent}/{key}: versions before revision {revision} were dropped",
                 oldest=revision,
             )
 
@@ -184,10 +216,33 @@ class Snapshot:
             is_there = cursor.next()
         return keys
 
+    def oldest_keys(self, name: bytes, limit: int) -> list[bytes]:
+        """Keys of up to `limit` versions of a name, oldest first; their values are not read."""
+        cursor = self._versions
+        if not cursor.set_range(name):
+            return []
+        some = itertools.islice(cursor.iternext(keys=True, values=False), limit)
+        return list(itertools.takewhile(lambda key: key.startswith(name), some))
+
+    def newest_key(self, name: bytes, number: int) -> bytes | None:
+        """Key of the version with `number` newer ones; None if there are not that many."""
+        cursor = self._versions
+        found = cursor.prev() if cursor.set_range(name + _AFTER_ALL) else cursor.last()
+        for _ in range(number):
+            if not found or not cursor.key().startswith(name):
+                return None
+            found = cursor.prev()
+        key: bytes = cursor.key()
+        return key if found and key.startswith(name) else None
+
     def next_name(self, after: bytes, prefix: bytes) -> bytes | None:
         """The first name greater than all versions of `after` that starts with `prefix`."""
+        return self.first_name(after_name(after) if after else prefix, prefix)
+
+    def first_name(self, start: bytes, prefix: bytes) -> bytes | None:
+        """The name of the first version whose key is not less than `start`, and has the prefix."""
         cursor = self._versions
-        if not cursor.set_range(max(prefix, after + _AFTER_ALL if after else prefix)):
+        if not cursor.set_range(max(prefix, start)):
             return None
         key = cursor.key()
         return key[:-16] if key.startswith(prefix) else None
