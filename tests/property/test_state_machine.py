@@ -38,7 +38,14 @@ from hypothesis.stateful import (
 
 from nt_memory import AsOf, Change, MemoryConfig, MemorySystem, Record
 from nt_memory.clock import ManualClock
-from nt_memory.errors import ConflictError, InvalidTimeError, LookAheadError, TimelineError
+from nt_memory.errors import (
+    ConflictError,
+    InvalidTimeError,
+    LookAheadError,
+    TimelineError,
+    TrimmedError,
+)
+from nt_memory.system.verifying import verify
 
 START = datetime(2024, 1, 2, 14, 30, tzinfo=UTC)
 GRID_S = 10
@@ -71,6 +78,11 @@ values = st.one_of(
 ttls = st.one_of(st.none(), st.integers(1, 6).map(lambda n: GRID_S * n - GRID_S // 2))
 delays = st.one_of(st.none(), st.integers(0, 8).map(lambda n: GRID_S * n))
 """How long before now a write says it was known; None: it does not say."""
+
+
+def first(pair: Any) -> Any:
+    """What to sort revisions by."""
+    return pair[0]
 
 
 def moment(seconds: int) -> datetime:
@@ -190,6 +202,9 @@ class StateMachine(RuleBasedStateMachine):
         self.requests: list[tuple[str, Write, int, int]] = []
         self.request_ids = count()
         self.pins: dict[tuple[str, str], Any] = {}
+        self.is_set_back = False
+        self.floor = 0
+        """What lies before this revision the base has swallowed."""
         self.run(self.open())
 
     def run(self, coroutine: Any) -> Any:
@@ -204,7 +219,8 @@ class StateMachine(RuleBasedStateMachine):
         )
         self.memory = await MemorySystem.open(config, clock=self.clock)
         self.watchers = {
-            agent: self.memory.watch(agent, after=self.last_seen(agent)) for agent in AGENTS
+            agent: self.memory.watch(agent, after=max(self.floor, self.last_seen(agent)))
+            for agent in AGENTS
         }
         self.pins = {name: self.memory.pin(*name) for name in self.pins}
 
@@ -275,12 +291,16 @@ class StateMachine(RuleBasedStateMachine):
             groups.pop(0)
 
     async def check_replay(self) -> None:
-        """A watcher that starts from the beginning is told the same as one that was there."""
+        """A watcher that starts from the base is told the same as one that was there."""
         for agent in AGENTS:
-            watcher = self.memory.watch(agent, after=0)
+            told = [change for change in self.seen[agent] if change.revision > self.floor]
+            watcher = self.memory.watch(agent, after=self.floor)
             async with asyncio.timeout(DEADLINE_S):
-                again = [await anext(watcher) for _ in self.seen[agent]]
-            assert again == self.seen[agent]
+                again = [await anext(watcher) for _ in told]
+            assert again == told
+            if self.floor:
+                with pytest.raises(TrimmedError):
+                    await anext(self.memory.watch(agent, after=self.floor - 1))
 
     # --- comparing ----------------------------------------------------------------------------
 
@@ -498,12 +518,17 @@ class StateMachine(RuleBasedStateMachine):
 
     def draw_past(self, data: st.DataObject) -> tuple[Any, int, int]:
         """An `as_of` and the model's time and revision for it."""
-        revision = data.draw(st.sampled_from(sorted(self.model.times)))
+        revisions = [r for r in sorted(self.model.times) if r >= self.floor or r == 0]
+        revision = data.draw(st.sampled_from(revisions))
         seconds = data.draw(st.integers(-2, self.model.now // 5)) * 5
         kind = data.draw(st.sampled_from(["time", "revision", "both"]))
         if kind == "time":
             return moment(seconds), seconds, 2**62
         if kind == "revision":
+            if self.floor and revision < self.floor:
+                with pytest.raises(TrimmedError):
+                    self.memory.at(revision)
+                return moment(seconds), seconds, 2**62
             return revision, self.model.times[revision], revision
         return AsOf(moment(seconds), revision), seconds, revision
 
@@ -561,13 +586,76 @@ class StateMachine(RuleBasedStateMachine):
         """A released pin is compared no more, and the others still hold."""
         self.pins.pop(data.draw(st.sampled_from(sorted(self.pins)))).release()
 
+    def mark_time(self, name: Any = NAMES[0]) -> None:
+        """A clock that was set back is behind the store by what has passed since its last entry."""
+        if self.is_set_back:
+            revision = self.run(self.memory.put(*name, "marked"))
+            self.model.write(revision, [Write(name, "marked", self.model.now)])
+
     @rule()
     def reopen(self) -> None:
         """Closing and opening again changes nothing that can be read."""
+        self.mark_time()
         revision = self.memory.revision
         self.run(self.close())
         self.run(self.open())
         assert self.memory.revision >= revision
+
+    @rule()
+    def compact(self) -> None:
+        """The base moves up to what the watchers have seen; nothing that can be read changes."""
+
+        async def compact() -> None:
+            await self.drain()
+            self.watchers.clear()
+            done = await self.memory.compact()
+            self.floor = self.memory._engine.snapshot.log_floor
+            assert done.revision == self.memory.revision
+            self.watchers = {
+                agent: self.memory.watch(agent, after=self.memory.revision) for agent in AGENTS
+            }
+
+        self.run(compact())
+
+    @rule(loses_views=st.booleans())
+    def crash(self, loses_views: bool) -> None:
+        """The process is gone between two steps; perhaps the machine was, and its pages with it."""
+        self.mark_time()
+        store, left = self.directory / "store", self.directory / "left"
+        shutil.copytree(store, left)
+        self.run(self.close())
+        shutil.rmtree(store)
+        left.rename(store)
+        if loses_views:
+            shutil.rmtree(store / "views")
+        self.run(self.open())
+
+    @precondition(lambda self: self.is_started())
+    @rule(
+        writes=st.lists(st.tuples(names, values), min_size=2, max_size=8),
+        is_compacting=st.booleans(),
+    )
+    def put_at_once(self, writes: list[Any], is_compacting: bool) -> None:
+        """Tasks that put at the same time are put in some order, that of their revisions."""
+
+        async def put() -> list[int]:
+            puts = [self.memory.put(*name, value) for name, value in writes]
+            if not is_compacting:
+                return await asyncio.gather(*puts)
+            *revisions, _ = await asyncio.gather(*puts, self.memory.compact())
+            return revisions
+
+        revisions = self.run(put())
+        assert len(set(revisions)) == len(writes)
+        for revision, (name, value) in sorted(zip(revisions, writes, strict=True), key=first):
+            self.model.write(revision, [Write(name, value, self.model.now)])
+        self.floor = self.memory._engine.snapshot.log_floor
+
+    @rule()
+    def verify(self) -> None:
+        """Base and journal say what the views say, while the store is open."""
+        found = verify(self.directory / "store")
+        assert found.is_ok, found.damage
 
     @rule()
     def replay(self) -> None:
@@ -577,6 +665,15 @@ class StateMachine(RuleBasedStateMachine):
 
 class LiveMachine(StateMachine):
     """The state API on a live timeline: the clock is the timeline."""
+
+    @rule(name=names, back=st.integers(1, 10**6))
+    def reopen_with_the_clock_set_back(self, name: Any, back: int) -> None:
+        """Time goes on from the last entry."""
+        self.is_set_back = True
+        self.mark_time(name)
+        self.run(self.close())
+        self.clock = ManualClock(self.clock.now() - timedelta(seconds=back))
+        self.run(self.open())
 
     @rule(steps=st.integers(1, 6))
     def advance(self, steps: int) -> None:

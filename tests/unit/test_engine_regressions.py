@@ -151,7 +151,7 @@ def test_a_rebuild_takes_the_journal_in_bounded_batches(store, live, monkeypatch
     """Rebuilding the views of large values holds about 8 MiB of them at a time."""
     values = np.random.default_rng(4).bytes(1_000_000)
     batches = []
-    apply = opening._apply
+    apply = opening.apply_frames
 
     def note(replica, batch):
         batches.append([len(frame.payload) for frame in batch])
@@ -167,7 +167,7 @@ def test_a_rebuild_takes_the_journal_in_bounded_batches(store, live, monkeypatch
     settings = {"durability": "relaxed", "enable_compression": False}
     live(fill, **settings)
     shutil.rmtree(store / "views")
-    monkeypatch.setattr(opening, "_apply", note)
+    monkeypatch.setattr(opening, "apply_frames", note)
     live(check, **settings)
     assert sum(map(sum, batches)) > 40 * 999_000
     assert max(sum(batch[:-1]) for batch in batches) < 8 << 20
