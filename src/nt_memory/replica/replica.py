@@ -150,6 +150,8 @@ class Replica:
             What the loop needs to follow, with a snapshot that the caller now owns.
 
         Raises:
+            StorageFullError: no space is left. The views are as they were before; a new replica of
+                them can apply the frames again.
             StorageError: the views could not be written. The replica must not be used again.
             FormatVersionError: a newer version wrote an entry.
         """
@@ -166,9 +168,12 @@ class Replica:
             if self.timeline_us is not None:
                 batch.put_number(b"timeline_us", self.timeline_us)
             self._cold.commit(batch)
-        except BaseException:
+        except BaseException as error:
             batch.close()
-            raise
+            explained = self._cold.explain(error)
+            if explained is error:
+                raise
+            raise explained from error
         follow.revision = self.revision
         follow.sequence = self.sequence
         follow.timeline_us = self.timeline_us

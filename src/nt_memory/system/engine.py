@@ -25,9 +25,11 @@ from nt_memory.errors import (
     NtMemoryError,
     ReadOnlyError,
     StorageError,
+    StorageFullError,
     WrongLoopError,
     again,
 )
+from nt_memory.replica import Replica
 from nt_memory.system.background import keep_time, keep_up
 from nt_memory.system.compacting import Maintenance
 from nt_memory.system.following import (
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from nt_memory.transport.ports import Frame
 
 MAX_BEHIND = 16
+FULL_RETRY_S = 0.2
 HOT_SHARE = 4
 
 
@@ -82,6 +85,8 @@ class Engine:
         self._closing: asyncio.Task[None] | None = None
         self._failure: NtMemoryError | None = None
         self._staleness: StorageError | None = None
+        self._fullness: StorageFullError | None = None
+        self._pause = threading.Event()
         self.is_closed = False
         # Taken first and asked for everything else, so that all of it is of one revision even while
         # another process goes on writing.
@@ -172,6 +177,7 @@ class Engine:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
+        self._pause.set()
         await self.maintenance.settle()
         for task in self._background:
             task.cancel()
@@ -244,8 +250,9 @@ class Engine:
             raise ReadOnlyError("this memory was opened read-only")
         if self._closing is not None:
             raise ClosedError("the memory is closing")
-        if self._failure is not None:
-            raise again(self._failure)
+        for failure in (self._failure, self._fullness):
+            if failure is not None:
+                raise again(failure)
         try:
             payload = encode_entry(Entry(body, self.config.agent, request_id))
         except (OverflowError, TypeError) as error:
@@ -279,7 +286,25 @@ class Engine:
         await self.drain()
 
     def _deliver(self, frames: Sequence[Frame]) -> None:
-        self.hand_over(self.opened.replica.apply(frames))
+        self.hand_over(self._apply(frames))
+
+    def _apply(self, frames: Sequence[Frame]) -> Follow:
+        while True:
+            try:
+                follow = self.opened.replica.apply(frames)
+            except StorageFullError as error:
+                self._wait_for_space(error)
+            else:
+                self._fullness = None
+                return follow
+
+    def _wait_for_space(self, error: StorageFullError) -> None:
+        """On the journal's thread: what it holds must be applied, so wait until it can be."""
+        self._fullness = error
+        if self._closing is not None:
+            raise error  # the next open applies it
+        self._pause.wait(FULL_RETRY_S)
+        self.opened.replica = Replica(self.opened.cold, self.opened.files)
 
     def hand_over(self, follow: Follow) -> None:
         """On the journal's thread: have the loop follow, once it is not too far behind."""

@@ -15,6 +15,7 @@ class FaultyFileSystem:
     Attributes:
         space: Bytes that can still be appended; None: no end. An append that needs more writes what
             fits and raises ENOSPC, as a real disk does.
+        free: Bytes that the file system says are free; None: what it really says.
         sync_error: errno of every later `sync`; None: it works.
         truncate_error: errno of every later `truncate`; None: it works.
         append_error: errno of every later `append`, which writes nothing; None: it works.
@@ -27,6 +28,7 @@ class FaultyFileSystem:
         self._may_sync.set()
         self._is_stalled = threading.Event()
         self.space: int | None = None
+        self.free: int | None = None
         self.append_error: int | None = None
         self.sync_error: int | None = None
         self.truncate_error: int | None = None
@@ -57,6 +59,10 @@ class FaultyFileSystem:
         """Cut the file, if it can."""
         _raise_if(self.truncate_error)
         self._files.truncate(fd, size)
+
+    def free_bytes(self, fd: int) -> int:
+        """What is left, of `free` if that is set."""
+        return self._files.free_bytes(fd) if self.free is None else self.free
 
     def stall_sync(self) -> None:
         """Let every later `sync` hang until `resume_sync`."""

@@ -13,16 +13,24 @@ under a live reader ends in SIGBUS. Reads return copies: a page may not outlive 
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from pathlib import Path
 from typing import Any
 
 import lmdb
 
-from nt_memory.errors import CorruptionError, StorageError, StoreInUseError
+from nt_memory.errors import (
+    CorruptionError,
+    StorageError,
+    StorageFullError,
+    StoreInUseError,
+)
 from nt_memory.tiers.views import TABLES, Snapshot, WriteBatch
 
 MAX_READERS = 126
+_LITTLE_SPACE_BYTES = 1 << 20
 _DATA = "data.mdb"
 
 # LMDB's locks are per process: opening an environment twice in one process breaks them. So a
@@ -50,21 +58,31 @@ def _share(path: str, max_map_bytes: int, *, read_only: bool) -> _Environment:
         if shared is not None and not read_only and shared.env.flags()["readonly"]:
             raise StoreInUseError(f"{path}: a reader in this process has it open")
         if shared is None:
-            env = lmdb.open(
-                path,
-                map_size=max_map_bytes,
-                max_dbs=len(TABLES),
-                max_readers=MAX_READERS,
-                max_spare_txns=4,
-                readonly=read_only,
-                sync=False,
-                metasync=False,
-                readahead=False,
-                meminit=False,
-            )
+            env = _open(path, max_map_bytes, read_only=read_only)
             shared = _shared[path] = _Environment(env, _inode(path))
         shared.users += 1
         return shared
+
+
+def _open(path: str, max_map_bytes: int, *, read_only: bool) -> Any:
+    # On a file system that nobody can write to, readers need no protection, and can take no lock.
+    return lmdb.open(
+        path,
+        map_size=max_map_bytes,
+        max_dbs=len(TABLES),
+        max_readers=MAX_READERS,
+        max_spare_txns=4,
+        readonly=read_only,
+        lock=not (read_only and _is_read_only(path)),
+        sync=False,
+        metasync=False,
+        readahead=False,
+        meminit=False,
+    )
+
+
+def _is_read_only(path: str) -> bool:
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def _inode(path: str) -> int:
@@ -127,12 +145,31 @@ class ColdTier:
         """Make a batch visible to later snapshots.
 
         Raises:
+            StorageFullError: no space is left; the batch is gone, and may be tried again.
             StorageError: LMDB could not write it; the views must be reopened.
         """
         try:
             batch.txn.commit()
         except lmdb.Error as error:
-            raise StorageError(f"{self._directory}: views could not be written: {error}") from error
+            raise self.explain(error) from error
+
+    def explain(self, error: BaseException) -> BaseException:
+        """The store's word for an error of LMDB; any other error as it is."""
+        if isinstance(error, lmdb.MapFullError):
+            return StorageError(
+                f"{self._directory}: the views have reached max_map_bytes; reopen with a larger one"
+            )
+        if not isinstance(error, lmdb.Error):
+            return error
+        message = f"{self._directory}: views could not be written: {error}"
+        is_full = any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
+        # A page of which only a part fitted is an I/O error to LMDB.
+        is_cut = os.strerror(errno.EIO) in str(error) and self._has_little_space()
+        return StorageFullError(message) if is_full or is_cut else StorageError(message)
+
+    def _has_little_space(self) -> bool:
+        found = os.statvfs(self._directory)
+        return found.f_bavail * found.f_frsize < _LITTLE_SPACE_BYTES
 
     def check_readers(self) -> int:
         """Drop the slots of readers whose process died; how many there were."""

@@ -38,6 +38,10 @@ class FileSystem(Protocol):
         """Cut the file to `size` bytes."""
         ...
 
+    def free_bytes(self, fd: int) -> int:
+        """What this user may still write to the file system that the file is on."""
+        ...
+
 
 class OsFileSystem:
     """The operating system's files. `append` needs a descriptor opened with O_APPEND."""
@@ -59,6 +63,11 @@ class OsFileSystem:
     def truncate(self, fd: int, size: int) -> None:
         """See `FileSystem.truncate`."""
         os.ftruncate(fd, size)
+
+    def free_bytes(self, fd: int) -> int:
+        """See `FileSystem.free_bytes`."""
+        found = os.fstatvfs(fd)
+        return found.f_bavail * found.f_frsize
 
 
 def sync_directory(path: Path) -> None:

@@ -7,7 +7,7 @@ import itertools
 import os
 from typing import TYPE_CHECKING
 
-from nt_memory.errors import CorruptionError, StorageError
+from nt_memory.errors import CorruptionError, StorageError, StorageFullError
 from nt_memory.transport.files import OsFileSystem, sync_directory, to_storage_error
 from nt_memory.transport.ports import Frame
 from nt_memory.transport.segments import (
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from nt_memory.transport.files import FileSystem
 
 _JOIN_BYTES = 1 << 20
+RESERVE_BYTES = 16 << 20
+"""Nothing is written while less is free."""
+_VIEWS_FACTOR = 4
 
 
 class SegmentWriter:
@@ -105,10 +108,12 @@ class SegmentWriter:
             now_us: Entry time of all of them, unless the last frame's is later: then that.
 
         Raises:
-            StorageFullError: no space is left; the journal is as it was before the call.
+            StorageFullError: no space is left, or so little that the views might not have room for
+                what the batch does to them; the journal is as it was before the call.
             StorageError: writing failed; the journal must not be written any more.
         """
         size = sum(FRAME_BYTES + len(payload) for payload, _ in batch)
+        self._check_space(size)
         if self._end + size > self._segment_bytes and self._end > HEADER_BYTES:
             self.rotate()
         recorded_at = max(now_us, self.recorded_at)
@@ -175,6 +180,18 @@ class SegmentWriter:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def _check_space(self, size: int) -> None:
+        # What is journalled has to be applied, so the views must not be the first to run out.
+        wanted = RESERVE_BYTES + size * _VIEWS_FACTOR
+        try:
+            free = self._files.free_bytes(self._fd)
+        except OSError as error:
+            raise to_storage_error(error, f"asking for free space of {self._path}") from error
+        if free < wanted:
+            raise StorageFullError(
+                f"{self._directory}: {free >> 20} MiB are free, and {wanted >> 20} MiB are kept free"
+            )
 
     @property
     def _path(self) -> Path:
