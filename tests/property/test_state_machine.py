@@ -218,6 +218,8 @@ class StateMachine(RuleBasedStateMachine):
             timeline="backtest" if self.is_backtest else "live",
         )
         self.memory = await MemorySystem.open(config, clock=self.clock)
+        # Views that were made again begin with the base; those that were kept may reach further.
+        self.floor = self.memory._engine.snapshot.log_floor
         self.watchers = {
             agent: self.memory.watch(agent, after=max(self.floor, self.last_seen(agent)))
             for agent in AGENTS

@@ -35,7 +35,7 @@ from nt_memory.system.baseline import save_base
 from nt_memory.system.copying import copy_store
 from nt_memory.system.governing import sweep_all
 from nt_memory.system.opening import VIEWS_NEW, VIEWS_OLD, build_views, catch_up
-from nt_memory.tiers.layout import U64
+from nt_memory.tiers.layout import U64, LogRow
 from nt_memory.tiers.views import LOG
 from nt_memory.transport.basefile import BaseFile, base_path, list_bases
 from nt_memory.transport.files import to_storage_error
@@ -190,9 +190,13 @@ class _Compactor:
         floor = max(min(self._floor, self.revision), snapshot.log_floor)
         if floor == self.revision:
             return
+        # Of the floor itself only the times are kept, as of a base: it can be read as of.
+        last = snapshot.log(floor)
         batch = new.begin()
         try:
             batch.delete(LOG, U64.pack(self.revision))  # what stands for the base
+            if last is not None:
+                batch.append_log(floor, LogRow(0, last.recorded_at, last.now_us))
             for rows in snapshot.stored_rows(LOG, U64.pack(floor + 1)):
                 batch.load_rows(LOG, rows)
             new.commit(batch)
