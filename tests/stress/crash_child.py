@@ -45,7 +45,7 @@ def vector_of(worker: int, number: int) -> np.ndarray:
     return np.random.default_rng([worker, number]).normal(size=DIM)
 
 
-def writes(worker: int, number: int) -> dict[str, object]:
+def writes(worker: int, number: int) -> dict[str, object]:  # noqa: PLR0911 - one per kind
     """Keys and values of an operation; None deletes."""
     kind, value = KINDS[number % len(KINDS)], value_of(worker, number)
     match kind:
@@ -114,7 +114,7 @@ async def maintain(memory: MemorySystem, snapshots: Path) -> None:
         say(f"copying {target.name}")
         await memory.snapshot(target)
         say(f"copied {target.name}")
-        await asyncio.sleep(0.1)  # noqa: TID251 - the workers' turn
+        await asyncio.sleep(0.1)
 
 
 async def main(store: str, snapshots: str, first: list[int]) -> None:
@@ -151,7 +151,7 @@ def acknowledge_before_commit() -> None:
         return taken
 
     def write_late(self: LocalJournal, batch: list[tuple[bytes, object]]) -> None:
-        time.sleep(0.02)  # noqa: TID251 - a slow disk
+        time.sleep(0.02)
         write(self, batch)
 
     LocalJournal.submit = tell_first  # type: ignore[method-assign, assignment]

@@ -182,7 +182,8 @@ def test_a_read_only_file_system_is_read(disk, run):
         async with MemorySystem.open(path / "store") as memory:
             await memory.put("a", "k", 1)
             await memory.observe("a", [1.0, 0.0], "seen", key="o")
-        subprocess.run(["mount", "-o", "remount,ro", str(path)], check=True)
+        remount = ["mount", "-o", "remount,ro", str(path)]
+        await asyncio.to_thread(subprocess.run, remount, check=True)
         with pytest.raises(StorePermissionError):
             await MemorySystem.open(path / "store")
         async with MemorySystem.open(path / "store", read_only=True) as memory:
@@ -237,11 +238,15 @@ def test_a_map_that_is_too_small_is_said_to_be(store, run):
         small = MemoryConfig(storage_path=store, max_map_bytes=1 << 20, enable_compression=False)
         acknowledged = {}
         memory = await MemorySystem.open(small)
-        with pytest.raises(StorageError, match="max_map_bytes"):
+
+        async def fill():
             for n in range(500):
                 value = os.urandom(4000)
                 await memory.put("a", f"k{n}", value)
                 acknowledged[f"k{n}"] = value
+
+        with pytest.raises(StorageError, match="max_map_bytes"):
+            await fill()
         assert await contents(memory) == acknowledged
         with pytest.raises(StorageError):
             await memory.put("a", "again", 1)

@@ -113,7 +113,7 @@ def digest_files(directory: StoreDirectory) -> dict[str, list[int]]:
         for start in range(0, size, _CHUNK_BYTES)
     ]
     with ThreadPoolExecutor(_THREADS) as pool:
-        checksums = list(pool.map(lambda chunk: _checksum(*chunk), chunks))
+        checksums = list(pool.map(_checksum_of, chunks))
     found = {
         path.relative_to(directory.path).as_posix(): [size, 0]
         for path, size in zip(paths, sizes, strict=True)
@@ -122,6 +122,10 @@ def digest_files(directory: StoreDirectory) -> dict[str, list[int]]:
         entry = found[path.relative_to(directory.path).as_posix()]
         entry[1] = crc32(checksum.to_bytes(4, "little"), entry[1])
     return found
+
+
+def _checksum_of(chunk: tuple[Path, int]) -> int:
+    return _checksum(*chunk)
 
 
 def _checksum(path: Path, start: int) -> int:
