@@ -17,6 +17,8 @@ from nt_memory.reasoningbank import (
 )
 from nt_memory.records import AsOf, Change, Hit, MemoryStats, Record
 from nt_memory.system import MemorySystem
+from nt_memory.system.exporting import export_store
+from nt_memory.system.importing import import_store
 from nt_memory.timeline import session_close
 
 __version__ = "0.1.0"
@@ -46,6 +48,8 @@ __all__ = [
     "Trajectory",
     "Verdict",
     "Vote",
+    "export_store",
+    "import_store",
     "session_close",
     "thaw",
 ]

@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 
 from nt_memory import MemoryConfig, MemorySystem, __version__
+from nt_memory.apps.cli import keeping, moving
 from nt_memory.apps.cli.rendering import record_line, stats_lines, stats_to_plain, value_line
 from nt_memory.apps.demo.options import DemoOptions
 from nt_memory.errors import InvalidInputError, NtMemoryError
@@ -310,6 +311,9 @@ async def _print_lines(
     async for record in records:
         typer.echo(record_line(record) if as_json else line(record))
 
+
+keeping.register(app, _errors_reported)
+moving.register(app, _errors_reported)
 
 if __name__ == "__main__":
     main()
