@@ -39,12 +39,17 @@ _sharing = threading.Lock()
 
 
 class _Environment:
-    """An open environment, which file it is, and how many tiers of this process use it."""
+    """An open environment, its tables, which file it is, and how many tiers of this process use it.
 
-    def __init__(self, env: Any, inode: int) -> None:
+    The tables are opened here and once: where writing is allowed that takes LMDB's writer lock, which
+    it waits for without letting other threads run, so beside a write transaction it never returns.
+    """
+
+    def __init__(self, env: Any, inode: int, *, read_only: bool) -> None:
         self.env = env
         self.inode = inode
         self.users = 0
+        self.tables = {name: env.open_db(name, create=not read_only) for name in TABLES}
 
 
 _shared: dict[str, _Environment] = {}
@@ -58,10 +63,18 @@ def _share(path: str, max_map_bytes: int, *, read_only: bool) -> _Environment:
         if shared is not None and not read_only and shared.env.flags()["readonly"]:
             raise StoreInUseError(f"{path}: a reader in this process has it open")
         if shared is None:
-            env = _open(path, max_map_bytes, read_only=read_only)
-            shared = _shared[path] = _Environment(env, _inode(path))
+            shared = _shared[path] = _new(path, max_map_bytes, read_only=read_only)
         shared.users += 1
         return shared
+
+
+def _new(path: str, max_map_bytes: int, *, read_only: bool) -> _Environment:
+    env = _open(path, max_map_bytes, read_only=read_only)
+    try:
+        return _Environment(env, _inode(path), read_only=read_only)
+    except BaseException:
+        env.close()
+        raise
 
 
 def _open(path: str, max_map_bytes: int, *, read_only: bool) -> Any:
@@ -123,7 +136,7 @@ class ColdTier:
         try:
             self._shared = _share(str(directory.resolve()), max_map_bytes, read_only=read_only)
             self._env = self._shared.env
-            self._tables = {name: self._env.open_db(name, create=not read_only) for name in TABLES}
+            self._tables = self._shared.tables
         except (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError) as error:
             raise CorruptionError(f"{directory}: not a readable view: {error}") from error
         except lmdb.ReadersFullError as error:
