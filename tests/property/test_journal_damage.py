@@ -25,6 +25,9 @@ class _QuickFileSystem(FaultyFileSystem):
     def sync(self, fd: int) -> None:
         self.syncs += 1
 
+    def reserve(self, fd: int, size: int) -> None:
+        """Not for these tests: it would be most of what they damage."""
+
 
 def _build(directory: Path, contents: list[list[bytes]], segment_bytes: int) -> list[bytes]:
     writer = SegmentWriter(directory, {}, files=_QuickFileSystem(), segment_bytes=segment_bytes)

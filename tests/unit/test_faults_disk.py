@@ -227,6 +227,9 @@ class _ReadOnlyFiles:
     def sync(self, fd):
         self.append(fd, b"")
 
+    def reserve(self, fd, size):
+        self.append(fd, b"")
+
     def truncate(self, fd, size):
         self.append(fd, b"")
 

@@ -16,6 +16,7 @@ from nt_memory.errors import (
     TrimmedError,
 )
 from nt_memory.testing.faults import FaultyFileSystem
+from nt_memory.transport import segments
 from nt_memory.transport.segment_reader import SegmentReader
 from nt_memory.transport.segment_writer import SegmentWriter
 from nt_memory.transport.segments import (
@@ -46,6 +47,7 @@ def _write(directory: Path, *batches: list[bytes], **options: object) -> list[in
         frames = writer.append([(payload, None) for payload in batch], 1_000)
         positions += [frame.position for frame in frames]
         writer.sync()
+    writer.trim()
     writer.close()
     return positions
 
@@ -127,6 +129,61 @@ def test_entry_time_never_runs_backwards(tmp_path: Path) -> None:
     fresh = _open(tmp_path, segment_bytes=100)
     assert fresh.recorded_at == 60
     fresh.close()
+
+
+def test_what_was_reserved_is_no_frame(tmp_path: Path) -> None:
+    """A killed process leaves the zeros it had reserved; they hold nothing, whatever befalls them."""
+    writer = _open(tmp_path)
+    for payload in (b"one", b"two"):
+        writer.append([(payload, None)], 1_000)
+        writer.sync()
+    end = writer._end
+    writer.close()
+    path = segment_path(tmp_path, 1)
+    assert path.stat().st_size > end + 4096
+    assert _payloads(tmp_path) == [b"one", b"two"]
+    _flip(path, end + 4096)
+    reopened = _open(tmp_path, applied_sequence=2)
+    assert reopened.next_sequence == 3
+    assert path.stat().st_size == reopened.size_bytes == end
+    reopened.append([(b"three", None)], 1_000)
+    reopened.rotate()
+    assert path.stat().st_size == end + FRAME_BYTES + len(b"three")
+    reopened.close()
+    assert _payloads(tmp_path) == [b"one", b"two", b"three"]
+
+
+def test_a_tail_that_is_being_written_is_judged_as_written(tmp_path: Path, monkeypatch) -> None:
+    """What was not there yet when it was read is no damage, though frames behind it are durable."""
+    writer = _open(tmp_path)
+    writer.append([(b"one", None)], 1_000)
+    writer.sync()
+    proves = segments.was_durable
+
+    def write_meanwhile(*args):
+        for payload in (b"two", b"three", b"four"):
+            writer.append([(payload, None)], 1_000)
+            writer.sync()
+        monkeypatch.setattr(segments, "was_durable", proves)
+        return proves(*args)
+
+    monkeypatch.setattr(segments, "was_durable", write_meanwhile)
+    tail = segments.judge_newest(tmp_path, applied_sequence=1)
+    assert tail is not None
+    assert tail.next_sequence == 5
+    writer.close()
+
+
+def test_a_disk_that_cannot_reserve_is_written_all_the_same(tmp_path: Path) -> None:
+    """Reserving is for speed only."""
+    files = FaultyFileSystem()
+    files.space = 1 << 20
+    writer = _open(tmp_path, files=files)
+    writer.append([(b"one", None)], 1_000)
+    writer.sync()
+    assert segment_path(tmp_path, 1).stat().st_size == writer.size_bytes
+    writer.close()
+    assert _payloads(tmp_path) == [b"one"]
 
 
 def test_torn_tail_is_cut(tmp_path: Path) -> None:
@@ -280,7 +337,7 @@ def test_full_disk_leaves_the_journal_as_it_was(tmp_path: Path) -> None:
     files = FaultyFileSystem()
     writer = _open(tmp_path, files=files)
     writer.append([(b"one", None)], 0)
-    size = segment_path(tmp_path, 1).stat().st_size
+    size = HEADER_BYTES + FRAME_BYTES + len(b"one")
     files.space = 50
     with pytest.raises(StorageFullError):
         writer.append([(b"two", None), (b"three", None)], 0)

@@ -46,6 +46,11 @@ class FaultyFileSystem:
         if len(fitting) < len(data):
             _raise_if(errno.ENOSPC)
 
+    def reserve(self, fd: int, size: int) -> None:
+        """Make the file longer, if it can."""
+        _raise_if(errno.ENOSPC if self.space is not None else self.append_error)
+        self._files.reserve(fd, size)
+
     def sync(self, fd: int) -> None:
         """Sync the file, once it may and if it can."""
         if not self._may_sync.is_set():

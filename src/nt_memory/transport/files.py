@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Protocol
 from nt_memory.errors import StorageError, StorageFullError, StorePermissionError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _sync_data = getattr(os, "fdatasync", os.fsync)
+_allocate: Callable[[int, int, int], None] | None = getattr(os, "posix_fallocate", None)
 # macOS acknowledges an fsync before the drive has written; this one waits for the drive.
 _FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
 
@@ -27,7 +29,15 @@ class FileSystem(Protocol):
     """How the journal changes its files. Any method may raise OSError."""
 
     def append(self, fd: int, data: bytes) -> None:
-        """Write all of `data` at the end; after an error some of it may be there."""
+        """Write all of `data` behind what was appended last; after an error some may be there."""
+        ...
+
+    def reserve(self, fd: int, size: int) -> None:
+        """Make the file `size` bytes long, zeros behind what it has, where that can be done.
+
+        Writing into a file is then one I/O, where making it longer takes two: the file system has
+        to write down its new length as well.
+        """
         ...
 
     def sync(self, fd: int) -> None:
@@ -35,7 +45,7 @@ class FileSystem(Protocol):
         ...
 
     def truncate(self, fd: int, size: int) -> None:
-        """Cut the file to `size` bytes."""
+        """Cut the file to `size` bytes, and append there from now on."""
         ...
 
     def free_bytes(self, fd: int) -> int:
@@ -44,7 +54,7 @@ class FileSystem(Protocol):
 
 
 class OsFileSystem:
-    """The operating system's files. `append` needs a descriptor opened with O_APPEND."""
+    """The operating system's files. `append` writes where the descriptor is."""
 
     def append(self, fd: int, data: bytes) -> None:
         """See `FileSystem.append`."""
@@ -60,9 +70,16 @@ class OsFileSystem:
         else:
             _sync_data(fd)
 
+    def reserve(self, fd: int, size: int) -> None:
+        """See `FileSystem.reserve`."""
+        if _allocate is None:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        _allocate(fd, 0, size)
+
     def truncate(self, fd: int, size: int) -> None:
         """See `FileSystem.truncate`."""
         os.ftruncate(fd, size)
+        os.lseek(fd, size, os.SEEK_SET)
 
     def free_bytes(self, fd: int) -> int:
         """See `FileSystem.free_bytes`."""

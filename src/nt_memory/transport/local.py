@@ -323,6 +323,8 @@ class LocalJournal:
             self._begin_close()
             if self._thread is not None:
                 self._thread.join()
+            if self._failure is None:
+                self._writer.trim()
         self._writer.close()
         if self._failure is not None and self._is_relaxed and not had_failed:
             raise again(self._failure)

@@ -58,7 +58,7 @@ class Journal(Protocol):
 
     @property
     def size_bytes(self) -> int:
-        """Bytes the journal occupies on disk."""
+        """Bytes the journal occupies on disk, without what it has reserved ahead."""
         ...
 
     def replay(self, after: int) -> Iterator[Frame]:

@@ -35,6 +35,7 @@ _JOIN_BYTES = 1 << 20
 RESERVE_BYTES = 16 << 20
 """Nothing is written while less is free."""
 _VIEWS_FACTOR = 4
+_AHEAD_BYTES = 1 << 20
 
 
 class SegmentWriter:
@@ -75,6 +76,7 @@ class SegmentWriter:
         self._files: FileSystem = OsFileSystem() if files is None else files
         self._segment_bytes = min(segment_bytes, SEGMENT_BYTES)
         self._older_bytes = 0
+        self._can_reserve = True
         self._fd = -1
         try:
             tail = self._open(applied_sequence)
@@ -85,7 +87,7 @@ class SegmentWriter:
             self.close()
             raise
         self._header = tail.header
-        self._end = self._synced = tail.end
+        self._end = self._synced = self._reserved = tail.end
         self.next_sequence = tail.next_sequence
         self.recorded_at = tail.recorded_at
         self.cut_bytes = tail.torn_bytes
@@ -97,7 +99,7 @@ class SegmentWriter:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all segments."""
+        """Bytes of all segments, without what is reserved ahead (1 MiB at most)."""
         return self._older_bytes + self._end
 
     def append(self, batch: Sequence[tuple[bytes, object]], now_us: int) -> list[Frame]:
@@ -116,6 +118,8 @@ class SegmentWriter:
         self._check_space(size)
         if self._end + size > self._segment_bytes and self._end > HEADER_BYTES:
             self.rotate()
+        if self._can_reserve and self._end + size > self._reserved:
+            self._reserve(self._end + size + _AHEAD_BYTES)
         recorded_at = max(now_us, self.recorded_at)
         frames, parts = self._encode(batch, recorded_at)
         try:
@@ -137,8 +141,10 @@ class SegmentWriter:
                 dropped, and a second attempt may wrongly succeed (PostgreSQL, 2018), so the
                 journal must not be written any more.
         """
-        if not self.has_unsynced:
-            return
+        if self.has_unsynced:
+            self._sync()
+
+    def _sync(self) -> None:
         try:
             self._files.sync(self._fd)
         except OSError as error:
@@ -174,6 +180,12 @@ class SegmentWriter:
             dropped += size
             self._older_bytes -= size
         return dropped
+
+    def trim(self) -> None:
+        """Give back what was reserved and not written. Best effort: a reader stops there anyway."""
+        if self._fd >= 0 and self._reserved > self._end:
+            with contextlib.suppress(StorageError):
+                self._truncate(self._end)
 
     def close(self) -> None:
         """Close the file. Idempotent."""
@@ -215,7 +227,17 @@ class SegmentWriter:
             place += FRAME_BYTES + len(payload)
         return frames, parts
 
+    def _reserve(self, size: int) -> None:
+        try:
+            self._files.reserve(self._fd, size)
+        except OSError:
+            # Appending makes the file longer, or says why it cannot; not asked again every time.
+            self._can_reserve = False
+        else:
+            self._reserved = size
+
     def _truncate(self, size: int) -> None:
+        self._reserved = size
         try:
             self._files.truncate(self._fd, size)
         except OSError as error:
@@ -234,10 +256,9 @@ class SegmentWriter:
             self._fd = self._create(header)
             return Tail(header, HEADER_BYTES, 1, 0, 0)
         path = segment_path(self._directory, segments[-1])
-        self._fd = os.open(path, os.O_RDWR | os.O_APPEND)
+        self._fd = os.open(path, os.O_RDWR)
         tail = judge_tail(self._fd, path, self._marks, applied_sequence=applied_sequence)
-        if tail.torn_bytes:
-            self._files.truncate(self._fd, tail.end)
+        self._files.truncate(self._fd, tail.end)
         self._files.sync(self._fd)
         sync_directory(self._directory)
         self._older_bytes = sum(
@@ -254,8 +275,11 @@ class SegmentWriter:
         """
         if self._end == HEADER_BYTES:
             return
-        # The segment before the newest must be durable: damage in it is then corruption for sure.
-        self.sync()
+        # The segment before the newest must be durable, and end with its last frame: damage in it is
+        # then corruption for sure.
+        if self._reserved > self._end:
+            self._truncate(self._end)
+        self._sync()
         header = SegmentHeader(self.next_sequence, self.recorded_at, _new_salt())
         try:
             fd = self._create(header)
@@ -265,13 +289,14 @@ class SegmentWriter:
         os.close(self._fd)
         self._older_bytes += self._end
         self._fd, self._header = fd, header
-        self._end = self._synced = HEADER_BYTES
+        self._end = self._synced = self._reserved = HEADER_BYTES
+        self._can_reserve = True
 
     def _create(self, header: SegmentHeader) -> int:
         """Make a segment appear with its header durable, or not at all."""
         path = segment_path(self._directory, header.first_sequence)
         new = path.with_suffix(".new")
-        fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
+        fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         try:
             self._files.append(fd, encode_header(header))
             self._files.sync(fd)

@@ -269,7 +269,10 @@ def judge_tail(fd: int, path: Path, marks: dict[int, int], *, applied_sequence: 
         why = walk.damage or "the journal ends here"
         raise CorruptionError(f"{place}: {why}, but the views hold {applied_sequence}")
     if walk.damage and was_durable(fd, header, walk.offset, walk.sequence):
-        raise CorruptionError(f"{place}: {walk.damage}, but it was durable once")
+        if read_frame(fd, header, walk.offset) is None:
+            raise CorruptionError(f"{place}: {walk.damage}, but it was durable once")
+        # Another process was just writing it: look again, from what it has written since.
+        return judge_tail(fd, path, marks, applied_sequence=applied_sequence)
     torn_bytes = os.fstat(fd).st_size - walk.offset
     return Tail(header, walk.offset, walk.sequence, recorded_at, torn_bytes)
 
