@@ -2,7 +2,7 @@ import gc
 from collections import OrderedDict
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -29,8 +29,8 @@ def test_a_record_is_found_by_agent_and_key():
     hot = tier()
     held = record(A)
     hot.put(A, held, 10)
-    assert hot.get(A) is held
-    assert hot.get(C) is None
+    assert hot.get(*A) is held
+    assert hot.get(*C) is None
     assert (hot.stats.hits, hot.stats.misses) == (1, 1)
 
 
@@ -52,7 +52,7 @@ def test_the_least_recently_used_leaves_first():
     hot = tier(max_entries=2)
     hot.put(A, record(A), 1)
     hot.put(B, record(B), 1)
-    hot.get(A)
+    hot.get(*A)
     hot.put(C, record(C), 1)
     assert hot.peek(B) is None
     assert hot.peek(A) is not None
@@ -106,9 +106,9 @@ def test_reads_are_counted_per_record_when_asked(is_tracking):
     """`track_access` counts each record's hits over its refreshes; without it nothing is."""
     hot = tier(track_access=is_tracking)
     hot.put(A, record(A), 1)
-    hot.get(A)
+    hot.get(*A)
     hot.refresh(A, record(A, revision=2), 1)
-    hot.get(A)
+    hot.get(*A)
     assert hot.reads(A) == (2 if is_tracking else 0)
     assert hot.reads(B) == 0
     assert hot.stats.hits == 2
@@ -123,7 +123,7 @@ def test_sweep_lets_go_of_copies_unused_for_ttl():
     for second in range(1, 30):
         clock.advance(1)
         if second == 5:
-            hot.get(B)
+            hot.get(*B)
         hot.sweep()
         hot.refresh(A, record(A, revision=second), 1)
         # Put before the sweep at 1, read before the sweep at 5: gone ttl after those.
@@ -159,13 +159,51 @@ def test_sweep_stops_at_its_limit_and_goes_on():
 def test_pressure_frees_by_recency():
     """Memory pressure lets the least recently used go until little enough is held."""
     hot = tier()
-    for name in (A, B, C):
+    for name in (A, B, ("agent_1", "c")):
         hot.put(name, record(name), 10)
-    hot.get(A)
+    hot.get(*A)
     assert hot.pressure(15) == 20
     assert hot.peek(A) is not None
     assert hot.pressure(-1) == 10
     assert hot.stats.entries == 0
+
+
+def test_a_noisy_agent_displaces_itself():
+    """Whatever one agent reads or writes, what the others had within half an equal share stays."""
+    hot = tier(max_entries=400, max_bytes=10**6)
+    quiet = [(f"quiet_{n}", f"k{key}") for n in range(9) for key in range(20)]
+    for name in quiet:
+        hot.put(name, record(name), 100)
+    for n in range(5_000):
+        name = ("noisy", f"k{n}")
+        hot.put(name, record(name), 100)
+    assert all(hot.peek(name) for name in quiet)
+    assert hot.stats.entries == 400
+    assert hot.peek(("noisy", "k4999"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 30), min_size=2, max_size=5),
+    steps=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 40), st.booleans()), max_size=200),
+)
+def test_no_agent_is_pushed_below_half_of_an_equal_share(sizes, steps):
+    """A put of one agent takes from another only while that holds half of an equal share."""
+    hot = tier(max_entries=20, max_bytes=300)
+    agents = [f"agent_{n}" for n in range(len(sizes))]
+    for number, key, is_read in steps:
+        name = (agents[number % len(agents)], f"k{key}")
+        if is_read:
+            hot.get(*name)
+            continue
+        before = {agent: hot.share(agent) for agent in agents}
+        hot.put(name, record(name), sizes[number % len(agents)])
+        present = sum(1 for agent in agents if hot.share(agent) or before[agent])
+        for agent in set(agents) - {name[0]}:
+            if hot.share(agent) < before[agent]:
+                assert before[agent] >= 0.4 * hot.share() / present
+        assert hot.stats.entries <= 20
+        assert hot.stats.bytes <= 300
 
 
 def test_impossible_bound_is_refused():
@@ -180,15 +218,15 @@ def test_impossible_bound_is_refused():
 def test_a_pin_follows_its_key():
     """Value and record change together with each change; None when there is none."""
     hot = tier()
-    pin = hot.pin(A, None)
+    pin = hot.pins.add(A, None)
     assert (pin.value, pin.record) == (None, None)
     newer = record(A, {"AAPL": 10}, revision=5)
-    hot.set_pins(A, newer)
+    hot.pins.show(A, newer)
     assert pin.value is newer.value
     assert pin.record is newer
-    hot.set_pins(B, record(B, "other"))
+    hot.pins.show(B, record(B, "other"))
     assert pin.record is newer
-    hot.set_pins(A, None)
+    hot.pins.show(A, None)
     assert (pin.value, pin.record) == (None, None)
 
 
@@ -197,7 +235,7 @@ def test_pins_outlive_the_copies():
     hot = tier(max_entries=1)
     held = record(A, 1)
     hot.put(A, held, 1)
-    pin = hot.pin(A, held)
+    pin = hot.pins.add(A, held)
     hot.put(B, record(B), 1)
     hot.clear()
     assert pin.record is held
@@ -208,36 +246,36 @@ def test_pins_outlive_the_copies():
 def test_several_pins_on_one_name_are_independent():
     """Releasing one pin leaves the others live; a released pin keeps what it last showed."""
     hot = tier()
-    first, second = hot.pin(A, record(A, 1)), hot.pin(A, record(A, 1))
-    assert hot.pins == 2
+    first, second = hot.pins.add(A, record(A, 1)), hot.pins.add(A, record(A, 1))
+    assert len(hot.pins) == 2
     first.release()
     first.release()
-    hot.set_pins(A, record(A, 2))
+    hot.pins.show(A, record(A, 2))
     assert (first.value, first.is_live) == (1, False)
     assert (second.value, second.is_live) == (2, True)
-    assert hot.pins == 1
+    assert len(hot.pins) == 1
     second.release()
-    assert (hot.pins, hot.is_wanted(A)) == (0, False)
+    assert (len(hot.pins), hot.is_wanted(A)) == (0, False)
 
 
 def test_a_dropped_pin_does_not_leak():
     """The registry holds pins weakly and forgets those that were dropped without release."""
     hot = tier()
-    kept = hot.pin(A, record(A, 1))
+    kept = hot.pins.add(A, record(A, 1))
     for _ in range(100):
-        hot.pin(A, record(A, 1))
-        hot.pin(B, None)
+        hot.pins.add(A, record(A, 1))
+        hot.pins.add(B, None)
     gc.collect()
-    hot.set_pins(A, record(A, 2))
+    hot.pins.show(A, record(A, 2))
     assert kept.value == 2
-    assert hot.pins == 1
+    assert len(hot.pins) == 1
     assert not hot.is_wanted(B)
-    assert list(hot._pins) == [A]
+    assert list(hot.pins._pins) == [A]
 
 
 def test_a_pin_cannot_be_assigned():
     """A pin is a view: writing to it is refused and says how to change the value."""
-    pin = tier().pin(A, record(A, 1))
+    pin = tier().pins.add(A, record(A, 1))
     for attribute in ("value", "record", "name", "other"):
         with pytest.raises(AttributeError, match="put"):
             setattr(pin, attribute, 2)
@@ -301,7 +339,7 @@ class HotTierMachine(RuleBasedStateMachine):
         else:
             self.hits += 1
             self.model.move_to_end(name)
-        assert self.hot.get(name) is (expected and expected[0])
+        assert self.hot.get(*name) is (expected and expected[0])
 
     @rule(name=names)
     def drop(self, name):
@@ -314,12 +352,12 @@ class HotTierMachine(RuleBasedStateMachine):
 
     @rule(name=names)
     def pin(self, name):
-        self.pins.append([self.hot.pin(name, None), name, None])
+        self.pins.append([self.hot.pins.add(name, None), name, None])
 
     @rule(name=names)
     def set_pins(self, name):
         new = self.fresh(name)
-        self.hot.set_pins(name, new)
+        self.hot.pins.show(name, new)
         for entry in self.pins:
             if entry[1] == name and entry[0].is_live:
                 entry[2] = new
@@ -344,7 +382,7 @@ class HotTierMachine(RuleBasedStateMachine):
             assert self.hot.peek(name) is held
         for pin, _, shown in self.pins:
             assert pin.record is shown
-        assert self.hot.pins == sum(pin.is_live for pin, _, _ in self.pins)
+        assert len(self.hot.pins) == sum(pin.is_live for pin, _, _ in self.pins)
 
 
 TestHotTierMachine = HotTierMachine.TestCase

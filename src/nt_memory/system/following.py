@@ -115,10 +115,10 @@ def move_records(hot: HotTier, changes: Sequence[Change]) -> None:
         name = (stored.agent, stored.key)
         if change.kind != "put" or stored.value is None:
             hot.drop(name)
-            hot.set_pins(name, None)
-        elif len(stored.value) > LARGE_VALUE_BYTES and not hot.is_pinned(name):
+            hot.pins.show(name, None)
+        elif len(stored.value) > LARGE_VALUE_BYTES and name not in hot.pins:
             hot.drop(name)  # decoding it takes too long for the loop; the next read will
         elif stored.partition < 0 or hot.is_wanted(name):
             record = to_record(stored)
             hot.put(name, record, hot_bytes(record, stored))
-            hot.set_pins(name, record)
+            hot.pins.show(name, record)

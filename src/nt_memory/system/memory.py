@@ -200,7 +200,7 @@ class MemorySystem(StateCalls, SimilarityCalls, BankCalls, CoordinationCalls, Go
             l2_pending=vectors.pending,
             l3_bytes=engine.cold_bytes,
             journal_bytes=engine.reader.size_bytes,
-            pins=engine.hot.pins,
+            pins=len(engine.hot.pins),
             locks=self._locks.held,
             subscribers=self._pubsub.subscribers,
             messages=self._pubsub.published,

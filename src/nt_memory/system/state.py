@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nt_memory.entries import Stored
     from nt_memory.records import Record
     from nt_memory.system.engine import Engine
-    from nt_memory.tiers.hot import Pin
+    from nt_memory.tiers.pins import Pin
     from nt_memory.timeline import AsOfLike, Moment
 
 OFF_LOOP_BYTES = 64 * 1024
@@ -158,7 +158,7 @@ class StateCalls:
         Cost: an L1 hit under a microsecond; an L3 read about 10 us, after which it is hot.
         """
         if as_of is None:
-            record = self._engine.hot.get((agent, key))
+            record = self._engine.hot.get(agent, key)
             if record is not None and record.expires_at is None:
                 return record.value
         found = await self.get_record(agent, key, as_of=as_of)
@@ -247,7 +247,7 @@ class StateCalls:
 
     def peek(self, agent: str, key: str, default: Any = None) -> Any:
         """The value if it is hot, else `default`; never does I/O, never waits. L1 only."""
-        record = self._engine.hot.get((agent, key))
+        record = self._engine.hot.get(agent, key)
         if record is None:
             return default
         if record.expires_at is not None and not _is_alive(record, resolve(self._engine, None)):
@@ -268,7 +268,7 @@ class StateCalls:
         record: Record | None = None
         if engine.timeline.has_started:
             record = _hot_or_cold(engine, agent, key, resolve(engine, None))
-        return engine.hot.pin((agent, key), record)
+        return engine.hot.pins.add((agent, key), record)
 
 
 def _is_alive(record: Record, moment: Moment) -> bool:
@@ -283,7 +283,7 @@ def _read(engine: Engine, agent: str, key: str, moment: Moment, *, is_now: bool)
 
 def _hot_or_cold(engine: Engine, agent: str, key: str, moment: Moment) -> Record | None:
     """The current record, without waiting; promoted if it was cold."""
-    record = engine.hot.get((agent, key))
+    record = engine.hot.get(agent, key)
     if record is not None:
         return record if _is_alive(record, moment) else None
     stored = _read(engine, agent, key, moment, is_now=True)

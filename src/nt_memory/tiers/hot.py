@@ -7,18 +7,23 @@ that nobody reads.
 Time is not read on a hit. Each sweep ends a period; a copy remembers the period of its last use,
 and is let go once that period ended `ttl` ago. So a copy leaves no earlier than `ttl` after its
 last use, and at most one interval between sweeps later.
+
+Every agent has a share of its own, in order of use. When the tier is full, room is made in a share
+that is large, so an agent that reads or writes a lot displaces itself: none is pushed below half of
+an equal share by the others. Recency across agents would be fairer to values and unfair to agents:
+one that polls a position a minute would lose it to one that scans.
 """
 
 from __future__ import annotations
 
-import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple
 
 import cachebox
 
 from nt_memory.errors import InvalidInputError
 from nt_memory.records import TierStats
+from nt_memory.tiers.pins import Pins
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,9 +31,9 @@ if TYPE_CHECKING:
     from nt_memory.clock import Clock
     from nt_memory.config import CacheConfig
     from nt_memory.records import Record
+    from nt_memory.tiers.pins import Name
 
-Name = tuple[str, str]
-"""Agent and key."""
+_LOOK_EVERY = 64
 
 
 class _Copy:
@@ -41,70 +46,36 @@ class _Copy:
         self.reads = 0
 
 
-class Pin:
-    """A live reference to one key: the newest visible version, for one attribute read.
-
-    `value` and `record` belong together and change together, between two steps of the event loop;
-    another thread that needs both takes `record` once. After `release` they keep their last state.
+class _Share:
+    """One agent's copies.
 
     Attributes:
-        value: The current value, read-only; None if there is none.
-        record: The current record; None if there is none.
-        name: Agent and key.
+        copies: By key, least recently used first.
+        find: The copy under a key, which counts as a use.
+        look: The same, and no use.
+        bytes: Sum of their sizes.
     """
 
-    __slots__ = ("__weakref__", "_tier", "name", "record", "value")
-    value: Any
-    record: Record | None
-    name: Name
-    _tier: HotTier | None
+    __slots__ = ("bytes", "copies", "find", "look")
 
-    def __init__(self, tier: HotTier, name: Name, record: Record | None) -> None:
-        _set(self, "name", name)
-        _set(self, "_tier", tier)
-        _show(self, record)
-
-    def __setattr__(self, attribute: str, value: object) -> NoReturn:  # type: ignore[explicit-override]
-        raise AttributeError(f"a pin is read-only: put a new value to change {self.name}")
-
-    @property
-    def is_live(self) -> bool:
-        """Whether it still follows its key."""
-        return self._tier is not None
-
-    def release(self) -> None:
-        """Stop following the key. Releasing twice is fine; dropping the pin does the same."""
-        tier = self._tier
-        if tier is not None:
-            _set(self, "_tier", None)
-            tier.unpin(self)
-
-    def __repr__(self) -> str:  # type: ignore[explicit-override]
-        revision = self.record.revision if self.record else None
-        return f"Pin(name={self.name!r}, revision={revision}, is_live={self.is_live})"
-
-
-# Pins refuse ordinary assignment, so their owner goes round it.
-_set = object.__setattr__
-
-
-def _show(pin: Pin, record: Record | None) -> None:
-    _set(pin, "record", record)
-    _set(pin, "value", None if record is None else record.value)
-
-
-class _PinRef(weakref.ref[Pin]):
-    __slots__ = ("name",)
-    name: Name
+    def __init__(self, max_entries: int) -> None:
+        self.copies: cachebox.LRUCache[str, _Copy] = cachebox.LRUCache(max_entries)
+        # `in` would count as a use, so membership is asked of `look`. Typed here: cachebox's own
+        # types say that a miss cannot be told from a copy.
+        self.find: Callable[[str], _Copy | None] = self.copies.get
+        self.look: Callable[[str], _Copy | None] = self.copies.peek
+        self.bytes = 0
 
 
 class _Reader(NamedTuple):
-    get: Callable[[Name], Record | None]
+    get: Callable[[str, str], Record | None]
     counts: Callable[[], tuple[int, int]]
     enter: Callable[[int], None]
 
 
-def _open_reader(find: Callable[[Name], _Copy | None], *, is_tracking: bool) -> _Reader:
+def _open_reader(
+    find_in: Callable[[str], Callable[[str], _Copy | None] | None], *, is_tracking: bool
+) -> _Reader:
     """`HotTier.get`, with its state in closure cells.
 
     A hit is the whole cost of reading state: 147 ns like this, 168 ns as a method that counts in
@@ -112,9 +83,10 @@ def _open_reader(find: Callable[[Name], _Copy | None], *, is_tracking: bool) -> 
     """
     hits = misses = period = 0
 
-    def get(name: Name) -> Record | None:
+    def get(agent: str, key: str) -> Record | None:
         nonlocal hits, misses
-        copy = find(name)
+        find = find_in(agent)
+        copy = None if find is None else find(key)
         if copy is None:
             misses += 1
             return None
@@ -143,8 +115,9 @@ class HotTier:
         max_bytes: Most bytes held, as counted by the sizes given to `put` and `refresh`.
 
     Attributes:
-        get: Takes a name and returns the record held under it, counted as a hit and as a use;
-            None is a miss.
+        get: Takes an agent and a key, apart because making a pair takes longer than finding it, and
+            returns the record held, counted as a hit and as a use; None is a miss.
+        pins: The pins, which nothing evicts.
 
     Raises:
         InvalidInputError: `max_bytes` is negative.
@@ -157,19 +130,18 @@ class HotTier:
         self._max_entries = config.max_entries
         self._max_bytes = max_bytes
         self._ttl_us = round(config.ttl * 1_000_000)
-        self._copies: cachebox.LRUCache[Name, _Copy] = cachebox.LRUCache(config.max_entries)
-        # `in` would count as a use, so membership is asked of `_look`. Typed here: cachebox's own types say that a miss cannot be told from a copy.
-        self._find: Callable[[Name], _Copy | None] = self._copies.get
-        self._look: Callable[[Name], _Copy | None] = self._copies.peek
-        self._reader = _open_reader(self._find, is_tracking=config.track_access)
+        self._shares: dict[str, _Share] = {}
+        self._finds: dict[str, Callable[[str], _Copy | None]] = {}
+        self._reader = _open_reader(self._finds.get, is_tracking=config.track_access)
         self.get = self._reader.get
+        self._entries = 0
         self._bytes = 0
         self._evictions = 0
+        self._crowded = ""
+        self._crowded_for = 0
         self._period = 0
         self._ended: deque[tuple[int, int]] = deque()
-        self._pins: dict[Name, set[_PinRef]] = {}
-        # Filled by the collector, perhaps from another thread; emptied by the loop.
-        self._dead: deque[_PinRef] = deque()
+        self.pins = Pins()
 
     def peek(self, name: Name) -> Record | None:
         """Like `get`, but changes no counter and no recency: for the tier's keeper, not readers."""
@@ -183,11 +155,7 @@ class HotTier:
 
     def is_wanted(self, name: Name) -> bool:
         """Whether a change of `name` concerns this tier: a copy is held, or a pin follows it."""
-        return self._look(name) is not None or name in self._pins
-
-    def is_pinned(self, name: Name) -> bool:
-        """Whether a live pin follows this name."""
-        return name in self._pins
+        return self._look(name) is not None or name in self.pins
 
     def put(self, name: Name, record: Record, size_bytes: int) -> None:
         """Hold a record as the most recently used, letting others go to make room.
@@ -197,44 +165,54 @@ class HotTier:
         if size_bytes > self._max_bytes:
             self.drop(name)
             return
-        copy = self._find(name)
-        if copy is None:
+        agent, key = name
+        share = self._shares.get(agent)
+        copy = None if share is None else share.find(key)
+        if share is None or copy is None:
             # The cache would evict by itself, unseen by the byte count.
-            while len(self._copies) >= self._max_entries:
+            while self._entries >= self._max_entries:
                 self._evict()
-            self._copies.insert(name, _Copy(record, size_bytes, self._period))
-            self._bytes += size_bytes
+            share = self._share_of(agent)
+            share.copies.insert(key, _Copy(record, size_bytes, self._period))
+            self._entries += 1
+            self._count(share, size_bytes)
         else:
             copy.period = self._period
-            self._replace(copy, record, size_bytes)
+            self._replace(share, copy, record, size_bytes)
         self._shrink(self._max_bytes)
 
     def refresh(self, name: Name, record: Record, size_bytes: int) -> bool:
         """Replace a copy if one is held; that is not a use. Returns whether one is held now."""
-        copy = self._look(name)
-        if copy is None:
+        agent, key = name
+        share = self._shares.get(agent)
+        copy = None if share is None else share.look(key)
+        if share is None or copy is None:
             return False
         if size_bytes > self._max_bytes:
             self.drop(name)
             return False
-        self._replace(copy, record, size_bytes)
+        self._replace(share, copy, record, size_bytes)
         self._shrink(self._max_bytes)
         return self._look(name) is not None
 
     def drop(self, name: Name) -> bool:
         """Forget a copy, because its key is gone. Returns whether there was one."""
-        copy: _Copy | None = self._copies.pop(name, None)
+        agent, key = name
+        share = self._shares.get(agent)
+        if share is None:
+            return False
+        copy: _Copy | None = share.copies.pop(key, None)
         if copy is None:
             return False
-        self._bytes -= copy.size
+        self._gone(agent, share, copy)
         return True
 
     def sweep(self, limit: int = 1000) -> int:
         """Let go of copies unused for `ttl`, at most `limit`. Returns how many.
 
-        Cost: per copy let go, not per copy held.
+        Cost: per copy let go and per agent, not per copy held.
         """
-        self._bury()
+        self.pins.bury()
         now_us = self._clock.now_us()
         self._ended.append((self._period, now_us))
         self._period += 1
@@ -243,16 +221,14 @@ class HotTier:
         while self._ended and now_us - self._ended[0][1] >= self._ttl_us:
             expired = self._ended.popleft()[0]
         swept = 0
-        # Every use moves a copy to the back, so periods never decrease along the cache.
-        while swept < limit and self._copies and self._oldest_period() <= expired:
-            self._evict()
-            swept += 1
+        for agent in list(self._shares):
+            swept += self._sweep_share(agent, expired, limit - swept)
         if swept == limit:
             self._ended.appendleft((expired, now_us - self._ttl_us))
         return swept
 
     def pressure(self, max_bytes: int) -> int:
-        """Let go of the least recently used until at most `max_bytes` are held.
+        """Let go of copies until at most `max_bytes` are held, as when the tier is full.
 
         Returns:
             Bytes let go. The bound for later puts does not change.
@@ -263,78 +239,103 @@ class HotTier:
 
     def clear(self) -> None:
         """Forget all copies. Pins, and counters, stay."""
-        self._copies.clear()
-        self._bytes = 0
+        self._shares.clear()
+        self._finds.clear()
+        self._entries = self._bytes = 0
+
+    def share(self, agent: str | None = None) -> float:
+        """How much of the tier an agent takes up, or all of them: 2 where both bounds are reached."""
+        if agent is None:
+            weight = self._total_weight()
+        else:
+            share = self._shares.get(agent)
+            weight = 0 if share is None else self._weight(share)
+        return weight / max(1, self._max_entries * self._max_bytes)
 
     @property
     def stats(self) -> TierStats:
         """Counters; evictions are copies let go by bounds, pressure and sweeps."""
         hits, misses = self._reader.counts()
         return TierStats(
-            entries=len(self._copies),
+            entries=self._entries,
             bytes=self._bytes,
             hits=hits,
             misses=misses,
             evictions=self._evictions,
         )
 
-    # --- pins ---------------------------------------------------------------------------------
-
-    @property
-    def pins(self) -> int:
-        """Live pins."""
-        self._bury()
-        return sum(map(len, self._pins.values()))
-
-    def pin(self, name: Name, record: Record | None) -> Pin:
-        """A new pin that shows `record`, the current one, until `set_pins`."""
-        self._bury()
-        pin = Pin(self, name, record)
-        ref = _PinRef(pin, self._dead.append)
-        ref.name = name
-        self._pins.setdefault(name, set()).add(ref)
-        return pin
-
-    def set_pins(self, name: Name, record: Record | None) -> None:
-        """Make every live pin of `name` show `record`; None: the key has no value now."""
-        for ref in self._pins.get(name, ()):
-            pin = ref()
-            if pin is not None:
-                _show(pin, record)
-
-    def unpin(self, pin: Pin) -> None:
-        """Stop keeping `pin` current; it keeps what it shows. See `Pin.release`."""
-        self._forget(pin.name, weakref.ref(pin))
-
-    def _bury(self) -> None:
-        while self._dead:
-            ref = self._dead.popleft()
-            self._forget(ref.name, ref)
-
-    def _forget(self, name: Name, ref: weakref.ref[Pin]) -> None:
-        refs: set[Any] | None = self._pins.get(name)
-        if refs is not None:
-            refs.discard(ref)
-            if not refs:
-                del self._pins[name]
-
     # --- the bounds ---------------------------------------------------------------------------
 
-    def _replace(self, copy: _Copy, record: Record, size: int) -> None:
-        self._bytes += size - copy.size
+    def _look(self, name: Name) -> _Copy | None:
+        share = self._shares.get(name[0])
+        return None if share is None else share.look(name[1])
+
+    def _share_of(self, agent: str) -> _Share:
+        share = self._shares.get(agent)
+        if share is None:
+            share = self._shares[agent] = _Share(self._max_entries)
+            self._finds[agent] = share.find
+        return share
+
+    def _count(self, share: _Share, size: int) -> None:
+        share.bytes += size
+        self._bytes += size
+
+    def _replace(self, share: _Share, copy: _Copy, record: Record, size: int) -> None:
+        self._count(share, size - copy.size)
         copy.record = record
         copy.size = size
+
+    def _gone(self, agent: str, share: _Share, copy: _Copy) -> None:
+        self._entries -= 1
+        self._count(share, -copy.size)
+        if not share.copies:
+            del self._shares[agent], self._finds[agent]
 
     def _shrink(self, max_bytes: int) -> None:
         while self._bytes > max_bytes:
             self._evict()
 
     def _evict(self) -> None:
-        _, copy = self._copies.popitem()
-        self._bytes -= copy.size
+        agent = self._large_share()
+        share = self._shares[agent]
+        _, copy = share.copies.popitem()
+        self._gone(agent, share, copy)
         self._evictions += 1
 
-    def _oldest_period(self) -> int:
-        name = self._copies.least_recently_used()
-        copy = None if name is None else self._look(name)
+    def _large_share(self) -> str:
+        """Whose copy goes next: the agent that holds most, or did a moment ago and still holds much.
+
+        Looking for it takes time for every agent, so it is looked for once in `_LOOK_EVERY`.
+        """
+        share = self._shares.get(self._crowded)
+        if share is not None and self._crowded_for:
+            self._crowded_for -= 1
+            if 2 * len(self._shares) * self._weight(share) >= self._total_weight():
+                return self._crowded
+        self._crowded = max(self._shares, key=lambda agent: self._weight(self._shares[agent]))
+        self._crowded_for = _LOOK_EVERY
+        return self._crowded
+
+    def _weight(self, share: _Share) -> int:
+        """How much of the tier a share takes up, by both of its bounds."""
+        return share.bytes * self._max_entries + len(share.copies) * self._max_bytes
+
+    def _total_weight(self) -> int:
+        return self._bytes * self._max_entries + self._entries * self._max_bytes
+
+    def _sweep_share(self, agent: str, expired: int, limit: int) -> int:
+        share = self._shares[agent]
+        swept = 0
+        # Every use moves a copy to the back, so periods never decrease along a share.
+        while swept < limit and share.copies and self._oldest_period(share) <= expired:
+            _, copy = share.copies.popitem()
+            self._gone(agent, share, copy)
+            self._evictions += 1
+            swept += 1
+        return swept
+
+    def _oldest_period(self, share: _Share) -> int:
+        key = share.copies.least_recently_used()
+        copy = None if key is None else share.look(key)
         return self._period if copy is None else copy.period

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from nt_memory.apps.demo.settings import Settings
     from nt_memory.reasoningbank import Advice
     from nt_memory.system import MemorySystem
-    from nt_memory.tiers.hot import Pin
+    from nt_memory.tiers.pins import Pin
 
     Floats = NDArray[np.float64]
 
