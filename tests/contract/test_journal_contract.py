@@ -550,7 +550,7 @@ def test_relaxed_failure_after_delivery(relaxed: LocalStore) -> None:
     failures: list[BaseException] = []
     flusher = threading.Thread(target=lambda: failures.append(_error_of(journal)))
     flusher.start()
-    while len(journal._queue) < 2:
+    while len(journal._submissions._queue) < 2:
         flusher.join(0.001)
     may_go.set()
     flusher.join(WAIT_S)

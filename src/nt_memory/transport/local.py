@@ -9,16 +9,13 @@ frames on, and looks again. Under load a batch fills up while the one before it 
 from __future__ import annotations
 
 import atexit
-import itertools
 import os
 import threading
-from collections import OrderedDict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from nt_memory.errors import (
     ClosedError,
-    NtMemoryError,
     StorageError,
     StorageFullError,
     ValueTooLargeError,
@@ -28,6 +25,7 @@ from nt_memory.errors import (
 from nt_memory.transport.segment_reader import SegmentReader
 from nt_memory.transport.segment_writer import SegmentWriter
 from nt_memory.transport.segments import MAX_PAYLOAD_BYTES, SEGMENT_BYTES
+from nt_memory.transport.submissions import Barrier, Submissions, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -36,42 +34,8 @@ if TYPE_CHECKING:
     from nt_memory.transport.files import FileSystem
     from nt_memory.transport.ports import Frame
 
-BATCH_ENTRIES = 64
-BATCH_BYTES = 1 << 20
 RELAXED_SYNC_NS = 50_000_000
 _EXIT_WAIT_S = 5.0
-
-
-class _Barrier:
-    """Something to do once all that was submitted before is durable and delivered.
-
-    `is_vital`: the journal cannot go on after an error of the action, unless the disk was full.
-    """
-
-    def __init__(self, action: Callable[[], None] | None, *, is_vital: bool = False) -> None:
-        self._action = action
-        self._is_vital = is_vital
-        self.is_reached = threading.Event()
-        self.error: BaseException | None = None
-
-    def reach(self) -> None:
-        """On the writer thread: act, and let the waiting thread go on."""
-        try:
-            if self._action is not None:
-                self._action()
-        except BaseException as error:
-            self.error = error
-            if self._is_vital and not isinstance(error, StorageFullError):
-                raise  # the journal stops, and sets `is_reached` when it has said so
-        self.is_reached.set()
-
-
-class _Work(NamedTuple):
-    """What the writer thread does next: write a batch, then sync, then reach a barrier."""
-
-    batch: list[tuple[bytes, Any]]
-    must_sync: bool = False
-    barrier: _Barrier | None = None
 
 
 class LocalJournal:
@@ -120,7 +84,6 @@ class LocalJournal:
     ) -> None:
         self._clock = clock
         self._is_relaxed = durability == "relaxed"
-        self._max_pending_bytes = max_pending_bytes
         self._reader = SegmentReader(directory)
         self._writer = SegmentWriter(
             Path(directory),
@@ -131,17 +94,11 @@ class LocalJournal:
         )
         self._last_sequence = self._writer.next_sequence - 1
         self._pid = os.getpid()
-        self._changed = threading.Condition(threading.Lock())
-        # Guarded by `_changed`. The queue's keys are ticket ids, so that withdrawing is O(1); a
-        # payload of None marks a barrier, which is its ticket.
-        self._queue: OrderedDict[int, tuple[bytes | None, Any]] = OrderedDict()
-        self._duplicates = itertools.count(1)
-        self._pending_bytes = 0
-        self._awaiting_space: list[Callable[[], None]] = []
-        self._refusal: NtMemoryError | None = ClosedError("the journal was not started")
-        self._is_closing = False
+        self._submissions = Submissions(
+            max_pending_bytes, ClosedError("the journal was not started")
+        )
         # The writer thread's own.
-        self._in_hand: _Work = _Work([])
+        self._in_hand = Work([])
         self._unsynced_since_ns = 0
         self._failure: StorageError | None = None
         self._thread: threading.Thread | None = None
@@ -169,7 +126,7 @@ class LocalJournal:
     @property
     def pending_bytes(self) -> int:
         """See `Journal.pending_bytes`; payload only."""
-        return self._pending_bytes
+        return self._submissions.pending_bytes
 
     @property
     def size_bytes(self) -> int:
@@ -195,10 +152,10 @@ class LocalJournal:
         fail: Callable[[Sequence[Any], BaseException], None],
     ) -> None:
         """See `Journal.start`; once. Neither callable may call `flush` or `close`."""
-        if self._thread is not None or self._is_closing:
+        if self._thread is not None or self._submissions.is_closing:
             raise ClosedError("the journal was started before")
         self._deliver, self._fail = deliver, fail
-        self._refusal = None
+        self._submissions.accept()
         # A daemon, so that a journal nobody closed cannot keep the interpreter from exiting; the
         # exit hook still gives it the time to write what is queued.
         self._thread = threading.Thread(target=self._run, name="nt-memory-journal", daemon=True)
@@ -217,35 +174,17 @@ class LocalJournal:
         self._check_process()
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise ValueTooLargeError(f"an entry of {len(payload)} bytes; 1 GiB is the limit")
-        with self._changed:
-            if self._refusal is not None:
-                raise again(self._refusal)
-            if self._pending_bytes >= self._max_pending_bytes:
-                return False
-            self._enqueue(payload, ticket)
-            self._pending_bytes += len(payload)
-        return True
+        return self._submissions.put(payload, ticket)
 
     def on_space(self, callback: Callable[[], None]) -> None:
         """See `Journal.on_space`. If there is room already, it is called before this returns."""
         self._check_process()
-        with self._changed:
-            if self._pending_bytes >= self._max_pending_bytes and self._refusal is None:
-                self._awaiting_space.append(callback)
-                return
-        callback()
+        self._submissions.on_space(callback)
 
     def withdraw(self, ticket: object) -> bool:
         """See `Journal.withdraw`. Tickets are told apart by identity."""
         self._check_process()
-        with self._changed:
-            found = self._queue.get(id(ticket))
-            if found is None or found[0] is None:
-                return False
-            del self._queue[id(ticket)]
-            self._pending_bytes -= len(found[0])
-        self._announce_space()
-        return True
+        return self._submissions.withdraw(ticket)
 
     def flush(self) -> None:
         """See `Journal.flush`.
@@ -255,7 +194,7 @@ class LocalJournal:
             ClosedError: it was closed, or not started.
             WrongLoopError: this is a fork, or the journal's own thread, which would wait for ever.
         """
-        self._pass(_Barrier(None))
+        self._pass(Barrier(None))
 
     def perform(self, action: Callable[[], None]) -> None:
         """Block until `action` has run on the writer thread, after all submitted before this call.
@@ -268,7 +207,7 @@ class LocalJournal:
             ClosedError: it was closed, or not started.
             WrongLoopError: this is a fork, or the journal's own thread, which would wait for ever.
         """
-        self._pass(_Barrier(action))
+        self._pass(Barrier(action))
 
     def begin_segment(self) -> None:
         """Let the next entry begin a new segment, so that those before it can be dropped.
@@ -276,7 +215,7 @@ class LocalJournal:
         Raises:
             StorageError: the segment could not be made. And as `perform`.
         """
-        self._pass(_Barrier(self._writer.rotate, is_vital=True))
+        self._pass(Barrier(self._writer.rotate, is_vital=True))
 
     def drop_before(self, sequence: int) -> int:
         """Delete the segments that hold nothing from `sequence` on; the newest one stays.
@@ -296,14 +235,11 @@ class LocalJournal:
         self.perform(drop)
         return dropped
 
-    def _pass(self, barrier: _Barrier) -> None:
+    def _pass(self, barrier: Barrier) -> None:
         self._check_process()
         if threading.current_thread() is self._thread:
             raise WrongLoopError("the journal's own thread cannot wait for the journal")
-        with self._changed:
-            if self._refusal is not None:
-                raise again(self._refusal)
-            self._enqueue(None, barrier)
+        self._submissions.put_barrier(barrier)
         barrier.is_reached.wait()
         if barrier.error is not None:
             raise barrier.error
@@ -320,7 +256,7 @@ class LocalJournal:
         had_failed = self._failure is not None
         if os.getpid() == self._pid:
             atexit.unregister(self._exit)
-            self._begin_close()
+            self._submissions.close(ClosedError("the journal was closed"))
             if self._thread is not None:
                 self._thread.join()
             if self._failure is None:
@@ -333,38 +269,10 @@ class LocalJournal:
         if os.getpid() != self._pid:
             raise WrongLoopError(f"the journal belongs to process {self._pid}, not to its fork")
 
-    def _enqueue(self, payload: bytes | None, ticket: object) -> None:
-        key = id(ticket)
-        while key in self._queue:
-            # The same ticket again: only its first submission can be withdrawn.
-            key = -next(self._duplicates)
-        self._queue[key] = (payload, ticket)
-        self._changed.notify()
-
-    def _begin_close(self) -> None:
-        with self._changed:
-            self._is_closing = True
-            if not isinstance(self._refusal, StorageError):
-                self._refusal = ClosedError("the journal was closed")
-            self._changed.notify()
-        self._announce_space()
-
     def _exit(self) -> None:
         if os.getpid() == self._pid and self._thread is not None:
-            self._begin_close()
+            self._submissions.close(ClosedError("the journal was closed"))
             self._thread.join(_EXIT_WAIT_S)
-
-    def _announce_space(self, freed: int = 0) -> None:
-        """Tell those who wait for room in the queue, if there is some or none will ever be."""
-        with self._changed:
-            self._pending_bytes -= freed
-            if not self._awaiting_space:
-                return
-            if self._pending_bytes >= self._max_pending_bytes and self._refusal is None:
-                return
-            callbacks, self._awaiting_space = self._awaiting_space, []
-        for callback in callbacks:
-            callback()
 
     # --- the writer thread ------------------------------------------------------------------
 
@@ -379,7 +287,7 @@ class LocalJournal:
     def _step(self) -> bool:
         """Do what there is to do, waiting for it if need be; False when closed and all is done."""
         # A frame of its own, so that nothing holds on to the batch while waiting for the next.
-        work = self._take()
+        work = self._submissions.take(self._sync_wait_s())
         if work is None:
             return False
         self._in_hand = work
@@ -391,30 +299,8 @@ class LocalJournal:
             self._sync()
         if work.barrier is not None:
             work.barrier.reach()
-        self._in_hand = _Work([])
+        self._in_hand = Work([])
         return True
-
-    def _take(self) -> _Work | None:
-        """Wait for something to do; None when closed and all is done."""
-        with self._changed:
-            while not self._queue:
-                if self._is_closing:
-                    return None
-                if not self._changed.wait(self._sync_wait_s()):
-                    return _Work([], must_sync=True)
-            batch: list[tuple[bytes, Any]] = []
-            size = 0
-            while self._queue and len(batch) < BATCH_ENTRIES:
-                key, (payload, ticket) = self._queue.popitem(last=False)
-                if payload is None:
-                    return _Work(batch, must_sync=True, barrier=ticket)
-                size += len(payload)
-                if size > BATCH_BYTES and batch:
-                    self._queue[key] = (payload, ticket)
-                    self._queue.move_to_end(key, last=False)
-                    break
-                batch.append((payload, ticket))
-            return _Work(batch)
 
     def _sync(self) -> None:
         self._writer.sync()
@@ -425,7 +311,7 @@ class LocalJournal:
         try:
             frames = self._writer.append(batch, self._clock.now_us())
         except StorageFullError as error:
-            self._announce_space(size)
+            self._submissions.release(size)
             self._fail([ticket for _, ticket in batch], error)
             return
         if self._is_relaxed:
@@ -437,7 +323,7 @@ class LocalJournal:
                 self._writer.drop_unsynced()
                 raise
         self._last_sequence += len(frames)
-        self._announce_space(size)
+        self._submissions.release(size)
         self._deliver(frames)
 
     def _is_sync_due(self) -> bool:
@@ -454,15 +340,11 @@ class LocalJournal:
         """Fail everything pending and everything to come."""
         failure = StorageError(f"the journal stopped: {error}")
         failure.__cause__ = error
-        with self._changed:
-            self._failure = self._refusal = failure
-            left = [*self._in_hand.batch, *self._queue.values()]
-            if self._in_hand.barrier is not None:
-                left.append((None, self._in_hand.barrier))
-            self._queue.clear()
-            self._in_hand = _Work([])
-            self._pending_bytes = 0
-        self._announce_space()
+        self._failure = failure
+        left = [*self._in_hand.batch, *self._submissions.fail(failure)]
+        if self._in_hand.barrier is not None:
+            left.append((None, self._in_hand.barrier))
+        self._in_hand = Work([])
         tickets = [ticket for payload, ticket in left if payload is not None]
         try:
             if tickets:
