@@ -94,7 +94,7 @@ def time_at(engine: Engine, revision: int) -> int:
         TrimmedError: it lies before the base.
     """
     snapshot = engine.snapshot
-    row = snapshot.log(revision)
+    row = snapshot.log_times(revision)
     if row is not None:
         return row.now_us
     floor = snapshot.log_floor

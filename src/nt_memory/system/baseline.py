@@ -65,7 +65,7 @@ def save_base(directory: Path, snapshot: Snapshot, files: VectorFiles) -> BaseHe
 def header_of(snapshot: Snapshot) -> BaseHeader:
     """What a base of a snapshot covers."""
     revision = snapshot.number(b"revision") or 0
-    last = snapshot.log(revision)
+    last = snapshot.log_times(revision)
     return BaseHeader(
         sequence=snapshot.number(b"sequence") or 0,
         revision=revision,

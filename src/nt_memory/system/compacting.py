@@ -191,7 +191,7 @@ class _Compactor:
         if floor == self.revision:
             return
         # Of the floor itself only the times are kept, as of a base: it can be read as of.
-        last = snapshot.log(floor)
+        last = snapshot.log_times(floor)
         batch = new.begin()
         try:
             batch.delete(LOG, U64.pack(self.revision))  # what stands for the base
@@ -218,7 +218,7 @@ class _Compactor:
         cold = self._engine.opened.cold
         snapshot = cold.snapshot()
         try:
-            row = snapshot.log(self._floor + 1)
+            row = snapshot.log_times(self._floor + 1)
         finally:
             snapshot.close()
         if row is None or not row.position:

@@ -142,7 +142,7 @@ def _continues(snapshot: Snapshot, retired: ColdTier, revision: int) -> bool:
         return False
     before = retired.snapshot()
     try:
-        was, now = before.log(revision), snapshot.log(revision)
+        was, now = before.log_times(revision), snapshot.log_times(revision)
     finally:
         before.close()
     # The same entry, and not one of another history under the same number.

@@ -81,6 +81,14 @@ class LogRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     changes: tuple[ChangeRow, ...] = ()
 
 
+class LogTimes(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The start of a `LogRow`: what an as-of read needs, without the keys, often thousands."""
+
+    position: int
+    recorded_at: int
+    now_us: int
+
+
 class VectorRow(NamedTuple):
     """A row of a vector partition: the version it belongs to and the time it is in force."""
 
@@ -113,6 +121,7 @@ class Floor(msgspec.Struct, frozen=True, array_like=True, gc=False):
 _encoder = msgspec.msgpack.Encoder()
 decode_version = msgspec.msgpack.Decoder(Version).decode
 decode_log = msgspec.msgpack.Decoder(LogRow).decode
+decode_log_times = msgspec.msgpack.Decoder(LogTimes).decode
 decode_floor = msgspec.msgpack.Decoder(Floor).decode
 decode_partition = msgspec.msgpack.Decoder(PartitionRow).decode
 encode_row: Callable[[msgspec.Struct], bytes] = _encoder.encode

@@ -13,11 +13,13 @@ from nt_memory.tiers.layout import (
     ROW_KEY,
     U64,
     LogRow,
+    LogTimes,
     PartitionRow,
     VectorRow,
     Version,
     decode_floor,
     decode_log,
+    decode_log_times,
     decode_partition,
     decode_version,
     encode_row,
@@ -318,6 +320,11 @@ class Snapshot:
         data = self.get(b"log", U64.pack(revision))
         return None if data is None else decode_log(data)
 
+    def log_times(self, revision: int) -> LogTimes | None:
+        """When the entry of a revision was taken; None if there is no such revision."""
+        data = self.get(b"log", U64.pack(revision))
+        return None if data is None else decode_log_times(data)
+
     def logs(self, after: int, limit: int | None) -> list[tuple[int, LogRow]]:
         """Up to `limit` log rows with revision > `after`, in order; None: all.
 
@@ -341,7 +348,7 @@ class Snapshot:
         """The log holds every revision after this one."""
         for key, data in self.items(LOG):
             revision = int(U64.unpack(key)[0])
-            return revision - 1 if decode_log(data).position else revision
+            return revision - 1 if decode_log_times(data).position else revision
         return 0
 
     def partition(self, name: bytes) -> PartitionRow | None:
