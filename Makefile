@@ -10,9 +10,12 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+STORAGE_ARGS ?=
+SOAK_ARGS ?=
+OVERLOAD_ARGS ?=
 TEST_ARGS ?=
 
-.PHONY: help demo test stress check bench docs fmt clean
+.PHONY: help demo test stress check bench bench-storage soak overload docs fmt clean
 .DELETE_ON_ERROR:
 
 help:
@@ -21,6 +24,9 @@ help:
 	@echo 'make stress  the long tests: kill -9 in mid-write, 20 rounds each; minutes'
 	@echo 'make check   format, lint, types, import rules and tests: what CI runs'
 	@echo 'make bench   measure, write bench/results/    (BENCH_ARGS="--n 1000000")'
+	@echo 'make bench-storage  puts and reads beside other stores and caches (STORAGE_ARGS)'
+	@echo 'make soak    30 minutes of mixed load: does anything grow?   (SOAK_ARGS="--minutes 5")'
+	@echo 'make overload  10 minutes of writers faster than the disk    (OVERLOAD_ARGS="--minutes 1")'
 	@echo 'make docs    build the documentation into site/'
 	@echo 'make fmt     format and fix what can be fixed by itself'
 	@echo 'make clean   remove .venv, caches and build output'
@@ -44,6 +50,15 @@ check: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/run.py $(BENCH_ARGS)
+
+bench-storage: $(VENV)/.installed-dev $(VENV)/.installed-bench
+	$(BIN)/python bench/storage.py $(STORAGE_ARGS)
+
+soak: $(VENV)/.installed-dev
+	$(BIN)/python bench/soak.py $(SOAK_ARGS)
+
+overload: $(VENV)/.installed-dev
+	$(BIN)/python bench/overload.py $(OVERLOAD_ARGS)
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -32,6 +32,8 @@ class Options:
     queries: int = 500
     seconds: float = 5.0
     seed: int = 7
+    versions: int = 1_000_000
+    pace_s: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -178,9 +180,14 @@ def table(rows: list[Row], where: dict[str, object]) -> str:
 
 
 def write_results(
-    rows: list[Row], where: dict[str, object], options: Options, directory: Path, name: str
+    rows: list[Row],
+    where: dict[str, object],
+    options: Options,
+    directory: Path,
+    name: str,
+    command: str,
 ) -> tuple[Path, Path]:
-    """Write `<date>-<name>.json` and `.md`; return both paths."""
+    """Write `<date>-<name>.json` and `.md`, which name the command; return both paths."""
     directory.mkdir(parents=True, exist_ok=True)
     stem = f"{str(where['date'])[:10]}-{name}"
     as_json, as_text = directory / f"{stem}.json", directory / f"{stem}.md"
@@ -191,20 +198,18 @@ def write_results(
         "rows": [dataclasses.asdict(row) for row in rows],
     }
     as_json.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    command = f"make bench BENCH_ARGS='--n {options.n} --name {name}'"
     as_text.write_text(f"# {stem}\n\n`{command}`\n\n{table(rows, where)}")
     return as_json, as_text
 
 
-def run_section(name: str, options: Options) -> list[Row]:
-    """Measure one section in a process of its own, so that sections do not share memory.
+def run_section(name: str, options: Options, script: Path) -> list[Row]:
+    """Have a script measure one of its sections in a process of its own: no shared memory.
 
     Raises:
         RuntimeError: it ended without leaving its rows behind.
     """
     result = Path(options.workdir) / f"{name}.rows.json"
     result.unlink(missing_ok=True)
-    script = Path(__file__).with_name("run.py")
     request = json.dumps(dataclasses.asdict(options))
     subprocess.run([sys.executable, str(script), "--section", name, request], check=False)
     if not result.exists():

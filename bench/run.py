@@ -45,14 +45,16 @@ def main() -> int:
         for name in arguments.only or SECTIONS:
             print(f"{name} ...", file=sys.stderr, flush=True)
             try:
-                rows += run_section(name, options)
+                rows += run_section(name, options, Path(__file__))
             except RuntimeError as error:
                 failed.append(str(error))
         print(table(rows, where))
         if arguments.only:
             print("not written: --only measures a part", file=sys.stderr)
         else:
-            for path in write_results(rows, where, options, RESULTS, arguments.name):
+            command = f"make bench BENCH_ARGS='--n {options.n} --name {arguments.name}'"
+            written = write_results(rows, where, options, RESULTS, arguments.name, command)
+            for path in written:
                 print(path, file=sys.stderr)
     for failure in failed:
         print(failure, file=sys.stderr)
