@@ -23,7 +23,7 @@ from nt_memory import Approved, MemorySystem, Proposal, Vote
 from nt_memory.errors import TrimmedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
 
     Step = Callable[[int], Awaitable[object]]
 
@@ -72,8 +72,12 @@ class Load:
         for voter in VOTERS:
             await memory.consensus.register_agent(voter)
 
-    def start(self) -> None:
-        """Begin all of it."""
+    def start(self, without: Collection[str] = ()) -> None:
+        """Begin all of it, but for the kinds named in `without`.
+
+        Raises:
+            ValueError: one of them is no kind of work.
+        """
         kinds: list[tuple[str, float, Step]] = [
             ("put", 200, self._put),
             ("put late", 20, self._put_late),
@@ -95,6 +99,10 @@ class Load:
             ("pin", 50, self._pin),
             ("watch", 2, self._watch),
         ]
+        unknown = set(without) - {name for name, *_ in kinds}
+        if unknown:
+            raise ValueError(f"no kinds of work: {', '.join(sorted(unknown))}")
+        kinds = [kind for kind in kinds if kind[0] not in without]
         self._tasks = [asyncio.create_task(self._repeat(*kind)) for kind in kinds]
         self._tasks.append(asyncio.create_task(self._follow()))
 

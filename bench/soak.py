@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import dataclasses
 import json
+import math
 import os
 import sys
 import tempfile
@@ -45,6 +46,7 @@ class Soak:
     seed: int
     factor: float
     strict: bool = False
+    without: tuple[str, ...] = ()
     series: dict[str, Series] = dataclasses.field(default_factory=dict)
     peaks: dict[str, int] = dataclasses.field(default_factory=dict)
     begun: float = 0.0
@@ -71,7 +73,7 @@ class Soak:
             await load.prepare()
             await memory.compact()
             self.begun = time.perf_counter()
-            load.start()
+            load.start(self.without)
             compacting = asyncio.create_task(self._compact(memory, path))
             with LagProbe(asyncio.get_running_loop(), self.seed) as probe:
                 due = self.begun
@@ -125,6 +127,8 @@ class Soak:
                 self._add(f"{name}, p99", "s", float(p99), is_noisy=True, slack=SLACK_S)
 
     def _add(self, name: str, unit: str, value: float, **how: Any) -> None:
+        if math.isnan(value):  # none of it was done since the last sample
+            return
         found = self.series.setdefault(name, Series(name, unit, [], **how))
         found.points.append((time.perf_counter() - self.begun, float(value)))
 
@@ -182,12 +186,20 @@ def report(soak: Soak, judgements: list[Judgement], where: dict[str, Any], comma
 def main() -> int:
     """Run, print, write; 0 if it held."""
     arguments = _parser().parse_args()
-    soak = Soak(arguments.minutes * 60, arguments.seed, arguments.factor, arguments.strict)
+    soak = Soak(
+        arguments.minutes * 60,
+        arguments.seed,
+        arguments.factor,
+        arguments.strict,
+        tuple(arguments.without),
+    )
     with tempfile.TemporaryDirectory(dir=arguments.workdir, prefix="nt-soak-") as workdir:
         where = machine(workdir)
         counts = asyncio.run(soak.run(Path(workdir) / "store"))
     judgements = soak.judgements()
     options = f"--minutes {arguments.minutes:g} --factor {arguments.factor:g}"
+    if soak.without:
+        options += " --without " + " ".join(f'"{name}"' for name in soak.without)
     text = report(soak, judgements, where, f"make soak SOAK_ARGS='{options}'")
     print(text)
     print(", ".join(f"{count:,} {name}" for name, count in counts.items()))
@@ -213,6 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=30.0, help="how long (30)")
     parser.add_argument("--factor", type=float, default=1.0, help="times the usual pace (1)")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--without", nargs="+", default=[], help="kinds of work to leave out")
     parser.add_argument("--strict", action="store_true", help="what is unsure fails too")
     parser.add_argument(
         "--name", default="soak", help='results/<date>-<name>.json and .md; "": write nothing'

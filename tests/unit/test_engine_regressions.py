@@ -23,6 +23,7 @@ import pytest
 
 import nt_memory
 from nt_memory import MemorySystem
+from nt_memory.clock import turn
 from nt_memory.errors import ClosedError, StorageError, StoreInUseError
 from nt_memory.system import engine as engine_module
 from nt_memory.system import opening
@@ -372,3 +373,86 @@ def test_a_follower_of_views_that_were_replaced_forgets_what_was_hot(outdated):
             await follower.get("a", "hot")
 
     outdated(check)
+
+
+# --- writers who wait for room ------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def full_queue(memory):
+    """Within it the journal writes nothing, and one entry fills its queue."""
+    journal = memory._engine.journal
+    journal._max_pending_bytes = 1
+    holding, may_go_on = threading.Event(), threading.Event()
+
+    def hold():
+        holding.set()
+        may_go_on.wait(DAMAGE_S)
+
+    held = asyncio.ensure_future(asyncio.to_thread(journal.perform, hold))
+    await asyncio.to_thread(holding.wait, DAMAGE_S)
+    try:
+        yield journal
+    finally:
+        may_go_on.set()
+        await held
+
+
+async def started(coroutines):
+    """Tasks of them, each begun and now waiting for something."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    for _ in range(3):
+        await turn()
+    return tasks
+
+
+def test_writers_find_room_in_the_order_they_came(store, clock, run):
+    """However full the queue is, no writer is overtaken, and one at a time asks to be woken."""
+
+    async def main():
+        async with MemorySystem.open(store, clock=clock) as memory:
+            async with full_queue(memory) as journal:
+                tasks = await started(memory.put("a", f"k{i}", i) for i in range(40))
+                assert len(journal._awaiting_space) == 1
+                tasks += await started([memory.put("a", "late", 0)])
+                assert not any(task.done() for task in tasks)
+            revisions = await asyncio.gather(*tasks)
+            assert revisions == list(range(revisions[0], revisions[0] + 41))
+
+    run(main())
+
+
+def test_a_writer_who_gives_up_waiting_lets_the_next_one_in(store, clock, run):
+    """Cancelled while it waits for room, first in line or not, a put never happens; others do."""
+
+    async def main():
+        async with MemorySystem.open(store, clock=clock) as memory:
+            async with full_queue(memory):
+                tasks = await started(memory.put("a", f"k{i}", i) for i in range(5))
+                for gone in (1, 3):  # the first who waits, and one in the middle
+                    tasks[gone].cancel()
+                await turn()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert [isinstance(one, asyncio.CancelledError) for one in results] == [
+                False, True, False, True, False,
+            ]  # fmt: skip
+            assert [await memory.get("a", f"k{i}") for i in range(5)] == [0, None, 2, None, 4]
+
+    run(main())
+
+
+def test_writers_who_wait_for_room_are_told_when_the_memory_closes(store, clock, run):
+    """Closing ends the wait of everyone in line; none waits for ever, none is half there."""
+
+    async def main():
+        memory = await MemorySystem.open(store, clock=clock)
+        async with full_queue(memory):
+            tasks = await started(memory.put("a", f"k{i}", i) for i in range(5))
+            (closing,) = await started([memory.close()])
+            await asyncio.wait(tasks[1:])
+        await closing
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(results[0], int)
+        assert all(isinstance(one, ClosedError) for one in results[1:])
+
+    run(main())

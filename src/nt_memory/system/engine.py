@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import secrets
 import threading
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from nt_memory.entries import Body
     from nt_memory.replica import Follow
     from nt_memory.tiers.views import Snapshot
+    from nt_memory.transport.local import LocalJournal
     from nt_memory.transport.ports import Frame
 
 MAX_BEHIND = 16
@@ -80,6 +82,7 @@ class Engine:
         self._thread = threading.get_ident()
         self._pid = os.getpid()
         self._behind = threading.BoundedSemaphore(MAX_BEHIND)
+        self._turn = asyncio.Lock()
         self._visible_waiters: list[asyncio.Future[None]] = []
         self._background: list[asyncio.Task[None]] = []
         self._closing: asyncio.Task[None] | None = None
@@ -258,23 +261,30 @@ class Engine:
         except (OverflowError, TypeError) as error:
             raise InvalidInputError(f"an argument cannot be stored: {error}") from None
         ticket: asyncio.Future[Any] = self._loop.create_future()
-        while not journal.submit(payload, ticket):
-            await self._space()
+        if self._turn.locked() or not journal.submit(payload, ticket):
+            await self._submit_in_turn(journal, payload, ticket)
         try:
             return await ticket
         except asyncio.CancelledError:
             journal.withdraw(ticket)
             raise
 
-    async def _space(self) -> None:
-        assert self.journal is not None  # noqa: S101 - only submit calls this
-        room: asyncio.Future[None] = self._loop.create_future()
+    async def _submit_in_turn(
+        self, journal: LocalJournal, payload: bytes, ticket: asyncio.Future[Any]
+    ) -> None:
+        """Wait for room in the journal's queue, first come first served.
 
-        def wake() -> None:
-            self._loop.call_soon_threadsafe(_set, room)
+        Only the first in line asks to be woken. If all did, each batch that is written would wake
+        all of them for the few that find room, and the others could be overtaken for ever.
+        """
+        async with self._turn:
+            while not journal.submit(payload, ticket):
+                room: asyncio.Future[None] = self._loop.create_future()
+                journal.on_space(functools.partial(self._announce, room))
+                await room
 
-        self.journal.on_space(wake)
-        await room
+    def _announce(self, room: asyncio.Future[None]) -> None:
+        self._loop.call_soon_threadsafe(_set, room)
 
     async def flush(self) -> None:
         """Wait until everything submitted before is durable and visible."""
