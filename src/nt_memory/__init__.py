@@ -15,7 +15,7 @@ from nt_memory.reasoningbank import (
     Trajectory,
     Verdict,
 )
-from nt_memory.records import AsOf, Change, Hit, MemoryStats, Record
+from nt_memory.records import AsOf, Change, Hit, MemoryStats, Quota, Record, Usage
 from nt_memory.system import MemorySystem
 from nt_memory.system.exporting import export_store
 from nt_memory.system.importing import import_store
@@ -40,12 +40,14 @@ __all__ = [
     "Pattern",
     "Pending",
     "Proposal",
+    "Quota",
     "ReasoningBank",
     "Record",
     "Rejected",
     "SystemClock",
     "Tolerance",
     "Trajectory",
+    "Usage",
     "Verdict",
     "Vote",
     "export_store",

@@ -107,6 +107,22 @@ class Retain(_Wire, frozen=True, tag="retain"):
     max_versions: int | None = None
 
 
+class SetQuota(_Wire, frozen=True, tag="quota"):
+    """How much an agent may store; `agent` "" is the rule for those without their own.
+
+    Attributes:
+        agent: Whose quota.
+        max_keys: Keys that show a value; None: no limit.
+        max_bytes: Bytes of all versions that are kept; None: no limit.
+        max_vectors: Versions with an embedding that are kept; None: no limit.
+    """
+
+    agent: str
+    max_keys: int | None = None
+    max_bytes: int | None = None
+    max_vectors: int | None = None
+
+
 class Sweep(_Wire, frozen=True, tag="sweep"):
     """Drop what retention does not keep, up to `limit` versions looked at, and go on next time.
 
@@ -199,6 +215,7 @@ Body = (
     | StartSession
     | Advance
     | Retain
+    | SetQuota
     | Sweep
     | Tick
     | Acquire

@@ -84,6 +84,38 @@ class ConflictError(NtMemoryError):
         self.current = current
 
 
+class QuotaError(NtMemoryError):
+    """The write would have taken an agent past its quota; nothing was changed.
+
+    Not retryable: nothing frees the agent's share but a delete, retention or a larger quota, so the
+    same call again, unchanged, is refused again until somebody sees to that.
+
+    Attributes:
+        agent: Whose quota.
+        limit: Which: "keys", "bytes" or "vectors".
+        used: How much the agent has now.
+        wanted: How much more the write needs, net of what it frees.
+        maximum: What the quota allows.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        agent: str = "",
+        limit: str = "",
+        used: int = 0,
+        wanted: int = 0,
+        maximum: int = 0,
+    ) -> None:
+        super().__init__(message)
+        self.agent = agent
+        self.limit = limit
+        self.used = used
+        self.wanted = wanted
+        self.maximum = maximum
+
+
 class StaleFenceError(NtMemoryError):
     """The write's lock grant is no longer current, or its lease ran out before the write."""
 

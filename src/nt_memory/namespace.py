@@ -61,6 +61,11 @@ def _plain(name: str) -> str:
     return name if type(name) is str else str(name)
 
 
+def is_agent(name: str) -> bool:
+    """Whether a name is one that agents can have; what the swarm shares is kept under others."""
+    return _is_agent(name)
+
+
 def check_agent(agent: str) -> str:
     """Return `agent` if it is a valid agent name.
 

@@ -172,3 +172,35 @@ class Retention:
 
     max_age: timedelta | None = None
     max_versions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """How much an agent may store.
+
+    Attributes:
+        max_keys: Keys that show a value; None: no limit.
+        max_bytes: Bytes of all versions that are kept; None: no limit.
+        max_vectors: Versions with an embedding that are kept; None: no limit.
+    """
+
+    max_keys: int | None = None
+    max_bytes: int | None = None
+    max_vectors: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an agent has stored, counted as its quota counts.
+
+    Attributes:
+        keys: Keys whose current version is a value; one that ran out counts until it is told to
+            have expired, within a second on a live timeline.
+        bytes: Of all versions kept that are values: the values as stored, which may be compressed,
+            and their keys and tags.
+        vectors: Versions kept that have an embedding.
+    """
+
+    keys: int = 0
+    bytes: int = 0
+    vectors: int = 0

@@ -19,6 +19,7 @@ from nt_memory.entries import (
     Configure,
     Entry,
     Retain,
+    SetQuota,
     StartSession,
     Sweep,
     Tick,
@@ -26,15 +27,16 @@ from nt_memory.entries import (
     decode_entry,
 )
 from nt_memory.errors import (
-    FormatVersionError,
     InvalidInputError,
     NtMemoryError,
     StaleFenceError,
+    StorageError,
     TimelineError,
 )
 from nt_memory.namespace import check_agent
 from nt_memory.replica.coordination import Coordination, Draft
 from nt_memory.replica.follow import Follow, Outcome
+from nt_memory.replica.quotas import Quotas
 from nt_memory.replica.retention import Retention
 from nt_memory.replica.writes import Folding, Now, decide, expire, fold, write_vectors
 from nt_memory.tiers.layout import NEVER_STARTED, ChangeRow, LogRow
@@ -98,6 +100,7 @@ class Replica:
         self.last_recorded_at = 0
         self._coordination = Coordination()
         self.retention = Retention()
+        self._quotas = Quotas()
         self._handlers: dict[type, Callable[[Step], Effects]] = {
             Write: self._write,
             Configure: self._configure,
@@ -105,6 +108,7 @@ class Replica:
             Advance: self._advance,
             Tick: self._tick,
             Retain: self._retain,
+            SetQuota: self._set_quota,
             Sweep: self._sweep,
         }
         snapshot = cold.snapshot()
@@ -127,6 +131,7 @@ class Replica:
             self._set_settings(msgspec.msgpack.decode(settings, type=Configure))
         self._coordination.load(views)
         self.retention.load(views)
+        self._quotas.load(views)
 
     def _set_settings(self, settings: Configure) -> None:
         self.swarm = settings.swarm
@@ -154,6 +159,7 @@ class Replica:
                 them can apply the frames again.
             StorageError: the views could not be written. The replica must not be used again.
             FormatVersionError: a newer version wrote an entry.
+            CorruptionError: a row that was needed is damaged; the batch left nothing behind.
         """
         follow = Follow()
         batch = self._cold.begin()
@@ -162,6 +168,7 @@ class Replica:
                 self._apply_one(batch, frame, follow)
             if self._files is not None:
                 write_vectors(self._files, follow)
+            self._quotas.save(batch)
             batch.put_number(b"revision", self.revision)
             batch.put_number(b"sequence", self.sequence)
             batch.put_number(b"recorded_at", self.last_recorded_at)
@@ -185,7 +192,8 @@ class Replica:
         self.last_recorded_at = frame.recorded_at
         try:
             result = self._decide_and_fold(batch, frame, follow)
-        except FormatVersionError:
+        except StorageError:
+            # Of a newer version, or damage: no refusal, or a replay could accept what this refused.
             raise
         except NtMemoryError as error:
             if frame.ticket is not None:
@@ -235,8 +243,11 @@ class Replica:
         operations = decide(step.batch, write, step.now)
         if not operations:
             return Effects(None, has_changes=False)
+        self._quotas.check(step.batch, operations, step.now, self.history)
         changes: list[ChangeRow] = []
-        folding = Folding(step.batch, step.now, step.follow, step.entry.actor, self.history)
+        folding = Folding(
+            step.batch, step.now, step.follow, step.entry.actor, self.history, self._quotas
+        )
         for operation in operations:
             changes.extend(fold(folding, operation))
         return Effects(step.now.revision, tuple(changes))
@@ -267,13 +278,14 @@ class Replica:
         step.draft.lapse_ballots(body.now)
         due = step.batch.due_expiries(body.now, None)
         later = step.now._replace(timeline_us=body.now)
-        return Effects(step.now.revision, expire(step.batch, due, later, step.follow))
+        changes = expire(step.batch, due, later, step.follow, self._quotas)
+        return Effects(step.now.revision, changes)
 
     def _tick(self, step: Step) -> Effects:
         changes: tuple[ChangeRow, ...] = ()
         if step.now.timeline_us is not None:
             due = step.batch.due_expiries(step.now.timeline_us, EXPIRIES_PER_TICK)
-            changes = expire(step.batch, due, step.now, step.follow)
+            changes = expire(step.batch, due, step.now, step.follow, self._quotas)
         has_changes = bool(changes) or step.draft.has_changes
         return Effects(step.now.revision if has_changes else None, changes, has_changes)
 
@@ -287,8 +299,20 @@ class Replica:
         self.retention.set(rule, step.batch)
         return Effects(step.now.revision)
 
+    def _set_quota(self, step: Step) -> Effects:
+        rule = cast("SetQuota", step.entry.body)
+        if rule.agent:
+            check_agent(rule.agent)
+        limits = (rule.max_keys, rule.max_bytes, rule.max_vectors)
+        if any(limit is not None and limit < 0 for limit in limits):
+            raise InvalidInputError("quota: a limit cannot be negative")
+        self._quotas.set(rule, step.batch)
+        return Effects(step.now.revision)
+
     def _sweep(self, step: Step) -> Effects:
-        swept = self.retention.sweep(step.batch, cast("Sweep", step.entry.body), step.now)
+        swept = self.retention.sweep(
+            step.batch, cast("Sweep", step.entry.body), step.now, self._quotas
+        )
         return Effects(tuple(swept), has_changes=swept.dropped > 0)
 
 

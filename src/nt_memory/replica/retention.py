@@ -23,6 +23,7 @@ from nt_memory.tiers.layout import FLOOR, Floor, decode_floor, encode_row, parse
 from nt_memory.tiers.views import after_name
 
 if TYPE_CHECKING:
+    from nt_memory.replica.quotas import Quotas
     from nt_memory.replica.writes import Now
     from nt_memory.tiers.layout import Version
     from nt_memory.tiers.views import Snapshot, WriteBatch
@@ -79,11 +80,11 @@ class Retention:
         self._rules[rule.agent] = rule
         batch.put(b"policies", key, encode_row(rule))
 
-    def sweep(self, batch: WriteBatch, entry: Sweep, now: Now) -> Swept:
+    def sweep(self, batch: WriteBatch, entry: Sweep, now: Now, quotas: Quotas) -> Swept:
         """Drop what the rules do not keep, from where the last sweep stopped."""
         if now.timeline_us is None or not self._rules:
             return Swept(0, is_round=True)
-        work = _Work(batch, entry, now, entry.limit)
+        work = _Work(batch, entry, now, quotas, entry.limit)
         start = batch.get(b"policies", _CURSOR) or _PREFIX
         while work.left > 0:
             name = batch.first_name(start, _PREFIX)
@@ -112,6 +113,7 @@ class _Work:
     batch: WriteBatch
     entry: Sweep
     now: Now
+    quotas: Quotas
     left: int
     dropped: int = 0
 
@@ -123,7 +125,7 @@ class _Work:
             kept_from = self.batch.newest_key(name, rule.max_versions)
         going = self._going(keys, rule, kept_from)
         for key in keys[:going]:
-            drop_version(self.batch, name, key)
+            drop_version(self.batch, name, key, self.quotas)
         self.left -= going
         self.dropped += going
         rest = keys[going]
@@ -168,7 +170,7 @@ class _Work:
             or revision > self.entry.hold_revision
         ):
             return False
-        drop_version(self.batch, name, key)
+        drop_version(self.batch, name, key, self.quotas, is_key=True)
         self.dropped += 1
         self._raise_floor(name, ended_us)
         return True

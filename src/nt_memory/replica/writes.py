@@ -30,15 +30,18 @@ from nt_memory.tiers.layout import (
     expiry_key,
     name_of,
     pack_row,
+    parse_name,
     parse_tail,
     row_key,
     to_stored,
+    version_bytes,
 )
 from nt_memory.tiers.vectors import NEVER
 
 if TYPE_CHECKING:
     from nt_memory.entries import Write
     from nt_memory.replica.follow import Follow
+    from nt_memory.replica.quotas import Quotas
     from nt_memory.tiers.vectors import VectorFiles
     from nt_memory.tiers.views import Snapshot, WriteBatch
 
@@ -153,7 +156,7 @@ def _name(op: WriteOp) -> bytes:
     if op.space == STATE:
         check_agent(op.agent)
         check_key(op.key)
-    elif len(op.space) != 1 or len(name) > MAX_NAME_BYTES or name.count(b"\0") != 2:
+    elif len(op.space) != 1 or not op.agent or len(name) > MAX_NAME_BYTES or name.count(b"\0") != 2:
         raise InvalidInputError(f"malformed name in space {op.space!r}")
     return name
 
@@ -193,16 +196,21 @@ class Folding(NamedTuple):
     follow: Follow
     actor: str
     history: int | None
+    quotas: Quotas
 
 
 def fold(folding: Folding, operation: ResolvedOp) -> tuple[ChangeRow, ...]:
     """Carry out one operation; what changed, in order."""
-    batch, now, follow, actor, history = folding
+    batch, now, follow, actor, history, quotas = folding
     op, name, known_at, expires_at = operation
     previous, after = batch.neighbours(name, known_at, now.revision)
     changes: list[ChangeRow] = []
-    if previous is not None and after is None:
-        changes.extend(_lapse(batch, op, name, previous, now))
+    keys = 0
+    if after is None:
+        keys = op.value is not None
+        if previous is not None:
+            changes.extend(_lapse(batch, op, name, previous, now))
+            keys -= _counted(previous[2], now, is_told_now=bool(changes))
     ended = _supersede(batch, previous, known_at, now.revision, follow)
     partition, row = -1, -1
     if op.vector is not None:
@@ -215,11 +223,13 @@ def fold(folding: Folding, operation: ResolvedOp) -> tuple[ChangeRow, ...]:
     batch.put_version(name, known_at, now.revision, version)
     if expires_at is not None:
         batch.put(b"expiries", expiry_key(expires_at, name, known_at, now.revision), b"")
+    quotas.add(batch, op.agent, keys, version_bytes(name, op.value, op.tags), row >= 0)
     if history is not None:
-        _trim(batch, name, history)
+        _trim(batch, name, history, quotas)
     kind = "delete" if op.value is None else "put"
-    change = ChangeRow(kind, op.space, op.agent, op.key, known_at, partition, row, tuple(ended))
-    changes.append(change)
+    changes.append(
+        ChangeRow(kind, op.space, op.agent, op.key, known_at, partition, row, tuple(ended))
+    )
     stored = Stored(
         op.space,
         op.agent,
@@ -237,6 +247,14 @@ def fold(folding: Folding, operation: ResolvedOp) -> tuple[ChangeRow, ...]:
     for changed in changes:
         follow.changes.append(Change(changed.kind, stored, now.revision, after is None))
     return tuple(changes)
+
+
+def _counted(version: Version, now: Now, *, is_told_now: bool) -> bool:
+    """Whether a key with this current version counted before the entry."""
+    if version.value is None:
+        return False
+    # One that ran out stopped counting when that was told.
+    return is_told_now or is_visible(version, now.timeline_us or 0)
 
 
 def _lapse(
@@ -290,7 +308,7 @@ def _add_row(batch: WriteBatch, op: WriteOp, row: VectorRow, follow: Follow) -> 
     return found.id, found.rows
 
 
-def _trim(batch: WriteBatch, name: bytes, history: int) -> None:
+def _trim(batch: WriteBatch, name: bytes, history: int, quotas: Quotas) -> None:
     """Drop the oldest versions, so that `history` remain behind the current one.
 
     Vector rows of dropped versions stay: each was ended by its successor, so no present search
@@ -301,17 +319,28 @@ def _trim(batch: WriteBatch, name: bytes, history: int) -> None:
     if not dropped:
         return
     for key in dropped:
-        drop_version(batch, name, key)
+        drop_version(batch, name, key, quotas)
     mark_trimmed(batch, keys[len(dropped)])
 
 
-def drop_version(batch: WriteBatch, name: bytes, key: bytes) -> None:
-    """Remove one version and what is due about it."""
+def drop_version(
+    batch: WriteBatch, name: bytes, key: bytes, quotas: Quotas, *, is_key: bool = False
+) -> None:
+    """Remove one version and what is due about it; `is_key`: it is the last of its key."""
     version = batch.version(key)
     batch.delete(b"versions", key)
-    if version is not None and version.expires_at is not None:
+    if version is None:
+        return
+    keys = 0
+    if version.expires_at is not None:
         known_at, revision = parse_tail(key)
-        batch.delete(b"expiries", expiry_key(version.expires_at, name, known_at, revision))
+        due = expiry_key(version.expires_at, name, known_at, revision)
+        # Still due: its end was not told yet, so it counts as a key.
+        if batch.delete(b"expiries", due) and is_key and version.value is not None:
+            keys = -1
+    size = version_bytes(name, version.value, version.tags)
+    _, agent, _ = parse_name(name)
+    quotas.add(batch, agent, keys, -size, -(version.partition >= 0))
 
 
 def mark_trimmed(batch: WriteBatch, oldest: bytes) -> None:
@@ -323,7 +352,11 @@ def mark_trimmed(batch: WriteBatch, oldest: bytes) -> None:
 
 
 def expire(
-    batch: WriteBatch, due: list[tuple[bytes, bytes]], now: Now, follow: Follow
+    batch: WriteBatch,
+    due: list[tuple[bytes, bytes]],
+    now: Now,
+    follow: Follow,
+    quotas: Quotas,
 ) -> tuple[ChangeRow, ...]:
     """Say of every version whose ttl ran out, and that is still current, that it expired."""
     changes: list[ChangeRow] = []
@@ -335,6 +368,8 @@ def expire(
         if current is None or current[:2] != (known_at, revision):
             continue
         stored = to_stored(name, known_at, revision, current[2])
+        if stored.value is not None:
+            quotas.add(batch, stored.agent, -1, 0, 0)
         changes.append(ChangeRow("expire", stored.space, stored.agent, stored.key, known_at))
         follow.changes.append(Change("expire", stored, now.revision, is_current=True))
     return tuple(changes)

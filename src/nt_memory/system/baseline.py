@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nt_memory.errors import CorruptionError
+from nt_memory.replica.quotas import count_anew
 from nt_memory.tiers.layout import LAYOUT_VERSION, NEVER_STARTED, U64, LogRow
 from nt_memory.tiers.views import LOG, TABLES
 from nt_memory.transport.basefile import (
@@ -108,26 +109,41 @@ def load_base(base: BaseFile, cold: ColdTier, files: VectorFiles | None) -> None
         CorruptionError: the base is damaged. The views are then incomplete.
         StorageError: they could not be written.
     """
-    batch = cold.begin()
-    size = 0
+    loading = _Loading(cold)
     try:
         for section, rows in base.blocks():
             kind, _, place = section.partition("/")
             if kind != _VECTORS:
-                batch.load_rows(section.encode(), rows)
-                size += sum(len(key) + len(value) for key, value in rows)
+                loading.add(section.encode(), rows)
             elif files is not None:
                 partition, dim = map(int, place.split("/"))
                 for first, halves in rows:
                     files.write(partition, dim, U64.unpack(first)[0], halves)
-            if size > _COMMIT_BYTES:
-                # LMDB keeps what it has not committed in memory.
-                cold.commit(batch)
-                batch, size = cold.begin(), 0
+        batch = loading.batch
+        if files is not None:
+            # Not one that was just written: it may be of an older layout, or imported.
+            count_anew(batch)
         header = base.header
         if not batch.count(LOG):
             batch.append_log(header.revision, LogRow(0, header.recorded_at, header.now_us))
         cold.commit(batch)
     except BaseException:
-        batch.close()
+        loading.batch.close()
         raise
+
+
+class _Loading:
+    """Rows on their way into views, committed now and then: LMDB keeps the others in memory."""
+
+    def __init__(self, cold: ColdTier) -> None:
+        self._cold = cold
+        self._bytes = 0
+        self.batch = cold.begin()
+
+    def add(self, table: bytes, rows: list[tuple[bytes, bytes]]) -> None:
+        """The next rows of a table."""
+        self.batch.load_rows(table, rows)
+        self._bytes += sum(len(key) + len(value) for key, value in rows)
+        if self._bytes > _COMMIT_BYTES:
+            self._cold.commit(self.batch)
+            self.batch, self._bytes = self._cold.begin(), 0

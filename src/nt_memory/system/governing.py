@@ -1,14 +1,15 @@
-"""Retention: how long superseded versions are kept, and the sweeps that drop them."""
+"""Rules of the swarm: how long superseded versions are kept, and how much an agent may store."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from nt_memory.entries import Retain, Sweep
+from nt_memory.entries import Retain, SetQuota, Sweep
 from nt_memory.errors import InvalidInputError
 from nt_memory.namespace import check_agent
-from nt_memory.records import Retention
+from nt_memory.records import Quota, Retention, Usage
+from nt_memory.replica.quotas import rule_in, usage_in
 from nt_memory.system.arguments import MAX_REVISION, to_ttl_us
 
 if TYPE_CHECKING:
@@ -72,6 +73,63 @@ class GoverningCalls:
             return Retention()
         age = None if rule.max_age_us is None else timedelta(microseconds=rule.max_age_us)
         return Retention(age, rule.max_versions)
+
+    async def set_quota(
+        self,
+        agent: str | None,
+        *,
+        max_keys: int | None = None,
+        max_bytes: int | None = None,
+        max_vectors: int | None = None,
+    ) -> int:
+        """Limit how much may be stored under an agent's name.
+
+        What counts is what `usage` says: state, observations, and what the ReasoningBank keeps of
+        the agent. A write after which the agent would have more of something than now, and more
+        than its quota, raises `QuotaError` and changes nothing; of a transaction nothing is done.
+        Deletes are always accepted, and so is an overwrite that needs no more. A quota below what
+        is used takes nothing away: it refuses growth.
+
+        Older versions count for as long as they are kept, so where `max_bytes` or `max_vectors` is
+        set, `history` or `set_retention` is what makes room again: `history` at once, retention
+        with the next sweep.
+
+        Args:
+            agent: Whose; None sets the rule for all agents that have none of their own, each for
+                itself.
+            max_keys: Keys that show a value, >= 0; None: no limit.
+            max_bytes: Bytes of all versions kept, >= 0; None: no limit.
+            max_vectors: Versions kept that have an embedding, >= 0; None: no limit.
+
+        Returns:
+            The revision.
+
+        Raises:
+            InvalidNameError: a malformed agent.
+            InvalidInputError: a malformed limit.
+        """
+        for name, limit in (
+            ("max_keys", max_keys),
+            ("max_bytes", max_bytes),
+            ("max_vectors", max_vectors),
+        ):
+            if limit is not None and not (type(limit) is int and 0 <= limit <= MAX_REVISION):
+                raise InvalidInputError(f"{name} must be an int >= 0 or None, not {limit!r}")
+        name = "" if agent is None else check_agent(agent)
+        revision: int = await self._engine.submit(SetQuota(name, max_keys, max_bytes, max_vectors))
+        return revision
+
+    def quota(self, agent: str) -> Quota:
+        """The quota in force for an agent: its own, or else the one for all agents."""
+        self._engine.check_usable()
+        rule = rule_in(self._engine.snapshot, check_agent(agent))
+        return Quota() if rule is None else Quota(rule.max_keys, rule.max_bytes, rule.max_vectors)
+
+    def usage(self, agent: str) -> Usage:
+        """What is stored under an agent's name, as of the visible revision. Cost: one read."""
+        self._engine.check_usable()
+        row = usage_in(self._engine.snapshot, check_agent(agent))
+        return Usage(row.keys, row.bytes, row.vectors)
 
 
 async def sweep_all(engine: Engine) -> int:

@@ -26,12 +26,13 @@ from nt_memory.errors import (
     TrimmedError,
 )
 from nt_memory.replica import Replica
+from nt_memory.replica.quotas import recount
 from nt_memory.system.at_rest import State, digest_files, read_state
 from nt_memory.system.baseline import load_base, newest_base
 from nt_memory.system.comparing import compare_tables
 from nt_memory.system.opening import apply_frames
 from nt_memory.tiers.cold import ColdTier
-from nt_memory.tiers.layout import LAYOUT_VERSION
+from nt_memory.tiers.layout import LAYOUT_VERSION, decode_usage
 from nt_memory.tiers.vectors import VectorFiles, is_snapshot_whole
 from nt_memory.transport.basefile import list_bases
 from nt_memory.transport.directory import StoreDirectory
@@ -269,11 +270,23 @@ class _Pass:
             for difference in compare_tables(live, fresh, self._count_rows):
                 self.found.damage.append(difference)
                 return  # what follows from the first difference is not news
+            self._check_counts(fresh)
             self._compare_vectors(fresh, files)
         except NtMemoryError as error:
             self.found.damage.append(str(error))
         finally:
             fresh.close()
+
+    def _check_counts(self, fresh: Snapshot) -> None:
+        """What was counted entry by entry must be what there is to count."""
+        counted = {key.decode(): decode_usage(data) for key, data in fresh.items(b"usage")}
+        there = recount(fresh)
+        for agent in sorted({*counted, *there}):
+            if counted.get(agent) != there.get(agent):
+                raise CorruptionError(
+                    f"views: usage: {agent} is counted {counted.get(agent)}, and its versions "
+                    f"make {there.get(agent)}"
+                )
 
     def _count_rows(self, table: str, rows: int) -> None:
         self.found.rows += rows

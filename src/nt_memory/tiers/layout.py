@@ -17,7 +17,7 @@ from nt_memory.entries import Stored
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 """Of all that this module spells. A base of another version has to be translated."""
 
 NEVER_STARTED = -(1 << 62)
@@ -118,7 +118,20 @@ class Floor(msgspec.Struct, frozen=True, array_like=True, gc=False):
     revision: int
 
 
+QUOTA = b"quota/"
+"""Under it and agent the table of policies has the agent's quota; without an agent, all others'."""
+
+
+class UsageRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What is stored under an agent's name; see `records.Usage`. No row: nothing."""
+
+    keys: int = 0
+    bytes: int = 0
+    vectors: int = 0
+
+
 _encoder = msgspec.msgpack.Encoder()
+decode_usage = msgspec.msgpack.Decoder(UsageRow).decode
 decode_version = msgspec.msgpack.Decoder(Version).decode
 decode_log = msgspec.msgpack.Decoder(LogRow).decode
 decode_log_times = msgspec.msgpack.Decoder(LogTimes).decode
@@ -174,6 +187,20 @@ def expiry_key(expires_at: int, name: bytes, known_at: int, revision: int) -> by
 def parse_expiry(key: bytes) -> tuple[int, bytes]:
     """When, and the version's key."""
     return U64.unpack_from(key)[0] - BIAS, key[8:]
+
+
+def version_bytes(name: bytes, value: bytes | None, tags: tuple[str, ...]) -> int:
+    """What a version counts against its agent's quota: its value, key and tags; a delete nothing.
+
+    Args:
+        name: The name, as `name_of` spells it.
+        value: The encoded value; None for a delete.
+        tags: Labels.
+    """
+    if value is None:
+        return 0
+    size = len(value) + len(name) - name.index(b"\0") - 2
+    return size + sum(len(tag.encode()) for tag in tags) if tags else size
 
 
 def to_stored(name: bytes, known_at: int, revision: int, version: Version) -> Stored:

@@ -52,6 +52,7 @@ TABLES = (
     b"electorate",
     b"proposals",
     b"policies",
+    b"usage",
 )
 _AFTER_ALL = b"\xff" * 16
 _ROWS_AT_ONCE = 64
