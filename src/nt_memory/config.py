@@ -64,6 +64,9 @@ class MemoryConfig:
         timeline: "live" or "backtest".
         history: Superseded versions kept per key; None keeps all.
         max_map_bytes: Address space reserved for the views; costs no memory or disk.
+        compact_at_bytes: A live store that drops old versions, by `history` or retention, compacts
+            itself once the journal behind its base takes more than this, and more than four times
+            what the base takes; None: only when it is told to.
     """
 
     storage_path: str | os.PathLike[str] = "./data/memory"
@@ -78,6 +81,7 @@ class MemoryConfig:
     timeline: Literal["live", "backtest"] = "live"
     history: int | None = None
     max_map_bytes: int = 1 << 40
+    compact_at_bytes: int | None = 64 << 20
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
@@ -92,6 +96,8 @@ class MemoryConfig:
             raise InvalidInputError(f'timeline must be "live" or "backtest", not {self.timeline!r}')
         if self.history is not None and self.history < 0:
             raise InvalidInputError("history must be >= 0, or None to keep all")
+        if self.compact_at_bytes is not None and self.compact_at_bytes < 1:
+            raise InvalidInputError("compact_at_bytes must be >= 1, or None for never")
         if self.max_memory_bytes < MIN_MAP_BYTES or self.max_map_bytes < MIN_MAP_BYTES:
             raise InvalidInputError("max_memory_bytes and max_map_bytes must be at least 1 MiB")
 

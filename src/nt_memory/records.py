@@ -95,6 +95,9 @@ class MemoryStats:
         subscribers: Open subscriptions.
         messages: Messages published since open.
         clock_jump_s: How far the system's wall clock has moved from this instance's, seconds.
+        compactions: Finished since open.
+        compaction_failure: Why the last one that the store began by itself failed; empty if it did
+            not, or one has succeeded since.
     """
 
     revision: int = 0
@@ -110,6 +113,8 @@ class MemoryStats:
     subscribers: int = 0
     messages: int = 0
     clock_jump_s: float = 0.0
+    compactions: int = 0
+    compaction_failure: str = ""
 
 
 @dataclass(frozen=True, slots=True)

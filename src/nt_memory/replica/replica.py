@@ -144,6 +144,11 @@ class Replica:
         return bool(self.swarm)
 
     @property
+    def drops_versions(self) -> bool:
+        """Whether superseded versions may go, by `history` or by retention."""
+        return self.history is not None or self.retention.has_limits
+
+    @property
     def next_lapse_us(self) -> int | None:
         """From when, in entry time, a tick may end a lease or decide a ballot; None: never."""
         return self._coordination.next_lapse_us(is_backtest=self.is_backtest)

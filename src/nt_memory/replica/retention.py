@@ -51,6 +51,8 @@ class Retention:
 
     def __init__(self) -> None:
         self._rules: dict[str, Retain] = {}
+        self.has_limits = False
+        """Whether some rule lets go of something. Replaced at once: read from other threads."""
 
     def load(self, views: Snapshot) -> None:
         """Read the rules from the views."""
@@ -59,6 +61,10 @@ class Retention:
                 break
             rule = _decode_rule(data)
             self._rules[rule.agent] = rule
+        self._look()
+
+    def _look(self) -> None:
+        self.has_limits = any(_is_limiting(rule) for rule in self._rules.values())
 
     @property
     def has_rules(self) -> bool:
@@ -73,12 +79,13 @@ class Retention:
         """A rule was made, or taken back if it limits nothing."""
         key = RULE + rule.agent.encode()
         # One that limits nothing still stands before the rule for everybody.
-        if rule.max_age_us is None and rule.max_versions is None and not rule.agent:
+        if not _is_limiting(rule) and not rule.agent:
             self._rules.pop("", None)
             batch.delete(b"policies", key)
-            return
-        self._rules[rule.agent] = rule
-        batch.put(b"policies", key, encode_row(rule))
+        else:
+            self._rules[rule.agent] = rule
+            batch.put(b"policies", key, encode_row(rule))
+        self._look()
 
     def sweep(self, batch: WriteBatch, entry: Sweep, now: Now, quotas: Quotas) -> Swept:
         """Drop what the rules do not keep, from where the last sweep stopped."""
@@ -100,7 +107,7 @@ class Retention:
         work.left -= 1
         _, agent, _ = parse_name(name)
         rule = self.rule(agent)
-        if rule is None or (rule.max_age_us is None and rule.max_versions is None):
+        if rule is None or not _is_limiting(rule):
             return f"{STATE}{agent}\1".encode()  # greater than all names of the agent
         # A name with too many versions for one sweep is looked at again: its oldest have gone.
         return after_name(name) if work.sweep_name(name, rule) else name
@@ -180,6 +187,10 @@ class _Work:
         data = self.batch.get(b"policies", key)
         if data is None or decode_floor(data).time_us < time_us:
             self.batch.put(b"policies", key, encode_row(Floor(time_us, self.now.revision)))
+
+
+def _is_limiting(rule: Retain) -> bool:
+    return rule.max_age_us is not None or rule.max_versions is not None
 
 
 def _ended_us(version: Version, known_at: int) -> int | None:

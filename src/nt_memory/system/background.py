@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 TICK_S = 0.2
 FOLLOW_S = 0.005
+TICKS_A_LOOK = 5
 TICKS_A_SWEEP = 64
 TICKS_A_ROUND = 300
 
@@ -28,6 +29,8 @@ async def keep_time(engine: Engine) -> None:
             # Again while anything is due: a tick does a bounded amount, and time passes under it.
             while _is_due(engine) and await engine.submit(Tick()) is not None:
                 pass
+        if ticks % TICKS_A_LOOK == 0:
+            engine.upkeep.look()
         if ticks % TICKS_A_SWEEP == 0:
             engine.hot.sweep()
             engine.opened.cold.check_readers()

@@ -28,7 +28,7 @@ import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from nt_memory.errors import CorruptionError, ReadOnlyError
+from nt_memory.errors import ClosedError, CorruptionError, ReadOnlyError
 from nt_memory.records import Compaction
 from nt_memory.replica import Follow, Replica
 from nt_memory.system.baseline import save_base
@@ -59,6 +59,13 @@ class Maintenance:
         self._engine = engine
         self._one_at_a_time = asyncio.Lock()
         self._compaction: asyncio.Task[Compaction] | None = None
+        self._is_over = False
+        self.compactions = 0
+
+    @property
+    def is_compacting(self) -> bool:
+        """Whether a compaction is running or waits for a copy to end."""
+        return self._compaction is not None and not self._compaction.done()
 
     async def compact(self) -> Compaction:
         """Compact the store, or wait for the compaction that is running; see `MemorySystem`."""
@@ -66,9 +73,12 @@ class Maintenance:
         journal = self._engine.journal
         if journal is None:
             raise ReadOnlyError("this memory was opened read-only")
-        if self._compaction is None or self._compaction.done():
+        if not self.is_compacting:
+            if self._is_over:
+                raise ClosedError("the memory is closing")
             self._compaction = asyncio.ensure_future(self._compact(journal))
             self._compaction.add_done_callback(_retrieve)
+        assert self._compaction is not None  # noqa: S101 - made above, or running
         return await asyncio.shield(self._compaction)
 
     async def copy(self, path: str | os.PathLike[str]) -> None:
@@ -78,7 +88,8 @@ class Maintenance:
             await asyncio.to_thread(copy_store, self._engine.opened, path)
 
     async def settle(self) -> None:
-        """Wait until nothing is going on, whatever comes of it."""
+        """Wait until nothing is going on, whatever comes of it; from now on nothing is begun."""
+        self._is_over = True
         if self._compaction is not None:
             await asyncio.wait([self._compaction])
 
@@ -96,6 +107,7 @@ class Maintenance:
             await engine.drain()
             await asyncio.to_thread(compactor.clean_up)
             after = await asyncio.to_thread(directory.disk_bytes)
+            self.compactions += 1
             return Compaction(
                 revision=compactor.revision,
                 oldest_revision=engine.snapshot.log_floor + 1,

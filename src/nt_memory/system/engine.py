@@ -42,6 +42,7 @@ from nt_memory.system.following import (
 )
 from nt_memory.system.holds import Holds
 from nt_memory.system.opening import Opened, check_settings, open_store
+from nt_memory.system.upkeep import Upkeep
 from nt_memory.tiers.hot import HotTier
 from nt_memory.tiers.vectors import VectorTier
 from nt_memory.timeline import Timeline
@@ -112,6 +113,7 @@ class Engine:
         self.listeners = Listeners()
         self.holds = Holds(clock)
         self.maintenance = Maintenance(self)
+        self.upkeep = Upkeep(self)
 
     # --- life ---------------------------------------------------------------------------------
 
@@ -182,6 +184,7 @@ class Engine:
     async def _close(self) -> None:
         self._pause.set()
         await self.maintenance.settle()
+        await self.upkeep.settle()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)

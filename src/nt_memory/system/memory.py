@@ -205,6 +205,8 @@ class MemorySystem(StateCalls, SimilarityCalls, BankCalls, CoordinationCalls, Go
             subscribers=self._pubsub.subscribers,
             messages=self._pubsub.published,
             clock_jump_s=engine.clock.jump_us() / 1e6,
+            compactions=engine.maintenance.compactions,
+            compaction_failure=engine.upkeep.failure,
         )
 
     async def flush(self) -> None:

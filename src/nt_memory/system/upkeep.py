@@ -1,0 +1,116 @@
+"""Compaction by itself: a store that drops old versions must not grow for ever.
+
+What a compaction costs follows from what is kept: all of it is read and written twice. So the journal
+behind the base is let grow to a multiple of the base first, and each change pays for a bounded share
+of one compaction. A store that keeps everything would be rewritten for nothing, and is left alone.
+So is a backtest: a compaction decides which revisions can still be asked for, and when it is due
+depends on bytes and on this machine, so that two runs would answer differently.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from nt_memory.errors import ClosedError, NtMemoryError
+from nt_memory.transport.basefile import base_path, list_bases
+from nt_memory.transport.segments import list_segments, segment_path
+
+if TYPE_CHECKING:
+    from nt_memory.system.engine import Engine
+    from nt_memory.transport.directory import StoreDirectory
+    from nt_memory.transport.local import LocalJournal
+
+GROWTH = 4
+"""So many times the base the journal may take. A base is compressed, a journal is not."""
+
+RETRY_S = 60.0
+MAX_RETRY_S = 3600.0
+_log = logging.getLogger(__name__)
+
+
+class Upkeep:
+    """Begins a compaction when one is due. Belongs to the event loop.
+
+    Attributes:
+        failure: Why the last one failed; empty if it did not.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._running: asyncio.Task[None] | None = None
+        self._retry_s = RETRY_S
+        self._not_before_ns = 0
+        self.failure = ""
+
+    def look(self) -> None:
+        """Begin one if it is due and none is running. Cost: about 20 us, or nothing if it cannot be."""
+        engine = self._engine
+        bound, journal = engine.config.compact_at_bytes, engine.journal
+        if bound is None or journal is None or engine.timeline.is_backtest:
+            return
+        if journal.size_bytes < bound or not engine.opened.replica.drops_versions:
+            return
+        if self._is_running or engine.clock.monotonic_ns() < self._not_before_ns:
+            return
+        try:
+            directory = engine.opened.directory
+            is_grown = grown_bytes(directory, journal) > max(bound, GROWTH * base_bytes(directory))
+        except OSError as error:
+            self._fail(error)
+            return
+        # One that failed may have left a new base, and the journal before it.
+        if is_grown or self.failure:
+            self._running = asyncio.ensure_future(self._compact())
+
+    @property
+    def _is_running(self) -> bool:
+        is_running = self._running is not None and not self._running.done()
+        return is_running or self._engine.maintenance.is_compacting
+
+    async def _compact(self) -> None:
+        try:
+            await self._engine.maintenance.compact()
+        except ClosedError:
+            return
+        except (NtMemoryError, OSError) as error:
+            self._fail(error)
+        else:
+            self.failure = ""
+            self._retry_s = RETRY_S
+
+    def _fail(self, error: Exception) -> None:
+        self.failure = f"{type(error).__name__}: {error}"
+        _log.warning(
+            "%s: compaction failed, to be tried again in %.0f s: %s",
+            self._engine.opened.directory.path,
+            self._retry_s,
+            self.failure,
+        )
+        self._not_before_ns = self._engine.clock.monotonic_ns() + int(self._retry_s * 1e9)
+        self._retry_s = min(2 * self._retry_s, MAX_RETRY_S)
+
+    async def settle(self) -> None:
+        """Wait until what was begun has ended."""
+        if self._running is not None:
+            await asyncio.wait([self._running])
+
+
+def grown_bytes(directory: StoreDirectory, journal: LocalJournal) -> int:
+    """Bytes of the journal behind the newest base, which began a segment of its own.
+
+    Segments before it may be there still, for a feed that is slow; a compaction now would not
+    take them either.
+    """
+    base = max(list_bases(directory.bases), default=0)
+    older = [first for first in list_segments(directory.journal) if first <= base]
+    return journal.size_bytes - sum(
+        segment_path(directory.journal, first).stat().st_size for first in older
+    )
+
+
+def base_bytes(directory: StoreDirectory) -> int:
+    """Size of the newest base; 0 if there is none."""
+    bases = list_bases(directory.bases)
+    return base_path(directory.bases, bases[-1]).stat().st_size if bases else 0

@@ -1,0 +1,296 @@
+"""A store that drops old versions compacts itself; one that keeps them is left alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from datetime import timedelta
+
+import pytest
+
+from nt_memory import MemoryConfig, MemorySystem
+from nt_memory.clock import turn
+from nt_memory.errors import InvalidInputError, StorageFullError, TrimmedError
+from nt_memory.system import upkeep
+from nt_memory.system.background import TICK_S, TICKS_A_LOOK
+from nt_memory.system.compacting import _Compactor
+from nt_memory.system.verifying import verify
+
+BOUND = 64 << 10
+RESERVED_BYTES = 1 << 20
+"""What a segment may take ahead of what is written to it."""
+
+
+@pytest.fixture
+def opened(store, clock, run):
+    """`opened(body, **settings)`: run `await body(memory)` on a store with a small bound."""
+
+    def open_and_run(body, **settings):
+        async def main():
+            config = MemoryConfig(
+                storage_path=store, **{"compact_at_bytes": BOUND, "history": 3} | settings
+            )
+            async with MemorySystem.open(config, clock=clock) as memory:
+                await body(memory)
+
+        run(main())
+
+    return open_and_run
+
+
+def disk_bytes(memory):
+    """All that the store takes."""
+    return memory._engine.opened.directory.disk_bytes()
+
+
+async def update(memory, clock, count, value=None, step=timedelta(microseconds=1)):
+    """New positions, a step apart, in one entry. With the default step no tick comes by itself."""
+    start = clock.now()
+    clock.advance((step * count).total_seconds())
+    async with memory.transaction() as tx:
+        for n in range(count):
+            tx.put("a", "position", {"AAPL": n, "x": value}, known_at=start + step * (n + 1))
+
+
+async def look(memory, clock):
+    """The store looks, and what it then began has ended."""
+    memory._engine.upkeep.look()
+    await memory._engine.upkeep.settle()
+
+
+async def grow(memory, clock, bytes_=2 * BOUND):
+    """More journal than the bound."""
+    start = memory.stats().journal_bytes
+    while memory.stats().journal_bytes < start + bytes_:
+        await update(memory, clock, 200)
+
+
+async def stay_bounded(memory, clock, rounds):
+    """Update, and see how large the store gets, in the first half and in the second."""
+    sizes = []
+    for _ in range(rounds):
+        await update(memory, clock, 400, step=timedelta(seconds=1))
+        for _ in range(TICKS_A_LOOK + 1):
+            clock.advance(TICK_S)
+            await memory.flush()
+            await turn()
+        await memory._engine.upkeep.settle()
+        sizes.append(disk_bytes(memory))
+    assert memory.stats().compactions >= rounds // 8
+    assert memory.stats().compaction_failure == ""
+    half = rounds // 2
+    assert max(sizes[half:]) <= max(sizes[:half]) * 1.1
+    assert max(sizes) < RESERVED_BYTES + 16 * BOUND
+
+
+def test_a_position_stays_bounded_with_history(opened, clock, store):
+    """Journal, views and base together, without anybody calling `compact`."""
+
+    async def body(memory):
+        await stay_bounded(memory, clock, 40)
+        assert (await memory.get("a", "position"))["AAPL"] == 399
+        assert len([record async for record in memory.history("a", "position")]) == 4
+
+    opened(body)
+    assert verify(store).damage == []
+
+
+def test_a_position_stays_bounded_with_retention(opened, clock, store):
+    """By age: what was superseded an hour ago goes, and later versions can be read as of then."""
+
+    async def body(memory):
+        await memory.set_retention("a", max_age=timedelta(hours=1))
+        await stay_bounded(memory, clock, 40)
+        versions = [record async for record in memory.history("a", "position")]
+        assert 3600 <= len(versions) <= 3600 + 40 * 400 // 4
+        then = clock.now() - timedelta(minutes=30)
+        assert await memory.get("a", "position", as_of=then) is not None
+        with pytest.raises(TrimmedError):
+            await memory.get("a", "position", as_of=clock.now() - timedelta(hours=4))
+
+    opened(body, history=None)
+    assert verify(store).damage == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"history": None}, {"compact_at_bytes": None}, {"timeline": "backtest"}],
+    ids=["keeps everything", "told not to", "backtest"],
+)
+def test_other_stores_are_left_alone(opened, clock, settings):
+    """One that keeps everything, one that is told not to, and a backtest whatever it drops."""
+
+    async def body(memory):
+        if memory.timeline.is_backtest:
+            await memory.timeline.advance(clock.now() + timedelta(days=1))
+        await memory.set_retention("b")  # limits nothing
+        await grow(memory, clock)
+        await look(memory, clock)
+        assert memory.stats().compactions == 0
+        assert memory.stats().journal_bytes > BOUND
+        assert (await anext(memory.tail())).revision == 1
+
+    opened(body, **settings)
+
+
+def test_it_waits_for_a_multiple_of_the_base(opened, clock):
+    """So that a large store is not copied for a little change."""
+
+    async def body(memory):
+        for n in range(40):
+            await memory.put("a", f"k{n}", os.urandom(4000))
+        await grow(memory, clock)
+        await look(memory, clock)
+        assert memory.stats().compactions == 1
+        base = upkeep.base_bytes(memory._engine.opened.directory)
+        assert base > 2 * BOUND
+        for _ in range(3):
+            await grow(memory, clock, bytes_=base)
+            await look(memory, clock)
+            assert memory.stats().compactions == 1
+        await grow(memory, clock, bytes_=2 * base)
+        await look(memory, clock)
+        assert memory.stats().compactions == 2
+
+    opened(body)
+
+
+def test_a_store_that_was_closed_is_looked_at_again(opened, clock):
+    """How far the journal has grown is read off the disk, not remembered."""
+
+    async def body(memory):
+        await grow(memory, clock)
+
+    opened(body)
+
+    async def later(memory):
+        assert memory.stats().journal_bytes > BOUND
+        await look(memory, clock)
+        assert memory.stats().compactions == 1
+        assert memory.stats().journal_bytes < BOUND
+
+    opened(later)
+
+
+def test_open_views_and_feeds_are_respected(opened, clock):
+    """A view reads what it may ask for, and a watch misses nothing, across it."""
+
+    async def body(memory):
+        await memory.set_retention("a", max_versions=0)
+        await update(memory, clock, 1, "first")
+        then = clock.now()
+        view = memory.at(then)
+        watch = memory.watch("a")
+        await grow(memory, clock)
+        await look(memory, clock)
+        assert memory.stats().compactions == 1
+        assert (await view.get("a", "position"))["x"] == "first"
+        seen = [await anext(watch) for _ in range(200)]
+        assert [change.record.value["AAPL"] for change in seen] == list(range(200))
+        # Held back for the feed, the old journal is no reason to compact again.
+        await look(memory, clock)
+        assert memory.stats().compactions == 1
+
+    opened(body, history=None)
+
+
+def test_a_failure_is_told_and_tried_again(opened, clock, monkeypatch, caplog):
+    """In `stats` and in the log; after a minute, and then after longer; until one succeeds."""
+
+    async def body(memory):
+        tries = []
+        prepare = _Compactor.prepare
+
+        def fail(compactor):
+            tries.append(clock.now())
+            if len(tries) < 3:
+                raise StorageFullError("no space left")
+            prepare(compactor)
+
+        monkeypatch.setattr(_Compactor, "prepare", fail)
+        await grow(memory, clock)
+        await look(memory, clock)
+        assert memory.stats().compaction_failure == "StorageFullError: no space left"
+        assert "no space left" in caplog.text
+        await look(memory, clock)
+        assert len(tries) == 1
+        clock.advance(upkeep.RETRY_S)
+        await look(memory, clock)
+        assert len(tries) == 2
+        clock.advance(upkeep.RETRY_S)
+        await look(memory, clock)
+        assert len(tries) == 2
+        await memory.put("a", "still", "written")
+        clock.advance(upkeep.RETRY_S)
+        await look(memory, clock)
+        assert len(tries) == 3
+        assert memory.stats().compaction_failure == ""
+        assert memory.stats().compactions == 1
+
+    opened(body)
+
+
+def test_one_that_failed_half_way_is_finished(opened, clock, monkeypatch):
+    """Its base was written: the journal behind that is short, and the one before it still goes."""
+
+    async def body(memory):
+        swap = _Compactor.swap
+        fails = iter([True])
+
+        def fail(compactor):
+            if next(fails, False):
+                compactor._discard()
+                raise StorageFullError("no space left")
+            swap(compactor)
+
+        monkeypatch.setattr(_Compactor, "swap", fail)
+        await grow(memory, clock)
+        await look(memory, clock)
+        assert memory.stats().compactions == 0
+        assert memory.stats().journal_bytes > BOUND
+        clock.advance(upkeep.RETRY_S)
+        await look(memory, clock)
+        assert memory.stats().compactions == 1
+        assert memory.stats().journal_bytes < BOUND
+
+    opened(body)
+
+
+def test_it_never_runs_beside_another(opened, clock, monkeypatch):
+    """A compaction that was called for is joined or waited for, and none begins at closing."""
+
+    async def body(memory):
+        running = []
+        most = []
+        prepare = _Compactor.prepare
+
+        def count(compactor):
+            running.append(compactor)
+            most.append(len(running))
+            try:
+                prepare(compactor)
+            finally:
+                running.remove(compactor)
+
+        monkeypatch.setattr(_Compactor, "prepare", count)
+        await grow(memory, clock)
+        called = asyncio.ensure_future(memory.compact())
+        await asyncio.gather(called, look(memory, clock), update(memory, clock, 50))
+        await grow(memory, clock)
+        closing = asyncio.ensure_future(memory.close())
+        with contextlib.suppress(Exception):
+            memory._engine.upkeep.look()
+        await closing
+        assert set(most) == {1}
+
+    opened(body)
+
+
+def test_the_bound_is_checked():
+    """It is a number of bytes, or none."""
+    for wrong in (0, -1):
+        with pytest.raises(InvalidInputError):
+            MemoryConfig(compact_at_bytes=wrong)
+    assert MemoryConfig.from_env({"NT_MEMORY_COMPACT_AT_BYTES": ""}).compact_at_bytes is None
+    assert MemoryConfig.from_env({"NT_MEMORY_COMPACT_AT_BYTES": "9"}).compact_at_bytes == 9
