@@ -482,3 +482,26 @@ def test_a_backtest_compacts_too(store, run):
                 memory.at(10_000)
 
     run(body())
+
+
+def test_the_journal_goes_also_while_others_write(store, run):
+    """What is written while it begins does not keep the older segments, which nobody asks for."""
+
+    async def body():
+        async with MemorySystem.open(store) as memory:
+            for n in range(20):
+                await memory.put("a", "k", n)
+            engine, loop = memory._engine, asyncio.get_running_loop()
+            begin = engine.journal.begin_segment
+
+            def write_first():
+                asyncio.run_coroutine_threadsafe(memory.put("a", "k", "meanwhile"), loop).result(9)
+                begin()
+
+            engine.journal.begin_segment = write_first
+            done = await memory.compact()
+            assert done.oldest_revision == memory.revision + 1
+            (segment,) = segments(store)
+            assert int(segment.removesuffix(".log")) == engine.sequence + 1
+
+    run(body())

@@ -257,6 +257,28 @@ def test_one_that_failed_half_way_is_finished(opened, clock, monkeypatch):
     opened(body)
 
 
+def test_what_is_written_meanwhile_counts(opened, clock, store):
+    """A segment that reaches behind the base is not taken for one before it."""
+
+    async def body(memory):
+        for n in range(3):
+            await grow(memory, clock)
+            loop = asyncio.get_running_loop()
+            begin = memory._engine.journal.begin_segment
+
+            def write_after(begin=begin, loop=loop):
+                begin()
+                asyncio.run_coroutine_threadsafe(memory.put("a", "k", 1), loop).result(9)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(memory._engine.journal, "begin_segment", write_after)
+                await look(memory, clock)
+            assert memory.stats().compactions == n + 1
+            assert memory.stats().journal_bytes < BOUND
+
+    opened(body)
+
+
 def test_it_never_runs_beside_another(opened, clock, monkeypatch):
     """A compaction that was called for is joined or waited for, and none begins at closing."""
 

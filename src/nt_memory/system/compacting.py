@@ -99,6 +99,9 @@ class Maintenance:
             directory = engine.opened.directory
             before = await asyncio.to_thread(directory.disk_bytes)
             dropped = await sweep_all(engine)
+            await asyncio.to_thread(journal.begin_segment)
+            # Now all that the older segments hold is visible, and no new reader will want it.
+            await engine.drain()
             floor = engine.holds.revision()
             compactor = _Compactor(engine, journal, engine.revision if floor is None else floor)
             await asyncio.to_thread(compactor.prepare)
@@ -137,8 +140,7 @@ class _Compactor:
         self.sequence = 0
 
     def prepare(self) -> None:
-        """Write the base and build fresh views beside the old ones."""
-        self._journal.begin_segment()
+        """Write the base and build fresh views beside the old ones. A segment was just begun."""
         snapshot = self._old.snapshot()
         try:
             # With relaxed durability the views may be ahead of the disk; the base must not be.

@@ -10,6 +10,7 @@ depends on bytes and on this machine, so that two runs would answer differently.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from typing import TYPE_CHECKING
 
@@ -98,13 +99,14 @@ class Upkeep:
 
 
 def grown_bytes(directory: StoreDirectory, journal: LocalJournal) -> int:
-    """Bytes of the journal behind the newest base, which began a segment of its own.
+    """Bytes of the segments with entries behind the newest base.
 
     Segments before it may be there still, for a feed that is slow; a compaction now would not
     take them either.
     """
     base = max(list_bases(directory.bases), default=0)
-    older = [first for first in list_segments(directory.journal) if first <= base]
+    segments = itertools.pairwise(list_segments(directory.journal))
+    older = [first for first, following in segments if following <= base + 1]
     return journal.size_bytes - sum(
         segment_path(directory.journal, first).stat().st_size for first in older
     )
