@@ -18,16 +18,16 @@ from nt_memory.system import watching
 def test_a_watch_decodes_only_what_is_taken(live, collect, monkeypatch):
     """However long the log behind it, a reader that stops costs nobody the rest of the values."""
     decoded = 0
-    to_record = watching.to_record
+    record_of = watching.record_of
 
-    def count(stored):
+    async def count(engine, stored):
         nonlocal decoded
         decoded += 1
-        return to_record(stored)
+        return await record_of(engine, stored)
 
     async def body(memory):
         await asyncio.gather(*(memory.put("a", f"k{n}", n) for n in range(300)))
-        monkeypatch.setattr(watching, "to_record", count)
+        monkeypatch.setattr(watching, "record_of", count)
         changes = memory.watch("a", after=0)
         for taken in (1, 7, 300):
             found = await collect(changes, taken - decoded)

@@ -15,6 +15,7 @@ import numpy as np
 
 from nt_memory.codec.wire import (
     ARRAY,
+    BLOB,
     BYTES_SCALAR,
     DATETIME,
     DECIMAL,
@@ -24,12 +25,14 @@ from nt_memory.codec.wire import (
     MAP,
     MARKERS,
     MAX_DEPTH,
+    MAX_PARTS_BYTES,
     MAX_VALUE_BYTES,
     MICROSECOND,
     NAIVE,
     NAMED_ZONE,
     NATIVE,
     OFFSET,
+    PART_FROM_BYTES,
     SCALAR,
     STR,
     TEXT_SCALAR,
@@ -48,6 +51,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 _encode_msgpack = msgspec.msgpack.Encoder().encode
+_LIFTING_NATIVE: Final = NATIVE - {bytes}
+_FLAT_TEXT: Final = FLAT - {bytes}
 
 
 class RefusedError(Exception):
@@ -67,12 +72,44 @@ def is_flat(value: Any) -> bool:
     return kind in FLAT
 
 
-class Lowering:
-    """One walk over a value, turning it into what msgpack can spell."""
+def is_flat_and_small(value: Any) -> bool:
+    """Whether it is flat, and no `bytes` in it might have to be left out of the body.
 
-    def __init__(self) -> None:
+    Cost: as `is_flat` where there are no `bytes` in it.
+    """
+    kind = type(value)
+    if kind is dict or kind is FrozenDict:
+        if not STR.issuperset(map(type, value)):
+            return False
+        items = value.values()
+        if _FLAT_TEXT.issuperset(map(type, items)):
+            return True
+        return FLAT.issuperset(map(type, items)) and _are_small(items)
+    return kind in _FLAT_TEXT or (kind is bytes and len(value) < PART_FROM_BYTES)
+
+
+def _are_small(items: Iterable[Any]) -> bool:
+    return all(len(item) < PART_FROM_BYTES for item in items if type(item) is bytes)
+
+
+class Lowering:
+    """One walk over a value, turning it into what msgpack can spell.
+
+    Args:
+        lifts: Leave large arrays and `bytes` out, each replaced by its place in `parts`.
+
+    Attributes:
+        parts: What was left out, as it was found; nothing is copied.
+        parts_bytes: Bytes of all of them.
+    """
+
+    def __init__(self, *, lifts: bool = False) -> None:
         self._ancestors: set[int] = set()
         self._items = 0
+        self._native = _LIFTING_NATIVE if lifts else NATIVE
+        self._lifts = lifts
+        self.parts: list[bytes | np.ndarray[Any, Any]] = []
+        self.parts_bytes = 0
 
     def lower(self, value: Any) -> Any:
         """What to hand to msgpack for `value`.
@@ -82,8 +119,10 @@ class Lowering:
             ValueTooLargeError: it would take more than `MAX_VALUE_BYTES`.
         """
         kind = type(value)
-        if kind in NATIVE:
+        if kind in self._native:
             return value
+        if kind is bytes:
+            return self.lower_bytes(value)
         method = _LOWER.get(kind)
         if method is not None:
             return method(self, value)
@@ -103,7 +142,7 @@ class Lowering:
 
     def lower_list(self, value: list[Any]) -> list[Any]:
         """As it is where nothing in it needs a look."""
-        if NATIVE.issuperset(map(type, value)):
+        if NATIVE.issuperset(map(type, value)) and (not self._lifts or _are_small(value)):
             self._enter(len(value), id(value))
             self._ancestors.remove(id(value))
             return value
@@ -132,9 +171,24 @@ class Lowering:
                 f"is an array of {value.dtype}, which has no fixed bytes: "
                 "use a numeric, bool, datetime64 or fixed-width text dtype, or pass value.tolist()"
             )
+        if self._lifts and value.nbytes >= PART_FROM_BYTES:
+            return [_MARK[ARRAY], value.dtype.str, value.shape, self._lift(value, value.nbytes)]
         if value.nbytes > MAX_VALUE_BYTES:
             raise too_large(value.nbytes)
         return [_MARK[ARRAY], value.dtype.str, value.shape, value.tobytes()]
+
+    def lower_bytes(self, value: bytes) -> Any:
+        """As they are, or marker and place."""
+        if self._lifts and len(value) >= PART_FROM_BYTES:
+            return [_MARK[BLOB], self._lift(value, len(value))]
+        return value
+
+    def _lift(self, part: bytes | np.ndarray[Any, Any], size: int) -> int:
+        self.parts.append(part)
+        self.parts_bytes += size
+        if self.parts_bytes > MAX_PARTS_BYTES:
+            raise too_large(self.parts_bytes, MAX_PARTS_BYTES)
+        return len(self.parts) - 1
 
     def _lower_all(
         self, container: Any, identity: int, items: Iterable[tuple[object, Any]]

@@ -7,7 +7,7 @@ import struct
 import sys
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from nt_memory.codec.wire import (
     ARRAY,
+    BLOB,
     BYTES_SCALAR,
     DATETIME,
     DECIMAL,
@@ -43,6 +44,48 @@ from nt_memory.frozen import FrozenDict, FrozenList
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from mmap import mmap
+
+
+class PartOfFile:
+    """Bytes of a mapped file that an array is to lie over.
+
+    Args:
+        map: The map, read-only.
+        offset: Where they begin.
+        size: How many they are.
+    """
+
+    __slots__ = ("_size", "map", "offset")
+
+    def __init__(self, map: mmap, offset: int, size: int) -> None:  # noqa: A002
+        self.map = map
+        self.offset = offset
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+
+class Parts(Protocol):
+    """The parts of a value that lie outside its body."""
+
+    def bytes_at(self, place: int) -> bytes:
+        """One of them, as `bytes` of its own."""
+        ...
+
+    def part_at(self, place: int) -> PartOfFile:
+        """One of them, where it lies."""
+        ...
+
+
+class _Blob:
+    """`bytes` that were left out of the body, put in again."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
 
 
 class _Mark:
@@ -56,6 +99,32 @@ class _Mark:
 
 _MARKS: Final = {code: _Mark(code) for code in MARKERS}
 _CONTAINERS: Final = frozenset({dict, list, _Mark})
+
+
+def insert(value: Any, parts: Parts, depth: int = 0) -> None:
+    """Put into `value`, as `decode_msgpack` gave it, the parts that were left out of it.
+
+    Args:
+        value: A dict or list of what msgpack can hold; changed in place.
+        parts: What was left out.
+        depth: How many containers it lies in.
+
+    Raises:
+        CodecError, or one of `UNREADABLE`: no value is encoded like this.
+    """
+    if depth > MAX_DEPTH:
+        raise CodecError("not an encoded value: too deep")
+    items: Any = value.values() if type(value) is dict else value
+    if type(value) is list and value and type(value[0]) is _Mark:
+        code = value[0].code
+        if code == BLOB:
+            value[1] = _Blob(parts.bytes_at(value[1]))
+        elif code == ARRAY and type(value[3]) is int:
+            value[3] = parts.part_at(value[3])
+        items = value[1:]
+    for item in items:
+        if type(item) is dict or type(item) is list:
+            insert(item, parts, depth + 1)
 
 
 def freeze(value: Any, depth: int) -> Any:
@@ -101,23 +170,38 @@ def _raise_map(parts: list[Any], depth: int) -> FrozenDict:
 def _raise_array(parts: list[Any], _: int) -> np.ndarray[Any, Any]:
     _mark, name, shape, data = parts
     dtype = _dtype(name)
-    if type(data) is not bytes or math.prod(shape) * dtype.itemsize != len(data):
+    is_buffer = type(data) is bytes or isinstance(data, PartOfFile)
+    if not is_buffer or math.prod(shape) * dtype.itemsize != len(data):
         raise CodecError("not an encoded value: array data does not fit its shape")
-    array: np.ndarray[Any, Any] = np.ndarray(tuple(shape), dtype, data)
+    array: np.ndarray[Any, Any]
+    if isinstance(data, PartOfFile):
+        array = np.ndarray(tuple(shape), dtype, data.map, data.offset)
+        array.flags.writeable = False
+    else:
+        array = np.ndarray(tuple(shape), dtype, data)
     # Bytes that no numpy operation would have produced must not reach one.
-    if dtype.kind == "b" and len(data) and max(data) > 1:
+    if dtype.kind == "b" and array.size and int(array.view(np.uint8).max()) > 1:
         raise CodecError("not an encoded value: bool array")
-    if dtype.kind == "U" and len(data):
-        points = np.frombuffer(data, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
+    if dtype.kind == "U" and array.size:
+        points = array.reshape(-1).view(np.dtype(np.uint32).newbyteorder(dtype.byteorder))
         if int(points.max()) > sys.maxunicode:
             raise CodecError("not an encoded value: text array")
     return array
+
+
+def _raise_blob(parts: list[Any], _: int) -> bytes:
+    _mark, blob = parts
+    if type(blob) is not _Blob:
+        raise CodecError("not an encoded value: a part that is not there")
+    data: bytes = blob.data
+    return data
 
 
 _RAISE: Final[dict[int, Callable[[list[Any], int], Any]]] = {
     TUPLE: _raise_tuple,
     MAP: _raise_map,
     ARRAY: _raise_array,
+    BLOB: _raise_blob,
 }
 
 

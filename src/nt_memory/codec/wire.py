@@ -11,11 +11,17 @@ from nt_memory.errors import ValueTooLargeError
 
 MAX_VALUE_BYTES: Final = 64 << 20
 """Most bytes of a body before compression."""
+MAX_PARTS_BYTES: Final = 1 << 30
+"""Most bytes of the arrays and `bytes` that are kept outside the body, in a value file."""
+FILE_FROM_BYTES: Final = 1 << 20
+"""A value that takes more is kept in a file."""
+PART_FROM_BYTES: Final = 64 << 10
+"""In a file, arrays and `bytes` of this size and more lie outside the body."""
 MAX_DEPTH: Final = 100
 """Most containers inside each other."""
 
-TUPLE, MAP, ARRAY, INT, DATETIME, DECIMAL, UUID_, SCALAR = range(1, 9)
-MARKERS: Final = (TUPLE, MAP, ARRAY)
+TUPLE, MAP, ARRAY, INT, DATETIME, DECIMAL, UUID_, SCALAR, BLOB = range(1, 10)
+MARKERS: Final = (TUPLE, MAP, ARRAY, BLOB)
 NATIVE: Final = frozenset({type(None), bool, float, str, bytes})
 """What msgpack spells without a look at the value."""
 FLAT: Final = NATIVE | {int}
@@ -40,9 +46,9 @@ def shorten(part: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def too_large(size: int) -> ValueTooLargeError:
+def too_large(size: int, limit: int = MAX_VALUE_BYTES) -> ValueTooLargeError:
     """The error for a value of at least `size` bytes."""
     return ValueTooLargeError(
-        f"the value takes at least {size} bytes; at most {MAX_VALUE_BYTES} can be stored: "
+        f"the value takes at least {size} bytes; at most {limit} can be stored: "
         "split it over several keys"
     )

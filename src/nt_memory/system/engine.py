@@ -33,6 +33,7 @@ from nt_memory.errors import (
 from nt_memory.replica import Replica
 from nt_memory.system.background import keep_time, keep_up
 from nt_memory.system.compacting import Maintenance
+from nt_memory.system.filing import Filing
 from nt_memory.system.following import (
     Listeners,
     RowCounts,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from nt_memory.tiers.views import Snapshot
     from nt_memory.transport.local import LocalJournal
     from nt_memory.transport.ports import Frame
+    from nt_memory.transport.values import ValueFiles
 
 MAX_BEHIND = 16
 FULL_RETRY_S = 0.2
@@ -112,6 +114,7 @@ class Engine:
         self.rows = RowCounts()
         self.listeners = Listeners()
         self.holds = Holds(clock)
+        self.filing = Filing(self, opened.directory.values)
         self.maintenance = Maintenance(self)
         self.upkeep = Upkeep(self)
 
@@ -170,6 +173,11 @@ class Engine:
         return self.opened.replica.history is None
 
     @property
+    def values(self) -> ValueFiles:
+        """The value files."""
+        return self.filing.files
+
+    @property
     def cold_bytes(self) -> int:
         """Bytes of the views."""
         return self.opened.cold.size_bytes
@@ -183,6 +191,7 @@ class Engine:
 
     async def _close(self) -> None:
         self._pause.set()
+        await self.filing.settle()
         await self.maintenance.settle()
         await self.upkeep.settle()
         for task in self._background:
@@ -380,7 +389,7 @@ class Engine:
         if follow.timeline_us is not None:
             self.timeline.follow(follow.timeline_us)
         move_vectors(self.vectors, follow, self.rows)
-        move_records(self.hot, follow.changes)
+        move_records(self.hot, follow.changes, self.values)
         self.listeners.tell(follow)
         self._wake_visible(None)
 

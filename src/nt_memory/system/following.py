@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nt_memory.codec import is_filed
 from nt_memory.entries import STATE
 from nt_memory.system.reads import hot_bytes, to_record
 from nt_memory.tiers.layout import ROW_TIMES
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from nt_memory.tiers.hot import HotTier
     from nt_memory.tiers.vectors import VectorTier
     from nt_memory.tiers.views import Snapshot
+    from nt_memory.transport.values import ValueFiles
 
 
 def _ignore(_: Sequence[Any]) -> None:
@@ -102,7 +104,7 @@ def move_vectors(vectors: VectorTier, follow: Follow, known: RowCounts) -> None:
 LARGE_VALUE_BYTES = 64 * 1024
 
 
-def move_records(hot: HotTier, changes: Sequence[Change]) -> None:
+def move_records(hot: HotTier, changes: Sequence[Change], values: ValueFiles) -> None:
     """Bring L1 and the pins up to the changes that concern the current versions of state keys.
 
     A value that was put becomes hot, except an observation's: a bulk load would flush everything
@@ -116,9 +118,13 @@ def move_records(hot: HotTier, changes: Sequence[Change]) -> None:
         if change.kind != "put" or stored.value is None:
             hot.drop(name)
             hot.pins.show(name, None)
-        elif len(stored.value) > LARGE_VALUE_BYTES and name not in hot.pins:
+        elif _is_large(stored.value) and name not in hot.pins:
             hot.drop(name)  # decoding it takes too long for the loop; the next read will
         elif stored.partition < 0 or hot.is_wanted(name):
-            record = to_record(stored)
+            record = to_record(stored, values)
             hot.put(name, record, hot_bytes(record, stored))
             hot.pins.show(name, record)
+
+
+def _is_large(value: bytes) -> bool:
+    return len(value) > LARGE_VALUE_BYTES or is_filed(value)

@@ -293,11 +293,11 @@ def apply_frames(replica: Replica, batch: list[Frame]) -> None:
 
 
 def clear_leftovers(directory: StoreDirectory) -> None:
-    """Remove what a crash in mid-compaction left behind. Nothing else refers to it."""
+    """Remove what a crash in mid-compaction or mid-put left behind. Nothing else refers to it."""
     for name in (VIEWS_NEW, VIEWS_OLD):
         if (path := directory.path / name).is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-    for path in directory.bases.glob("*.new"):
+    for path in (*directory.bases.glob("*.new"), *directory.values.glob("*.new")):
         path.unlink()
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nt_memory.clock import to_datetime
-from nt_memory.codec import decode
+from nt_memory.codec import decode, is_filed
+from nt_memory.codec.filed import REFERENCE_BYTES
 from nt_memory.frozen import resident_bytes
 from nt_memory.records import Record
 from nt_memory.replica import is_visible
@@ -17,23 +18,36 @@ if TYPE_CHECKING:
     from nt_memory.entries import Stored
     from nt_memory.tiers.views import Snapshot
     from nt_memory.timeline import Moment
+    from nt_memory.transport.values import ValueFiles
 
 
 SMALL_VALUE_BYTES = 512
 SMALL_RECORD_BYTES = 1024
+FILED_RECORD_BYTES = 1 << 20
+"""What a map is taken to occupy besides its bytes: it costs a descriptor, of which there are few."""
 
 
-def to_record(stored: Stored) -> Record:
-    """The public form of a version that is not a delete.
+def value_of(stored: Stored, values: ValueFiles) -> Any:
+    """The value of a version that is not a delete; errors and cost as `decode` or `ValueFiles.load`."""
+    value = stored.value
+    if value is None:
+        return None
+    if len(value) == REFERENCE_BYTES and is_filed(value):
+        return values.load(value, f"{stored.agent}/{stored.key}, revision {stored.revision}")
+    return decode(value)
+
+
+def to_record(stored: Stored, values: ValueFiles) -> Record:
+    """The public form of a version that is not a delete. Blocks if its value lies in a file.
 
     Raises:
-        CorruptionError: its value fails the checksum.
+        CorruptionError: its value fails the checksum, or its file is missing.
     """
     expires_at = stored.expires_at
     return Record(
         stored.agent,
         stored.key,
-        None if stored.value is None else decode(stored.value),
+        value_of(stored, values),
         stored.revision,
         to_datetime(stored.known_at),
         to_datetime(stored.recorded_at),
@@ -46,9 +60,12 @@ def hot_bytes(record: Record, stored: Stored) -> int:
     """What a record is taken to occupy in L1.
 
     Small values are charged a flat kilobyte, which is more than they use, because walking every one
-    would cost more than reading it.
+    would cost more than reading it. Of a value in a file only what was copied out of it counts,
+    and `FILED_RECORD_BYTES`.
     """
     if stored.value is None or len(stored.value) < SMALL_VALUE_BYTES:
+        if stored.value is not None and is_filed(stored.value):
+            return FILED_RECORD_BYTES + resident_bytes(record.value)
         return SMALL_RECORD_BYTES
     return SMALL_RECORD_BYTES + resident_bytes(record.value)
 

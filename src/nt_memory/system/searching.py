@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nt_memory.clock import to_datetime, turn
-from nt_memory.codec import decode
+from nt_memory.codec import is_filed
 from nt_memory.records import Hit
-from nt_memory.system.reads import read
+from nt_memory.system.reads import read, value_of
 from nt_memory.system.rows import version_of_row
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ async def _accepted(
             return None
         if is_ambiguous and not _is_in_force(engine, stored, query.moment):
             continue
-        hit = _to_hit(stored, score)
+        hit = await _to_hit(engine, stored, score, stay=stay)
         if query.accept is not None and not query.accept(hit.data):
             continue
         hits.append(hit)
@@ -132,11 +132,16 @@ async def _accepted(
     return hits
 
 
-def _to_hit(stored: Stored, score: float) -> Hit:
+async def _to_hit(engine: Engine, stored: Stored, score: float, *, stay: bool) -> Hit:
+    if stay or stored.value is None or not is_filed(stored.value):
+        data = value_of(stored, engine.values)
+    else:
+        with engine.values.keep([stored.value]):
+            data = await asyncio.to_thread(value_of, stored, engine.values)
     return Hit(
         stored.key,
         score,
-        None if stored.value is None else decode(stored.value),
+        data,
         to_datetime(stored.known_at),
         stored.revision,
         stored.agent,

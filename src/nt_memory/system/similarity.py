@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import structs
 
 from nt_memory.clock import turn
-from nt_memory.codec import encode
+from nt_memory.codec import Draft, compress, draft
 from nt_memory.entries import STATE, Write, WriteOp
 from nt_memory.errors import DimensionError, InvalidInputError, TrimmedError
 from nt_memory.filters import compile_where
@@ -18,6 +19,7 @@ from nt_memory.namespace import check_agent, check_key, check_label
 from nt_memory.records import Hit
 from nt_memory.replica import partition_name
 from nt_memory.system.arguments import check_request, resolve, to_fence, to_known_at, to_ttl_us
+from nt_memory.system.guarding import Guard
 from nt_memory.system.searching import READS_A_TURN, Query, search
 from nt_memory.system.units import to_half, to_unit, to_units
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import datetime, timedelta
 
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
     from nt_memory.coordination.tokens import LockToken
     from nt_memory.filters import Where
@@ -89,19 +91,23 @@ class SimilarityCalls:
             And as `MemorySystem.put`.
         """
         name = self._new_key() if key is None else check_key(key)
+        encoded, large = self._draft(data)
         op = WriteOp(
             STATE,
             check_agent(agent),
             name,
-            encode(data, compress=self._engine.config.enable_compression),
+            encoded,
             to_known_at(known_at),
             to_ttl_us(ttl),
             vector=to_half(to_unit(embedding)).tobytes(),
             tags=_check_tags(tags),
         )
-        revision: int | None = await self._engine.submit(
-            Write((op,), to_fence(fence)), check_request(request_id)
-        )
+        write, request = Write((op,), to_fence(fence)), check_request(request_id)
+        revision: int | None
+        if large is None:
+            revision = await self._engine.submit(write, request)
+        else:
+            revision = await self._engine.filing.submit(write, {0: large}, request)
         return name if request_id is None else self._key_written(revision, name)
 
     async def observe_many(
@@ -161,26 +167,45 @@ class SimilarityCalls:
         ):
             if len(found) != count:
                 raise InvalidInputError(f"{what} has {len(found)} items for {count} embeddings")
-        compress = self._engine.config.enable_compression
-        ops: list[WriteOp] = []
         columns = zip(names, values, times, to_half(units), labels, strict=True)
-        for count, (name, value, moment, vector, label) in enumerate(columns, start=1):
-            data_bytes = encode(value, compress=compress)
-            ops.append(
-                WriteOp(
-                    STATE,
-                    agent,
-                    name,
-                    data_bytes,
-                    moment,
-                    vector=vector.tobytes(),
-                    tags=_check_tags(label),
-                )
-            )
-            if count % READS_A_TURN == 0:
-                await turn()
-        await asyncio.gather(*(self._engine.submit(Write(tuple(chunk))) for chunk in chunks(ops)))
+        await self._write_all(agent, columns)
         return names
+
+    async def _write_all(
+        self,
+        agent: str,
+        columns: Iterable[tuple[str, Any, int | None, NDArray[np.float16], Iterable[str]]],
+    ) -> None:
+        ops: list[WriteOp] = []
+        drafts: dict[int, Draft] = {}
+        guards: list[Guard] = []
+        try:
+            for count, (name, value, moment, vector, label) in enumerate(columns, start=1):
+                data, large = self._draft(value)
+                if large is not None:
+                    drafts[len(ops)] = large
+                    guards.append(Guard(large.arrays))
+                half, tags = vector.tobytes(), _check_tags(label)
+                ops.append(WriteOp(STATE, agent, name, data, moment, vector=half, tags=tags))
+                if count % READS_A_TURN == 0:
+                    await turn()
+            async with self._engine.filing.filed(list(drafts.values())) as filed:
+                for guard in guards:
+                    guard.release()
+                for number, data in zip(drafts, filed, strict=True):
+                    ops[number] = structs.replace(ops[number], value=data)
+                submit = self._engine.submit
+                await asyncio.gather(*(submit(Write(tuple(chunk))) for chunk in chunks(ops)))
+        finally:
+            for guard in guards:
+                guard.release()
+
+    def _draft(self, value: Any) -> tuple[bytes, Draft | None]:
+        """A value as it is stored; or nothing yet, and what has to be filed first."""
+        data = draft(value)
+        if isinstance(data, Draft):
+            return b"", data
+        return compress(data) if self._engine.config.enable_compression else data, None
 
     async def search_similar(
         self,

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from nt_memory.clock import to_us, turn
-from nt_memory.codec import compress, encode
+from nt_memory.codec import Draft, compress, draft, is_filed
 from nt_memory.entries import STATE, Write, WriteOp
 from nt_memory.errors import InvalidInputError
 from nt_memory.namespace import check_agent, check_key, check_prefix
@@ -19,6 +19,7 @@ from nt_memory.system.arguments import (
     to_known_at,
     to_ttl_us,
 )
+from nt_memory.system.filing import record_of
 from nt_memory.system.reads import hot_bytes, read, scan, to_record, versions
 from nt_memory.system.transaction import Transaction
 from nt_memory.system.watching import Watch
@@ -26,6 +27,7 @@ from nt_memory.tiers.layout import name_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
+    from contextlib import AbstractContextManager
     from datetime import datetime, timedelta
 
     from nt_memory.coordination.tokens import LockToken
@@ -61,7 +63,11 @@ class StateCalls:
         Args:
             agent: Whose key.
             key: The key.
-            value: Any supported value (see `codec`); copied before the call first waits.
+            value: Any supported value (see `codec`); copied before the call first waits. A value of
+                more than 1 MiB goes to a file of its own, and its arrays are not copied first:
+                they, and the arrays they are views of, are read-only until they have been read,
+                which takes about a second a gigabyte. What is stored is what was read, even if
+                something other than numpy changes it meanwhile.
             ttl: Life in seconds after `known_at`, on the timeline; None: for ever.
             known_at: Since when it counts as known; now by default, never in the future. A value
                 known earlier than the current one is history, not the present.
@@ -75,16 +81,21 @@ class StateCalls:
         Raises:
             ConflictError: `expect` does not hold; `.current` is what was found.
             StaleFenceError: the lock's grant is over.
-            CodecError: the value cannot be stored, or is too large.
+            CodecError: the value cannot be stored, or is too large: arrays and `bytes` in it may
+                have 1 GiB together, all else 64 MiB.
             InvalidNameError, InvalidTimeError: a malformed name or time.
             LookAheadError: `known_at` lies past a backtest's now.
+            StorageFullError: no space is left; nothing is left behind.
             StorageError: the journal failed.
 
         Cost: one group-committed journal write; encoding runs on the loop, compression of values
-            over 64 KiB off it.
+            over 64 KiB off it, and so does the writing of values over 1 MiB.
         """
-        data = encode(value, compress=False)
-        if self._engine.config.enable_compression:
+        data = draft(value)
+        large: Draft | None = None
+        if isinstance(data, Draft):
+            large, data = data, b""
+        elif self._engine.config.enable_compression:
             # Copied by now: what takes long may leave the loop.
             is_large = len(data) > OFF_LOOP_BYTES
             data = await asyncio.to_thread(compress, data) if is_large else compress(data)
@@ -97,9 +108,12 @@ class StateCalls:
             to_ttl_us(ttl),
             check_expect(expect),
         )
-        revision: int = await self._engine.submit(
-            Write((op,), to_fence(fence)), check_request(request_id)
-        )
+        revision: int
+        write, request = Write((op,), to_fence(fence)), check_request(request_id)
+        if large is not None:
+            revision = await self._engine.filing.submit(write, {0: large}, request)
+            return revision
+        revision = await self._engine.submit(write, request)
         return revision
 
     async def delete(
@@ -153,9 +167,11 @@ class StateCalls:
         Raises:
             LookAheadError: `as_of` lies past a backtest's now.
             TrimmedError: what was in force then has been dropped.
-            CorruptionError: the stored value fails its checksum.
+            CorruptionError: the stored value fails its checksum, or its file is missing.
 
-        Cost: an L1 hit under a microsecond; an L3 read about 10 us, after which it is hot.
+        Cost: an L1 hit under a microsecond; an L3 read about 10 us, after which it is hot. Arrays
+            in a value of more than 1 MiB are read-only maps of its file, which is verified the
+            first time, at 0.25 s a gigabyte and what the disk takes; `bytes` are copied out of it.
         """
         if as_of is None:
             record = self._engine.hot.get(agent, key)
@@ -178,12 +194,13 @@ class StateCalls:
         stored = _read(engine, agent, key, moment, is_now=as_of is None)
         if stored is None:
             return None
-        if stored.value is not None and len(stored.value) > OFF_LOOP_BYTES:
+        if stored.value is not None and _is_slow(stored.value):
             seen = engine.revision
-            record = await asyncio.to_thread(to_record, stored)
+            with _kept(engine, [stored]):
+                record = await asyncio.to_thread(to_record, stored, engine.values)
             is_promotable = as_of is None and seen == engine.revision
         else:
-            record = to_record(stored)
+            record = to_record(stored, engine.values)
             is_promotable = as_of is None
         if is_promotable:
             engine.hot.put((agent, key), record, hot_bytes(record, stored))
@@ -195,9 +212,20 @@ class StateCalls:
         engine.check_usable()
         moment = resolve(engine, None)
         found: list[Any] = []
-        for agent, key in pairs:
+        filed: dict[int, Stored] = {}
+        for number, (agent, key) in enumerate(pairs):
+            record = engine.hot.peek((agent, key))
+            if record is None:
+                stored = _read(engine, agent, key, moment, is_now=True)
+                if stored is not None and stored.value is not None and is_filed(stored.value):
+                    filed[number] = stored
+                    found.append(None)
+                    continue
             record = _hot_or_cold(engine, agent, key, moment)
             found.append(None if record is None else record.value)
+        with _kept(engine, filed.values()):
+            for number, stored in filed.items():
+                found[number] = (await record_of(engine, stored)).value
         return found
 
     def scan(
@@ -259,7 +287,8 @@ class StateCalls:
 
         It moves to a new revision together with everything else; reading it never waits. It keeps
         its last state once the memory is closed, or can no longer follow its journal, when every
-        other call raises.
+        other call raises. A large value that is pinned is read where its key changes, on the event
+        loop: microseconds for arrays, but `bytes` are copied.
         """
         engine = self._engine
         engine.check_usable()
@@ -269,6 +298,16 @@ class StateCalls:
         if engine.timeline.has_started:
             record = _hot_or_cold(engine, agent, key, resolve(engine, None))
         return engine.hot.pins.add((agent, key), record)
+
+
+def _is_slow(value: bytes) -> bool:
+    return len(value) > OFF_LOOP_BYTES or is_filed(value)
+
+
+def _kept(engine: Engine, versions: Iterable[Stored]) -> AbstractContextManager[None]:
+    """Keep the value files of versions until they have been read."""
+    values = (version.value for version in versions)
+    return engine.values.keep([value for value in values if value is not None and is_filed(value)])
 
 
 def _is_alive(record: Record, moment: Moment) -> bool:
@@ -289,7 +328,7 @@ def _hot_or_cold(engine: Engine, agent: str, key: str, moment: Moment) -> Record
     stored = _read(engine, agent, key, moment, is_now=True)
     if stored is None:
         return None
-    record = to_record(stored)
+    record = to_record(stored, engine.values)
     engine.hot.put((agent, key), record, hot_bytes(record, stored))
     return record
 
@@ -302,8 +341,9 @@ async def _scan(engine: Engine, prefix: bytes, moment: Moment) -> AsyncIterator[
     while after is not None:
         engine.check_usable()
         found, after = scan(engine.snapshot, prefix, moment, after, limit)
-        for stored in found:
-            yield to_record(stored)
+        with _kept(engine, found):
+            for stored in found:
+                yield await record_of(engine, stored)
         await turn()
 
 
@@ -314,5 +354,6 @@ async def _history(engine: Engine, agent: str, key: str) -> AsyncIterator[Record
         for version in versions(engine.snapshot, STATE, agent, key)
         if version.value is not None
     ]
-    for version in stored:
-        yield to_record(version)
+    with _kept(engine, stored):
+        for version in stored:
+            yield await record_of(engine, version)

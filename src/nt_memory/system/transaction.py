@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from nt_memory.codec import encode
+from nt_memory.codec import Draft, compress, draft
 from nt_memory.entries import STATE, Fence, Write, WriteOp
 from nt_memory.errors import InvalidInputError
 from nt_memory.namespace import check_agent, check_key
 from nt_memory.system.arguments import check_expect, to_known_at, to_ttl_us
+from nt_memory.system.guarding import Guard
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -31,6 +32,8 @@ class Transaction:
         self._fence = fence
         self._request_id = request_id
         self._ops: list[WriteOp] = []
+        self._drafts: dict[int, Draft] = {}
+        self._guards: list[Guard] = []
         self._is_open = False
         self._is_over = False
         self.revision: int | None = None
@@ -45,19 +48,31 @@ class Transaction:
         known_at: datetime | None = None,
         expect: int | None = None,
     ) -> None:
-        """Set a value; arguments and errors as `MemorySystem.put`."""
+        """Set a value; arguments and errors as `MemorySystem.put`.
+
+        Arrays in a value of more than 1 MiB stay read-only until the transaction is over.
+        """
         self._check_open()
+        data = draft(value)
+        large: Draft | None = None
+        if isinstance(data, Draft):
+            large, data = data, b""
+        elif self._engine.config.enable_compression:
+            data = compress(data)
         self._ops.append(
             WriteOp(
                 STATE,
                 check_agent(agent),
                 check_key(key),
-                encode(value, compress=self._engine.config.enable_compression),
+                data,
                 to_known_at(known_at),
                 to_ttl_us(ttl),
                 check_expect(expect),
             )
         )
+        if large is not None:
+            self._drafts[len(self._ops) - 1] = large
+            self._guards.append(Guard(large.arrays))
 
     def delete(
         self,
@@ -92,6 +107,16 @@ class Transaction:
 
     async def __aexit__(self, kind: object, error: object, trace: object) -> None:
         self._is_open, self._is_over = False, True
-        if kind is None and self._ops:
-            write = Write(tuple(self._ops), self._fence)
-            self.revision = await self._engine.submit(write, self._request_id)
+        try:
+            if kind is None and self._ops:
+                await self._commit(Write(tuple(self._ops), self._fence))
+        finally:
+            for guard in self._guards:
+                guard.release()
+
+    async def _commit(self, write: Write) -> None:
+        engine, request = self._engine, self._request_id
+        if self._drafts:
+            self.revision = await engine.filing.submit(write, self._drafts, request)
+        else:
+            self.revision = await engine.submit(write, request)

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Self
 from nt_memory.clock import to_datetime, turn
 from nt_memory.entries import STATE, Stored, Write, decode_entry
 from nt_memory.records import Change
-from nt_memory.system.reads import to_record
+from nt_memory.system.filing import record_of
 from nt_memory.tiers.layout import name_of, to_stored, version_key
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from nt_memory.records import Record
     from nt_memory.system.engine import Engine
     from nt_memory.tiers.layout import ChangeRow, LogRow
 
@@ -47,7 +46,7 @@ class Watch:
             elif not self._ready:
                 await turn()  # a long stretch of others' changes must not hold up the loop
         revision, row, change = self._ready.popleft()
-        return to_change(self._engine, revision, row, change)
+        return await to_change(self._engine, revision, row, change)
 
     def _read(self) -> bool:
         """Read some of the log; whether there was any."""
@@ -109,9 +108,11 @@ class Tail:
         self.revision = revision
         entry = decode_entry(engine.reader.read(row.position).payload)
         changes = tuple(
-            to_change(engine, revision, row, change)
-            for change in row.changes
-            if change.space == STATE
+            [
+                await to_change(engine, revision, row, change)
+                for change in row.changes
+                if change.space == STATE
+            ]
         )
         kind = str(entry.body.__struct_config__.tag)
         return JournalEntry(
@@ -119,28 +120,29 @@ class Tail:
         )
 
 
-def to_change(engine: Engine, revision: int, row: LogRow, change: ChangeRow) -> Change:
+async def to_change(engine: Engine, revision: int, row: LogRow, change: ChangeRow) -> Change:
     """The public form of a logged change, with its record if it was a put."""
     if change.kind != "put":
         return Change(
             "delete" if change.kind == "delete" else "expire", change.agent, change.key, revision
         )
-    record = _record(engine, revision, row, change)
+    stored = _stored(engine, revision, row, change)
+    record = None if stored is None else await record_of(engine, stored)
     return Change("put", change.agent, change.key, revision, record)
 
 
-def _record(engine: Engine, revision: int, row: LogRow, change: ChangeRow) -> Record | None:
+def _stored(engine: Engine, revision: int, row: LogRow, change: ChangeRow) -> Stored | None:
     name = name_of(change.space, change.agent, change.key)
     version = engine.snapshot.version(version_key(name, change.known_at, revision))
     if version is not None:
-        return to_record(to_stored(name, change.known_at, revision, version))
+        return to_stored(name, change.known_at, revision, version)
     # `history` has dropped the version; the journal still has it.
-    return _record_from_journal(engine, revision, row, change)
+    return _stored_in_journal(engine, revision, row, change)
 
 
-def _record_from_journal(
+def _stored_in_journal(
     engine: Engine, revision: int, row: LogRow, change: ChangeRow
-) -> Record | None:
+) -> Stored | None:
     entry = decode_entry(engine.reader.read(row.position).payload)
     if not isinstance(entry.body, Write):
         return None
@@ -154,17 +156,15 @@ def _record_from_journal(
         ):
             continue
         expires_at = None if op.ttl_us is None else known_at + op.ttl_us
-        return to_record(
-            Stored(
-                op.space,
-                op.agent,
-                op.key,
-                op.value,
-                known_at,
-                revision,
-                row.recorded_at,
-                expires_at,
-                entry.actor,
-            )
+        return Stored(
+            op.space,
+            op.agent,
+            op.key,
+            op.value,
+            known_at,
+            revision,
+            row.recorded_at,
+            expires_at,
+            entry.actor,
         )
     return None

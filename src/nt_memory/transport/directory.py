@@ -30,7 +30,7 @@ STORE_VERSION = 1
 _FORMAT = "FORMAT"
 _FORMAT_NEW = "FORMAT.new"
 _LOCK = "LOCK"
-_PARTS = ("journal", "base", "views", "vectors")
+_PARTS = ("journal", "base", "views", "vectors", "values")
 _BLOCK_BYTES = 512  # of st_blocks, whatever the file system's own are
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -67,6 +67,7 @@ class StoreDirectory:
         bases: Where the base is that the journal goes on from.
         views: Where the views are.
         vectors: Where the vector files are.
+        values: Where the value files are.
 
     Raises:
         ForeignStoreError: the path is not a directory, or one that holds something else.
@@ -91,6 +92,7 @@ class StoreDirectory:
         self.bases = self.path / "base"
         self.views = self.path / "views"
         self.vectors = self.path / "vectors"
+        self.values = self.path / "values"
         self._lock_fd = -1
         try:
             if read_only or must_exist:
