@@ -88,8 +88,10 @@ class MemoryStats:
         l2: Vector tier: rows, anonymous bytes, searches that found (did not find) their partition
             loaded, unloads.
         l2_pending: Vectors that are searched exactly until the indexer reaches them.
-        l3_bytes: Bytes of the views on disk.
-        journal_bytes: Bytes of the journal on disk.
+        l3_bytes: Bytes of the views on disk; large values are not in them.
+        journal_bytes: Bytes of the journal on disk; large values are not in it either.
+        value_bytes: Bytes of the value files on disk, also of those that only the next compaction
+            finds to be wanted by nothing.
         pins: Live pins.
         locks: Locks held.
         subscribers: Open subscriptions.
@@ -108,6 +110,7 @@ class MemoryStats:
     l2_pending: int = 0
     l3_bytes: int = 0
     journal_bytes: int = 0
+    value_bytes: int = 0
     pins: int = 0
     locks: int = 0
     subscribers: int = 0

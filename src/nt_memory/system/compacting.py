@@ -35,6 +35,7 @@ from nt_memory.system.baseline import save_base
 from nt_memory.system.copying import copy_store
 from nt_memory.system.governing import sweep_all
 from nt_memory.system.opening import VIEWS_NEW, VIEWS_OLD, build_views, catch_up
+from nt_memory.system.references import sweep_values
 from nt_memory.tiers.layout import U64, LogRow
 from nt_memory.tiers.views import LOG
 from nt_memory.transport.basefile import BaseFile, base_path, list_bases
@@ -109,6 +110,7 @@ class Maintenance:
             # The swap was handed to the loop; after this all that runs here reads the new views.
             await engine.drain()
             await asyncio.to_thread(compactor.clean_up)
+            await sweep_values(engine, journal)
             after = await asyncio.to_thread(directory.disk_bytes)
             self.compactions += 1
             return Compaction(

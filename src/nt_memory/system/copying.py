@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nt_memory.errors import ForeignStoreError
+from nt_memory.transport.values import parse_name
 
 if TYPE_CHECKING:
     from nt_memory.system.opening import Opened
@@ -36,9 +37,25 @@ def copy_store(opened: Opened, target: str | os.PathLike[str]) -> None:
         (path / source.name).mkdir(parents=True)
         for file in sorted(source.glob(pattern)):
             _copy(file, path / source.name / file.name)
+    # Behind the journal: whatever that refers to was there before.
+    _copy_values(opened.directory.values, path / "values")
     _copy(opened.directory.path / _MARKER, path / _MARKER)
-    for directory in (path / "base", path / "journal", path):
+    for directory in (path / "base", path / "journal", path / "values", path):
         _sync_directory(directory)
+
+
+def _copy_values(source: Path, target: Path) -> None:
+    """Link the value files, which never change, or copy them where they cannot be linked."""
+    target.mkdir()
+    if not source.is_dir():
+        return
+    for file in sorted(source.iterdir()):
+        if parse_name(file.name) is None:
+            continue
+        try:
+            os.link(file, target / file.name)
+        except OSError:
+            _copy(file, target / file.name)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -200,6 +200,7 @@ class MemorySystem(StateCalls, SimilarityCalls, BankCalls, CoordinationCalls, Go
             l2_pending=vectors.pending,
             l3_bytes=engine.cold_bytes,
             journal_bytes=engine.reader.size_bytes,
+            value_bytes=engine.values.size_bytes(is_writer=not engine.is_read_only),
             pins=len(engine.hot.pins),
             locks=self._locks.held,
             subscribers=self._pubsub.subscribers,
@@ -225,6 +226,7 @@ class MemorySystem(StateCalls, SimilarityCalls, BankCalls, CoordinationCalls, Go
         """Copy the store, while it is in use, to a directory that is missing or empty.
 
         Everything acknowledged before the call is in the copy. Opening the copy rebuilds its views.
+        Value files never change, so on the same file system the copy shares them (hard links).
 
         Raises:
             ForeignStoreError: the target holds something already.
@@ -272,6 +274,8 @@ class MemorySystem(StateCalls, SimilarityCalls, BankCalls, CoordinationCalls, Go
         The order of entries before the base is: `tail`, `watch(after=)` and `as_of=<revision>`
         raise `TrimmedError` there. Views, scans and feeds that are open hold back what they may
         still ask for, each for ten minutes at most.
+
+        Value files that nothing refers to any more are deleted too.
 
         Called while a compaction runs, it waits for that one. Cancelled, the compaction goes on.
 

@@ -25,6 +25,15 @@ from nt_memory.replica import Replica
 from nt_memory.system.at_rest import are_trustworthy
 from nt_memory.system.baseline import blocks_of, newest_base, save_base
 from nt_memory.system.opening import clear_leftovers, drop_views, open_store
+from nt_memory.system.references import in_journal, in_views
+from nt_memory.system.value_damage import (
+    DAMAGED,
+    LOST_VALUES,
+    check_values,
+    describe,
+    known_losses,
+    write_losses,
+)
 from nt_memory.tiers.cold import ColdTier
 from nt_memory.tiers.vectors import VectorFiles
 from nt_memory.transport.basefile import base_path, list_bases
@@ -37,9 +46,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from nt_memory.system.opening import Opened
     from nt_memory.transport.ports import Frame
 
-DAMAGED = "damaged"
 _MAP_BYTES = 1 << 40
 
 
@@ -88,10 +97,11 @@ def repair(
     tell = progress or _ignore
     directory = StoreDirectory(path, clock=SystemClock(), must_exist=True)
     done = Repair(str(directory.path))
+    surgeon = _Surgeon(directory, done)
     try:
         clear_leftovers(directory)
         tell("journal and base", 0, 0)
-        _Surgeon(directory, done).mend()
+        surgeon.mend()
     finally:
         directory.close()
     if done.is_repaired:
@@ -99,7 +109,10 @@ def repair(
         opened = open_store(
             MemoryConfig(storage_path=path), StoreClock(SystemClock()), read_only=False
         )
-        opened.close(is_clean=True, stop_journal=True)
+        try:
+            surgeon.take_values(opened, tell)
+        finally:
+            opened.close(is_clean=True, stop_journal=True)
         done.actions.append(f"rebuilt the views, up to revision {opened.replica.revision}")
     return done
 
@@ -145,6 +158,37 @@ class _Surgeon:
             )
             return
         drop_views(self._directory)
+
+    def take_values(self, opened: Opened, tell: Callable[[str, int, int], None]) -> None:
+        """Take away the value files that are damaged, and say whose values they held."""
+        snapshot = opened.cold.snapshot()
+        try:
+            wanted = list(in_views(snapshot))
+        finally:
+            snapshot.close()
+        named = {(one.reference.digest, one.agent, one.key) for one in wanted}
+        # Of versions that the views have too it is enough to say it once.
+        wanted += (
+            one
+            for one in in_journal(self._directory.journal)
+            if (one.reference.digest, one.agent, one.key) not in named
+        )
+        values = self._directory.values
+        damage = check_values(values, wanted, tell).damage
+        known = known_losses(self._directory.path / DAMAGED) if damage else set[bytes]()
+        news = {
+            digest: found
+            for digest, found in damage.items()
+            if digest not in known or (values / digest.hex()).exists()
+        }
+        if not news:
+            return
+        # On record before they are gone, so that a crash in between costs no knowledge.
+        write_losses(self._place() / LOST_VALUES, news)
+        for digest, (why, owners) in news.items():
+            self._done.actions.append(f"found: {why}")
+            self._move([values / digest.hex()])
+            self._done.lost.append(describe(why, owners))
 
     # --- looking --------------------------------------------------------------------------------
 

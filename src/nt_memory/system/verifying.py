@@ -31,6 +31,8 @@ from nt_memory.system.at_rest import State, digest_files, read_state
 from nt_memory.system.baseline import load_base, newest_base
 from nt_memory.system.comparing import compare_tables
 from nt_memory.system.opening import apply_frames
+from nt_memory.system.references import Wanted, in_frame, in_views
+from nt_memory.system.value_damage import DAMAGED, check_values, describe, known_losses
 from nt_memory.tiers.cold import ColdTier
 from nt_memory.tiers.layout import LAYOUT_VERSION, decode_usage
 from nt_memory.tiers.vectors import VectorFiles, is_snapshot_whole
@@ -41,7 +43,7 @@ from nt_memory.transport.segments import judge_newest
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from nt_memory.tiers.views import Snapshot
     from nt_memory.transport.ports import Frame
@@ -69,6 +71,7 @@ class Verification:
         entries: Journal entries read.
         rows: Rows of the views compared.
         vectors: Vectors compared.
+        value_bytes: Bytes of value files read.
     """
 
     path: str
@@ -79,6 +82,7 @@ class Verification:
     entries: int = 0
     rows: int = 0
     vectors: int = 0
+    value_bytes: int = 0
 
     @property
     def is_ok(self) -> bool:
@@ -129,6 +133,7 @@ class _Pass:
     ) -> None:
         self._directory = directory
         self._progress = progress
+        self._wanted: dict[tuple[bytes, str], Wanted] = {}
         self.found = Verification(str(directory.path))
 
     def run(self, scratch: str | os.PathLike[str] | None) -> Verification:
@@ -146,6 +151,7 @@ class _Pass:
             if views is not None:
                 views.close()
         self._check_graphs()
+        self._check_values()
         return self.found
 
     # --- the views as they are ------------------------------------------------------------------
@@ -199,6 +205,8 @@ class _Pass:
             replica = self._load(cold, files)
             until = None if snapshot is None else snapshot.number(b"sequence") or 0
             is_whole = self._replay(replica, until)
+            if replica is not None:
+                self._want_versions(cold)
             if snapshot is None or replica is None or not is_whole:
                 return
             self.found.sequence, self.found.revision = replica.sequence, replica.revision
@@ -260,7 +268,19 @@ class _Pass:
                 when = to_datetime(frame.recorded_at)
                 raise CorruptionError(f"entry {frame.sequence} of {when}: {error}") from error
             self.found.entries += 1
+            self._want(in_frame(frame))
             yield frame
+
+    def _want(self, wanted: Iterable[Wanted]) -> None:
+        for one in wanted:
+            self._wanted.setdefault((one.reference.digest, f"{one.agent}/{one.key}"), one)
+
+    def _want_versions(self, cold: ColdTier) -> None:
+        fresh = cold.snapshot()
+        try:
+            self._want(in_views(fresh))
+        finally:
+            fresh.close()
 
     # --- the comparison -------------------------------------------------------------------------
 
@@ -317,6 +337,19 @@ class _Pass:
                 self.found.damage.append(
                     f"{path}: the saved index is damaged; it is ignored, and built anew"
                 )
+
+    def _check_values(self) -> None:
+        checked = check_values(self._directory.values, self._wanted.values(), self._progress)
+        known = known_losses(self._directory.path / DAMAGED) if checked.damage else set[bytes]()
+        for digest, (why, owners) in checked.damage.items():
+            is_known = digest in known and not (self._directory.values / digest.hex()).exists()
+            told = self.found.warnings if is_known else self.found.damage
+            told.append(describe(why, owners) + (", and known to be lost" if is_known else ""))
+        if checked.orphans:
+            self.found.warnings.append(
+                f"values: {checked.orphans} files that nothing refers to; compact removes them"
+            )
+        self.found.value_bytes = checked.bytes
 
 
 def _batched(frames: Iterator[Frame]) -> Iterator[list[Frame]]:
