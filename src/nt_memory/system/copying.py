@@ -47,8 +47,6 @@ def copy_store(opened: Opened, target: str | os.PathLike[str]) -> None:
 def _copy_values(source: Path, target: Path) -> None:
     """Link the value files, which never change, or copy them where they cannot be linked."""
     target.mkdir()
-    if not source.is_dir():
-        return
     for file in sorted(source.iterdir()):
         if parse_name(file.name) is None:
             continue

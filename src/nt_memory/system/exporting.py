@@ -20,6 +20,7 @@ from nt_memory.namespace import check_agent
 from nt_memory.records import Export
 from nt_memory.system.at_rest import are_trustworthy
 from nt_memory.system.baseline import header_of
+from nt_memory.system.exported_files import FILES, count_pieces, spell_files
 from nt_memory.system.exportlines import (
     STDIO,
     Digest,
@@ -29,6 +30,7 @@ from nt_memory.system.exportlines import (
     header_line,
     row_line,
 )
+from nt_memory.system.references import in_views
 from nt_memory.system.spelling import ROWS, UNREADABLE, VERSIONS, spell
 from nt_memory.tiers.cold import ColdTier
 from nt_memory.tiers.layout import ROW_KEY, decode_version, parse_name, unpack_row, version_key
@@ -92,7 +94,9 @@ def export_store(
         UnsupportedError: Parquet needs `nt-memory[parquet]`.
 
     Cost: about 20 s a million rows on one core. Blocks: call it off the event loop. The store's
-        views cannot reuse pages meanwhile, so they grow with what is written.
+        views cannot reuse pages meanwhile, so they grow with what is written. Value files go piece
+        by piece, about 5 s a gigabyte. A compaction by another process may remove one that retention
+        has just dropped: then the export fails, and has to be repeated.
     """
     wanted = frozenset(check_agent(agent) for agent in agents)
     directory = StoreDirectory(store, clock=clock or SystemClock(), read_only=True)
@@ -103,7 +107,8 @@ def export_store(
         try:
             sink = _open_sink(target, format)
             try:
-                done = _write(sink, _Reader(snapshot, files, wanted), progress)
+                reader = _Reader(snapshot, files, directory.values, wanted)
+                done = _write(sink, reader, progress)
                 sink.finish()
             except BaseException:
                 sink.discard()
@@ -132,14 +137,15 @@ async def export_live(
             raise StorageError("the export was cancelled")
 
     try:
-        return await asyncio.to_thread(
-            export_store,
-            engine.config.storage_path,
-            target,
-            format=format,
-            agents=agents,
-            progress=check,
-        )
+        with engine.values.hold():
+            return await asyncio.to_thread(
+                export_store,
+                engine.config.storage_path,
+                target,
+                format=format,
+                agents=agents,
+                progress=check,
+            )
     except asyncio.CancelledError:
         is_cancelled.set()
         raise
@@ -202,17 +208,31 @@ def _write(sink: LineSink, reader: _Reader, progress: Progress | None) -> Export
 class _Reader:
     """The rows of one snapshot, in words."""
 
-    def __init__(self, snapshot: Snapshot, files: VectorFiles, agents: frozenset[str]) -> None:
+    def __init__(
+        self, snapshot: Snapshot, files: VectorFiles, values: Path, agents: frozenset[str]
+    ) -> None:
         self._snapshot = snapshot
         self._files = files
+        self._values = values
         self._agents = agents
+        self._references = sorted(
+            {
+                wanted.reference
+                for wanted in in_views(snapshot)
+                if not agents or wanted.agent in agents
+            }
+        )
         self._partitions: dict[int, PartitionRow] = {
             row.id: row for _, row in snapshot.partitions()
         }
 
     def header(self) -> Header:
         found = header_of(self._snapshot)
-        counts = {table.decode(): self._snapshot.count(table) for table in TABLES if table != LOG}
+        counts: dict[str, int] = {
+            table.decode(): self._snapshot.count(table) for table in TABLES if table != LOG
+        }
+        if self._references:
+            counts[FILES] = count_pieces(self._references)
         return Header(
             found.sequence,
             found.revision,
@@ -235,6 +255,8 @@ class _Reader:
                         yield self._spell(name, key, unseal(table, key, stored))
             if found != (wanted := self._snapshot.count(table)):
                 raise CorruptionError(f"views: {name}: {found} of {wanted} rows found")
+        for row in spell_files(self._values, self._references):
+            yield row, None
 
     def _is_wanted(self, key: bytes) -> bool:
         return not self._agents or parse_name(key[:-16])[1] in self._agents

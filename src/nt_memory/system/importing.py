@@ -30,6 +30,7 @@ from nt_memory.errors import (
     StoreInUseError,
 )
 from nt_memory.records import Import
+from nt_memory.system.exported_files import FILES, unspell_piece
 from nt_memory.system.exporting import PROGRESS_ROWS
 from nt_memory.system.exportlines import (
     END_START,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 IMPORTED = "IMPORTED"
 _FORMAT, _LOCK = "FORMAT", "LOCK"
 _ORDER = {table.decode(): number for number, table in enumerate(TABLES) if table != LOG}
+_ORDER[FILES] = len(TABLES)
 
 
 def import_store(
@@ -273,6 +275,9 @@ class _Importing:
             raise InvalidInputError(f"a row of {table!r}, which this version does not know")
         if _ORDER[table] < _ORDER.get(self._staging.checkpoint.table, 0):
             raise InvalidInputError(f"rows of {table!r} come too late")
+        if table == FILES:
+            self._staging.add_piece(unspell_piece(row))
+            return True
         key, value = unspell(row)
         if halves is not None:
             self._staging.add_vector(row["partition"], row["row"], halves)
@@ -296,6 +301,7 @@ class _Importing:
             header.sequence, header.revision, header.recorded_at, header.now_us, LAYOUT_VERSION
         )
         write_base(base, covers, self._staging.blocks())
+        values = self._staging.link_values()
         salt = int.from_bytes(os.urandom(4), "little")
         segment = SegmentHeader(header.sequence + 1, header.recorded_at, salt)
         _write(segment_path(journal, header.sequence + 1), encode_header(segment))
@@ -304,7 +310,7 @@ class _Importing:
         created = to_datetime(clock.now_us()).isoformat()
         marker = {"format": STORE_FORMAT, "version": STORE_VERSION, "created": created}
         _write(made / _FORMAT, json.dumps(marker).encode() + b"\n")
-        for part in (base, journal, made / IMPORTED, made / _FORMAT):
+        for part in (base, journal, *values, made / IMPORTED, made / _FORMAT):
             place = self._path / part.name
             if place.is_dir():  # a run before this one came so far
                 shutil.rmtree(place)

@@ -321,4 +321,6 @@ class ParquetSource:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             if file.schema_arrow.names != schema.names:
                 raise InvalidInputError(f"{path}: not a file of an export")
-            yield from file.iter_batches(_READ_ROWS)
+            # A row group at a time: those are bounded in bytes, and a batch of several is not.
+            for group in range(file.num_row_groups):
+                yield from file.iter_batches(_READ_ROWS, row_groups=[group])

@@ -7,12 +7,13 @@ from typing import Any, Final
 
 import msgspec
 
-from nt_memory.codec import compress, decode, encode
+from nt_memory.codec import compress, decode, encode, is_filed
+from nt_memory.codec.filed import Reference, read_reference, write_reference
 from nt_memory.codec.plain import from_plain, to_plain
 from nt_memory.errors import InvalidInputError, NtMemoryError
 
 Row = dict[str, Any]
-_UNCOMPRESSED, _FIELDS, _BYTES = "uncompressed", "fields", "bytes"
+_UNCOMPRESSED, _FIELDS, _BYTES, _FILE = "uncompressed", "fields", "bytes", "file"
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.decode
 UNREADABLE: Final = (
@@ -29,7 +30,13 @@ UNREADABLE: Final = (
 
 
 def spell_value(data: bytes, doc: type[msgspec.Struct] | None = None) -> Row:
-    """A stored value as `value`, and as `encoding` how it is stored unless that is as usual."""
+    """A stored value as `value`, and as `encoding` how it is stored unless that is as usual.
+
+    Of a value in a file only the file is named.
+    """
+    if is_filed(data):
+        name, size = read_reference(data).name, read_reference(data).size
+        return {"value": {"file": name, "bytes": size}, "encoding": _FILE}
     try:
         value = decode(data)
         plain = to_plain(value)
@@ -55,6 +62,9 @@ def unspell_value(row: Row, doc: type[msgspec.Struct] | None = None) -> bytes:
     encoding = row.get("encoding")
     if encoding == _BYTES:
         return to_data(row["value"])
+    if encoding == _FILE:
+        file = row["value"]
+        return write_reference(Reference(bytes.fromhex(file["file"]), int(file["bytes"])))
     if encoding == _FIELDS:
         return unspell_fields(row["value"], doc)
     if encoding not in {None, _UNCOMPRESSED}:

@@ -8,6 +8,7 @@ have, vectors are written where their rows belong, and every so often both are m
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import struct
@@ -16,12 +17,14 @@ from typing import TYPE_CHECKING, BinaryIO
 import msgspec
 
 from nt_memory.errors import CorruptionError
+from nt_memory.system.exported_files import FILES
 from nt_memory.system.exportlines import Place
 from nt_memory.tiers.layout import U64, PartitionRow, decode_partition
 from nt_memory.tiers.sealing import unseal
 from nt_memory.tiers.vectors import VectorFiles
 from nt_memory.transport.basefile import BLOCK_BYTES, Block
-from nt_memory.transport.files import sync_directory
+from nt_memory.transport.files import sync_directory, sync_file
+from nt_memory.transport.value_layout import check_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+
+    from nt_memory.system.exported_files import Piece
 
 UNFINISHED = "unfinished-import"
 CHECKPOINT_BLOCKS = 32
@@ -38,6 +43,7 @@ _HEADER_BYTES = 64  # of a file of vectors
 _FLOAT16_BYTES = 2
 _PARTITIONS = "partitions"
 _VECTORS = "vectors"  # as in a base
+_VALUES = "values"  # as in a store
 
 
 class Checkpoint(msgspec.Struct):
@@ -52,6 +58,8 @@ class Checkpoint(msgspec.Struct):
         last_key: That row's key, in hex.
         counts: Rows so far, by table.
         bytes: Size of the file of blocks.
+        file: The value file of the last piece.
+        file_bytes: How much of it there is.
         vectors: Vectors written.
     """
 
@@ -63,6 +71,8 @@ class Checkpoint(msgspec.Struct):
     last_key: str = ""
     counts: dict[str, int] = {}
     bytes: int = 0
+    file: str = ""
+    file_bytes: int = 0
     vectors: int = 0
 
     @property
@@ -102,6 +112,8 @@ class Staging:
         self._blocks: BinaryIO = (self._path / "blocks").open("ab")
         self._blocks.truncate(self.checkpoint.bytes)
         self._vectors = VectorFiles(self._path / _VECTORS)
+        self._values = self._path / _VALUES
+        self._value_fd = -1
         self._rows: list[tuple[bytes, bytes]] = []
         self._bytes = self._since_checkpoint = 0
         if not self._state.exists():
@@ -133,6 +145,64 @@ class Staging:
         self._vectors.write(partition, len(halves), row, halves.tobytes())
         self.checkpoint.vectors += 1
 
+    def add_piece(self, piece: Piece) -> None:
+        """The next piece of a value file; a file that is complete is verified.
+
+        Raises:
+            ValueError: it is out of order.
+            CorruptionError: the file is not what it is named after.
+        """
+        progress, reference = self.checkpoint, piece.reference
+        if progress.table != FILES:
+            self.end_block()
+            progress.table, progress.last_key = FILES, ""
+        if piece.offset == 0 and self._value_fd < 0 and reference.name > progress.file:
+            progress.file, progress.file_bytes = reference.name, 0
+        if (reference.name, piece.offset) != (progress.file, progress.file_bytes):
+            raise ValueError("the piece is out of order, or there twice")
+        path = self._values / reference.name
+        if self._value_fd < 0:
+            self._values.mkdir(exist_ok=True)
+            self._value_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            # What came after the last checkpoint comes again.
+            os.ftruncate(self._value_fd, piece.offset)
+        written = os.pwrite(self._value_fd, piece.data, piece.offset)
+        if written != len(piece.data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        progress.file_bytes += written
+        progress.counts[FILES] = progress.counts.get(FILES, 0) + 1
+        self._since_checkpoint += 1
+        if progress.file_bytes == reference.size:
+            os.fsync(self._value_fd)
+            check_value(self._value_fd, path, reference, by_digest=True)
+            self._close_value()
+
+    def link_values(self) -> list[Path]:
+        """The value files once more at `made`, in a directory to be taken from there, if any.
+
+        Raises:
+            CorruptionError: one is not complete.
+        """
+        if self._value_fd >= 0:
+            raise CorruptionError(f"the export ends within the file {self.checkpoint.file}")
+        if not self._values.is_dir():
+            return []
+        target = self.made / _VALUES
+        target.mkdir()
+        for path in self._values.iterdir():
+            try:
+                os.link(path, target / path.name)
+            except OSError:
+                shutil.copyfile(path, target / path.name)
+                sync_file(target / path.name)
+        sync_directory(target)
+        return [target]
+
+    def _close_value(self) -> None:
+        if self._value_fd >= 0:
+            fd, self._value_fd = self._value_fd, -1
+            os.close(fd)
+
     def end_block(self) -> None:
         """Append the rows of this block, if there are any."""
         if not self._rows:
@@ -152,6 +222,10 @@ class Staging:
         self._blocks.flush()
         os.fsync(self._blocks.fileno())
         self._vectors.sync()
+        if self._value_fd >= 0:
+            os.fsync(self._value_fd)
+        if self._values.is_dir():
+            sync_directory(self._values)
         self.checkpoint.bytes = self._blocks.tell()
         new = self._state.with_suffix(".new")
         with new.open("wb") as file:
@@ -201,6 +275,7 @@ class Staging:
 
     def close(self) -> None:
         """Leave it for a later run."""
+        self._close_value()
         self._blocks.close()
         self._vectors.close()
 

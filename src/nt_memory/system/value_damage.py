@@ -28,7 +28,7 @@ class Checked(NamedTuple):
     Attributes:
         damage: What is wrong with each file that is, and whose values it holds.
         orphans: How many files nothing refers to.
-        bytes: How much was read.
+        bytes: Of the files that are as they should be.
     """
 
     damage: dict[bytes, tuple[str, list[Wanted]]]
@@ -61,7 +61,8 @@ def check_values(
         if found is not None:
             damage[digest] = (found, owners)
         done += owners[0].reference.size
-    return Checked(damage, len(there - set(by_digest)), done)
+    sound = sum(owners[0].reference.size for d, owners in by_digest.items() if d not in damage)
+    return Checked(damage, len(there - set(by_digest)), sound)
 
 
 def known_losses(damaged: Path) -> set[bytes]:

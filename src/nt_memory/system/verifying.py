@@ -71,7 +71,7 @@ class Verification:
         entries: Journal entries read.
         rows: Rows of the views compared.
         vectors: Vectors compared.
-        value_bytes: Bytes of value files read.
+        value_bytes: Bytes of value files that are as they were written.
     """
 
     path: str

@@ -100,6 +100,19 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
+def sync_file(path: Path) -> None:
+    """Make the content of a file survive a power loss.
+
+    Raises:
+        OSError: the operating system failed to.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        OsFileSystem().sync(fd)
+    finally:
+        os.close(fd)
+
+
 def to_storage_error(error: OSError, doing: str) -> StorageError:
     """The store's word for an operating system error.
 

@@ -60,6 +60,7 @@ class ValueFiles:
         self.files: FileSystem = OsFileSystem() if files is None else files
         self._lock = threading.Lock()
         self._pins: Counter[bytes] = Counter()
+        self._holds = 0
         self._spared: set[bytes] | None = None
         self._verified: dict[bytes, _Identity] = {}
         self._maps: WeakValueDictionary[tuple[bytes, int], mmap] = WeakValueDictionary()
@@ -254,6 +255,17 @@ class ValueFiles:
             for digest in digests:
                 self.unpin(digest)
 
+    @contextmanager
+    def hold(self) -> Generator[None]:
+        """Keep all files: sweeps that fall into it remove nothing."""
+        with self._lock:
+            self._holds += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holds -= 1
+
     # --- sweeping -----------------------------------------------------------------------------
 
     def begin_sweep(self) -> None:
@@ -298,7 +310,7 @@ class ValueFiles:
         for digest in unwanted:
             path = self.path(digest)
             with self._lock:
-                if self._spared is None or digest in self._spared:
+                if self._holds or self._spared is None or digest in self._spared:
                     continue
                 try:
                     path.unlink()
