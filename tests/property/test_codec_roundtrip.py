@@ -1,8 +1,10 @@
 import contextlib
 import struct
+import tempfile
 import zlib
 from datetime import UTC, timedelta, timezone
 from decimal import Decimal
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -10,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from nt_memory.codec import compress, decode, encode, thaw
+from nt_memory import codec
+from nt_memory.codec import compress, decode, encode, lowering, thaw
 from nt_memory.errors import CodecError
 from nt_memory.frozen import FrozenDict, FrozenList
+from nt_memory.transport import values
 
 ZONES = st.sampled_from(
     [
@@ -99,6 +103,39 @@ def test_any_supported_value_round_trips_read_only(value):
     assert shape_of(thaw(decoded)) == shape_of(value)
     assert encode(thaw(decoded)) == data
     assert compress(encode(value, compress=False)) == data
+
+
+@settings(max_examples=120, deadline=None)
+@given(VALUES, st.booleans())
+def test_any_supported_value_round_trips_through_a_file(value, compresses):
+    """What a value file gives back is what the codec gives back, whatever lies outside its body."""
+    with (
+        tempfile.TemporaryDirectory() as place,
+        limit_of(lowering, "PART_FROM_BYTES", 1),
+        limit_of(codec, "FILE_FROM_BYTES", 0),
+        limit_of(values, "FILE_FROM_BYTES", 0),
+    ):
+        large = codec.draft(value)
+        assert isinstance(large, codec.Draft)
+        files = values.ValueFiles(Path(place))
+        options = {"is_stopped": lambda: False, "on_read": lambda: None}
+        data = files.write(large, compresses=compresses, **options)
+        found = files.load(data, "a/k")
+        assert shape_of(found) == shape_of(value)
+        assert_read_only(found)
+        assert shape_of(thaw(found)) == shape_of(value)
+        assert values.ValueFiles(Path(place)).write(large, compresses=compresses, **options) == data
+
+
+@contextlib.contextmanager
+def limit_of(module, name, number):
+    """Another limit, so that small values are treated like large ones."""
+    was = getattr(module, name)
+    setattr(module, name, number)
+    try:
+        yield
+    finally:
+        setattr(module, name, was)
 
 
 @settings(max_examples=300, deadline=None)

@@ -27,6 +27,8 @@ class FaultyFileSystem:
         self._may_sync = threading.Event()
         self._may_sync.set()
         self._is_stalled = threading.Event()
+        self._may_append = threading.Event()
+        self._may_append.set()
         self.space: int | None = None
         self.free: int | None = None
         self.append_error: int | None = None
@@ -35,7 +37,10 @@ class FaultyFileSystem:
         self.syncs = 0
 
     def append(self, fd: int, data: bytes) -> None:
-        """Write at the end, as far as there is space."""
+        """Write at the end, once it may and as far as there is space."""
+        if not self._may_append.is_set():
+            self._is_stalled.set()
+            self._may_append.wait()
         _raise_if(self.append_error)
         if self.space is None:
             self._files.append(fd, data)
@@ -74,8 +79,17 @@ class FaultyFileSystem:
         self._is_stalled.clear()
         self._may_sync.clear()
 
+    def stall_append(self) -> None:
+        """Let every later `append` hang until `resume_append`."""
+        self._is_stalled.clear()
+        self._may_append.clear()
+
+    def resume_append(self) -> None:
+        """Let hanging and later appends go on."""
+        self._may_append.set()
+
     def wait_stalled(self, timeout: float = 10.0) -> bool:
-        """Wait until a `sync` hangs; False if none did in `timeout` seconds."""
+        """Wait until a call hangs; False if none did in `timeout` seconds."""
         return self._is_stalled.wait(timeout)
 
     def resume_sync(self) -> None:

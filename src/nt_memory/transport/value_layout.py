@@ -65,6 +65,7 @@ def write_value(
     draft: Draft,
     *,
     is_stopped: Callable[[], bool],
+    on_read: Callable[[], None],
 ) -> Reference | None:
     """Write a value file; durable when it returns.
 
@@ -74,6 +75,7 @@ def write_value(
         body: The draft's body, as it is to be stored.
         draft: Has the parts.
         is_stopped: Whether to give up; asked before every piece.
+        on_read: Called once nothing of the draft will be read any more.
 
     Returns:
         What refers to it, once the file is named accordingly; None if it was given up.
@@ -99,6 +101,7 @@ def write_value(
         if unsynced >= _SYNC_BYTES:
             files.sync(fd)
             unsynced = 0
+    on_read()
     end = bytes(checksums) + _END.pack(digest.digest(), content)
     files.append(fd, end + _CRC.pack(crc32(end)))
     files.sync(fd)

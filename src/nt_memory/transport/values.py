@@ -108,10 +108,11 @@ class ValueFiles:
             )
             try:
                 self._check_space(fd, body, draft)
-                reference = write_value(self.files, fd, body, draft, is_stopped=is_stopped)
+                reference = write_value(
+                    self.files, fd, body, draft, is_stopped=is_stopped, on_read=on_read
+                )
             finally:
                 os.close(fd)
-            on_read()
             if reference is None or is_stopped():
                 return None
             self._publish(new, reference)
