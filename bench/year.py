@@ -45,7 +45,9 @@ async def _year(arguments: argparse.Namespace, path: Path) -> int:
     clock = ManualClock()
     config = MemoryConfig(storage_path=path, compact_at_bytes=round(arguments.compact_at * 2**20))
     began, totals = time.perf_counter(), []
-    print(f"{total:,} updates, {arguments.keep:g} h kept; MB of 10^6 bytes; {machine(str(path.parent))['cpu']}")
+    print(
+        f"{total:,} updates, {arguments.keep:g} h kept; MB of 10^6 bytes; {machine(str(path.parent))['cpu']}"
+    )
     print(f"{'updates':>12} {'journal':>9} {'views':>9} {'base':>9} {'disk':>9}  compactions")
     async with MemorySystem.open(config, clock=clock) as memory:
         await memory.set_retention("trader", max_age=timedelta(hours=arguments.keep))
