@@ -57,8 +57,12 @@ def _shorten(name: object) -> str:
 
 
 def _plain(name: str) -> str:
-    """A `str` and no subclass, such as numpy's, which entries could not spell."""
-    return name if type(name) is str else str(name)
+    """A `str` and no subclass, such as numpy's, which entries could not spell.
+
+    It is made before a name is judged, of the characters themselves: a subclass may say that it is
+    equal to another name, or spell itself differently each time it is asked.
+    """
+    return name if type(name) is str else str.__str__(name)
 
 
 def is_agent(name: str) -> bool:
@@ -72,12 +76,13 @@ def check_agent(agent: str) -> str:
     Raises:
         InvalidNameError: it is not.
     """
-    if not _is_agent(agent if isinstance(agent, str) else ""):  # pyright: ignore[reportUnnecessaryIsInstance]
+    plain = _plain(agent) if isinstance(agent, str) else ""  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not _is_agent(plain):
         raise InvalidNameError(
             f"agent {_shorten(agent)} must be 1 to 64 of A-Z a-z 0-9 _ . - "
             "and start with a letter or digit"
         )
-    return _plain(agent)
+    return plain
 
 
 def check_key(key: str) -> str:
@@ -86,10 +91,10 @@ def check_key(key: str) -> str:
     Raises:
         InvalidNameError: it is not; the message says why.
     """
-    if not isinstance(key, str) or not _is_key(key):  # pyright: ignore[reportUnnecessaryIsInstance]
-        reason = _reason_bad_key(key)
-        raise InvalidNameError(f"key {_shorten(key)} {reason}")
-    return _plain(key)
+    plain = _plain(key) if isinstance(key, str) else key  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(plain, str) or not _is_key(plain):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidNameError(f"key {_shorten(key)} {_reason_bad_key(plain)}")
+    return plain
 
 
 def check_prefix(prefix: str) -> str:
@@ -98,6 +103,8 @@ def check_prefix(prefix: str) -> str:
     Raises:
         InvalidNameError: no key could start with it.
     """
+    if isinstance(prefix, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        prefix = _plain(prefix)
     if prefix == "":
         return prefix
     reason = _reason_bad_key(prefix)
@@ -115,6 +122,8 @@ def check_label(label: str, what: str) -> str:
     Raises:
         InvalidNameError: it is not; the message starts with `what`.
     """
+    if isinstance(label, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        label = _plain(label)
     if (
         not isinstance(label, str)  # pyright: ignore[reportUnnecessaryIsInstance]
         or not 0 < len(label) <= MAX_LABEL_CHARS
@@ -125,7 +134,7 @@ def check_label(label: str, what: str) -> str:
             f"{what} {_shorten(label)} must be 1 to {MAX_LABEL_CHARS} printable characters, "
             f"at most {MAX_LABEL_BYTES} bytes of UTF-8"
         )
-    return _plain(label)
+    return label
 
 
 class Namespace:

@@ -29,6 +29,8 @@ from nt_memory.errors import (
     StorageError,
     StoreInUseError,
 )
+from nt_memory.namespace import check_agent, check_key
+from nt_memory.reasoningbank.backing import SWARM
 from nt_memory.records import Import
 from nt_memory.system.exported_files import FILES, unspell_piece
 from nt_memory.system.exporting import PROGRESS_ROWS
@@ -56,11 +58,13 @@ if TYPE_CHECKING:
     from nt_memory.clock import Clock
     from nt_memory.system.exporting import Progress
     from nt_memory.system.exportlines import Header, LineSource, Place
+    from nt_memory.system.spelling import Row
 
     Feed = Iterator[tuple[bytes, Place]]
 
 IMPORTED = "IMPORTED"
 _FORMAT, _LOCK = "FORMAT", "LOCK"
+_STATE = "state"
 _ORDER = {table.decode(): number for number, table in enumerate(TABLES) if table != LOG}
 _ORDER[FILES] = len(TABLES)
 
@@ -278,6 +282,7 @@ class _Importing:
         if table == FILES:
             self._staging.add_piece(unspell_piece(row))
             return True
+        _check_names(row)
         key, value = unspell(row)
         if halves is not None:
             self._staging.add_vector(row["partition"], row["row"], halves)
@@ -317,6 +322,24 @@ class _Importing:
             part.rename(place)
             sync_directory(self._path)
         sync_directory(self._path.absolute().parent)
+
+
+def _check_names(row: Row) -> None:
+    """Refuse a row under a name that no call could have given it.
+
+    Raises:
+        InvalidInputError: the agent's name or the key is malformed.
+    """
+    if "agent" not in row:
+        return
+    is_state = row.get("kind", _STATE) == _STATE
+    if is_state or row["agent"] != SWARM:
+        check_agent(row["agent"])
+    if row["table"] == "partitions":
+        if "\0" in row["partition"]:
+            raise InvalidInputError(f"a malformed partition of {row['agent']}")
+    elif is_state:
+        check_key(row["key"])
 
 
 def _write(path: Path, data: bytes) -> None:
