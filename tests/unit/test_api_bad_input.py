@@ -238,8 +238,10 @@ def test_an_unencodable_value_is_named(live):
 
 def test_oversized_values(refused):
     """Past the limit: ValueTooLargeError, which is a CodecError."""
-    value = bytes(65 << 20)
-    refused(ValueTooLargeError, lambda memory: memory.put("a", "k", value))
+    array = np.broadcast_to(np.uint8(0), (1 << 30) + 1)  # takes no memory
+    refused(ValueTooLargeError, lambda memory: memory.put("a", "k", {"weights": array}))
+    many = [0.5] * 8_000_000  # beside its arrays and bytes a value may have 64 MiB
+    refused(ValueTooLargeError, lambda memory: memory.put("a", "k", many))
 
 
 def test_a_value_of_50_mb_works(live):

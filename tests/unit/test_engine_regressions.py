@@ -382,7 +382,7 @@ def test_a_follower_of_views_that_were_replaced_forgets_what_was_hot(outdated):
 async def full_queue(memory):
     """Within it the journal writes nothing, and one entry fills its queue."""
     journal = memory._engine.journal
-    journal._max_pending_bytes = 1
+    journal._submissions._max_bytes = 1
     holding, may_go_on = threading.Event(), threading.Event()
 
     def hold():
@@ -413,7 +413,7 @@ def test_writers_find_room_in_the_order_they_came(store, clock, run):
         async with MemorySystem.open(store, clock=clock) as memory:
             async with full_queue(memory) as journal:
                 tasks = await started(memory.put("a", f"k{i}", i) for i in range(40))
-                assert len(journal._awaiting_space) == 1
+                assert len(journal._submissions._awaiting_space) == 1
                 tasks += await started([memory.put("a", "late", 0)])
                 assert not any(task.done() for task in tasks)
             revisions = await asyncio.gather(*tasks)
