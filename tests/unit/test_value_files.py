@@ -54,10 +54,18 @@ def stored(memory, agent, key):
     return memory._engine.snapshot.current(f"s{agent}\0{key}\0".encode())[2].value
 
 
-def faulty(memory):
-    """Make the memory write its value files to a disk that fails on demand."""
-    disk = memory._engine.values.files = FaultyFileSystem()
-    return disk
+def on_faulty_disk(attempt):
+    """Call `attempt` with a memory whose value files go to a disk that fails on demand."""
+
+    async def body(memory):
+        disk = memory._engine.values.files = FaultyFileSystem()
+        try:
+            await attempt(memory, disk)
+        finally:
+            disk.resume_append()
+            disk.resume_sync()
+
+    return body
 
 
 async def stalled(disk):
@@ -354,8 +362,7 @@ def test_an_array_cannot_be_changed_while_it_is_read(live, later):
     """Assigning to an array that is being stored, or to what it is a view of, raises instead of
     storing half of each; when the puts are over all is as before."""
 
-    async def body(memory):
-        disk = faulty(memory)
+    async def attempt(memory, disk):
         whole = weights(count=2 * COUNT)
         half = whole[COUNT:]
         wanted = half.copy()
@@ -372,7 +379,25 @@ def test_an_array_cannot_be_changed_while_it_is_read(live, later):
         assert_same(await memory.get("a", "k0"), wanted)
         assert_same(await memory.get("a", "k1"), wanted)
 
-    live(body)
+    live(on_faulty_disk(attempt))
+
+
+def test_what_an_array_is_a_view_of_cannot_be_changed_either(live):
+    """The memory of a view belongs to another array; it is kept still too, and let go again."""
+
+    async def attempt(memory, disk):
+        whole = weights(count=2 * COUNT)
+        disk.stall_append()
+        put = asyncio.ensure_future(memory.put("a", "k", whole[COUNT:][::-1]))
+        await stalled(disk)
+        with pytest.raises(ValueError, match="read-only"):
+            whole[-1] = 1.0
+        disk.resume_append()
+        await put
+        whole[-1] = 1.0
+        assert (await memory.get("a", "k"))[0] != 1.0
+
+    live(on_faulty_disk(attempt))
 
 
 def test_an_array_that_was_read_only_stays_so(live):
@@ -391,8 +416,7 @@ def test_content_and_digest_belong_together_whatever_changes_the_memory(live, cl
     """Memory that something else than numpy changes in mid-put is stored as some state of each
     piece, and the file still is what its name says."""
 
-    async def body(memory):
-        disk = faulty(memory)
+    async def attempt(memory, disk):
         memory_of_others = bytearray(4 * CHUNK_BYTES)
         disk.stall_append()
         put = asyncio.ensure_future(memory.put("a", "k", np.frombuffer(memory_of_others, np.uint8)))
@@ -407,14 +431,13 @@ def test_content_and_digest_belong_together_whatever_changes_the_memory(live, cl
         with (store / "values" / reference.name).open("rb") as file:
             value_layout.check_value(file.fileno(), store, reference, by_digest=True)
 
-    live(body)
+    live(on_faulty_disk(attempt))
 
 
 def test_a_cancelled_put_leaves_nothing(live, store):
     """Cancelled in mid-stream, the array is writeable at once and no file remains."""
 
-    async def body(memory):
-        disk = faulty(memory)
+    async def attempt(memory, disk):
         array = weights()
         disk.stall_append()
         put = asyncio.ensure_future(memory.put("a", "k", array))
@@ -424,11 +447,11 @@ def test_a_cancelled_put_leaves_nothing(live, store):
             await put
         array[0] = 1.0
         disk.resume_append()
-        await memory._engine.filing.settle()
+        await _quiet(memory)
         assert files(store) == []
         assert await memory.get("a", "k") is None
 
-    live(body)
+    live(on_faulty_disk(attempt))
 
 
 def test_a_cancelled_put_that_was_published_is_swept(live, store):
@@ -468,8 +491,7 @@ async def _quiet(memory):
 def test_closing_in_mid_put_ends_it(live, store):
     """A memory that is closed waits for nobody's gigabyte: the put fails, and leaves nothing."""
 
-    async def body(memory):
-        disk = faulty(memory)
+    async def attempt(memory, disk):
         disk.stall_append()
         put = asyncio.ensure_future(memory.put("a", "k", W))
         await stalled(disk)
@@ -480,7 +502,7 @@ def test_closing_in_mid_put_ends_it(live, store):
         with pytest.raises(ClosedError):
             await put
 
-    live(body)
+    live(on_faulty_disk(attempt))
     assert files(store) == []
 
 
@@ -525,8 +547,7 @@ def test_a_refused_put_leaves_a_file_to_the_next_compaction(live, store):
 def test_a_disk_that_fails_refuses_the_put_and_keeps_nothing(live, store, fault):
     """Full before or in the middle, or broken: the put fails, nothing is left, the rest goes on."""
 
-    async def body(memory):
-        disk = faulty(memory)
+    async def attempt(memory, disk):
         wanted = StorageFullError if fault in {"free", "space"} else StorageError
         if fault == "free":
             disk.free = W.nbytes
@@ -545,7 +566,7 @@ def test_a_disk_that_fails_refuses_the_put_and_keeps_nothing(live, store, fault)
         await memory.put("a", "k", W)
         assert_same(await memory.get("a", "k"), W)
 
-    live(body)
+    live(on_faulty_disk(attempt))
 
 
 # --- damage -----------------------------------------------------------------------------------

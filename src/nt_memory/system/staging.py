@@ -164,8 +164,6 @@ class Staging:
         if self._value_fd < 0:
             self._values.mkdir(exist_ok=True)
             self._value_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            # What came after the last checkpoint comes again.
-            os.ftruncate(self._value_fd, piece.offset)
         written = os.pwrite(self._value_fd, piece.data, piece.offset)
         if written != len(piece.data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
