@@ -44,6 +44,24 @@ async def refused(call, **said):
     return str(caught.value)
 
 
+def test_large_values_count_with_their_files(live):
+    """A quota on bytes sees what lies in value files, and a value that is too large is refused."""
+
+    async def body(memory):
+        weights = np.random.default_rng(1).normal(size=200_000)
+        await memory.put("a", "w", weights)
+        used = memory.usage("a").bytes
+        assert weights.nbytes < used < weights.nbytes + 1000
+        assert used == memory.stats().value_bytes + 46 + 1
+        await memory.put("b", "w", weights)  # shares the file, and counts all the same
+        assert memory.usage("b").bytes == used
+        await memory.set_quota("a", max_bytes=used + 1000)
+        await refused(memory.put("a", "more", weights + 1))
+        await memory.put("a", "small", 1)
+
+    live(body)
+
+
 def test_usage_counts_what_is_stored(live, clock):
     """Keys that show a value, bytes of all versions kept, embeddings kept."""
 

@@ -19,12 +19,14 @@ from nt_memory import MemoryConfig, MemorySystem, thaw
 from nt_memory.clock import turn
 from nt_memory.codec import FILE_FROM_BYTES, MAX_PARTS_BYTES, Draft, draft, is_filed, stored_bytes
 from nt_memory.codec.filed import Reference, read_reference, write_reference
+from nt_memory.entries import Write, WriteOp
 from nt_memory.errors import (
     ClosedError,
     CodecError,
     ConflictError,
     CorruptionError,
     FormatVersionError,
+    InvalidInputError,
     InvalidNameError,
     ReadOnlyError,
     StorageError,
@@ -716,6 +718,20 @@ def test_a_damaged_reference_is_found():
     for malformed in (data[:-1], data + b"x", b"\1\0" + data[2:], b""):
         with pytest.raises(CodecError):
             read_reference(malformed)
+
+
+def test_a_malformed_reference_is_refused_by_every_replica(live):
+    """An entry that refers to a file in a damaged way is rejected, and the store goes on."""
+
+    async def body(memory):
+        data = bytearray(write_reference(Reference(bytes(32), 1000)))
+        data[-1] ^= 1
+        with pytest.raises(InvalidInputError, match="checksum"):
+            await memory._engine.submit(Write((WriteOp("s", "a", "k", bytes(data)),)))
+        await memory.put("a", "k", 1)
+        assert await memory.get("a", "k") == 1
+
+    live(body)
 
 
 # --- orphans ----------------------------------------------------------------------------------

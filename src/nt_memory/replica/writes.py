@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from nt_memory.clock import EARLIEST_US, LATEST_US, to_datetime
+from nt_memory.codec import is_filed
+from nt_memory.codec.filed import REFERENCE_BYTES, read_reference
 from nt_memory.entries import STATE, Stored, WriteOp
 from nt_memory.errors import (
     ConflictError,
+    CorruptionError,
     DimensionError,
     InvalidInputError,
     InvalidTimeError,
@@ -104,8 +107,19 @@ def decide(views: Snapshot, write: Write, now: Now) -> list[ResolvedOp]:
             continue
         if op.vector is not None:
             _check_dimension(views, op, dims)
+        if op.value is not None and len(op.value) == REFERENCE_BYTES:
+            _check_reference(op.value)
         resolved[name, known_at] = ResolvedOp(op, name, known_at, _expires_at(op, known_at))
     return list(resolved.values())
+
+
+def _check_reference(value: bytes) -> None:
+    """Whoever counts its bytes later must not fail."""
+    if is_filed(value):
+        try:
+            read_reference(value)
+        except CorruptionError as error:
+            raise InvalidInputError(str(error)) from None
 
 
 def _is_there(

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from nt_memory.codec import is_filed
+from nt_memory.codec.filed import REFERENCE_BYTES, read_reference
 from nt_memory.entries import Stored
 
 if TYPE_CHECKING:
@@ -192,6 +194,8 @@ def parse_expiry(key: bytes) -> tuple[int, bytes]:
 def version_bytes(name: bytes, value: bytes | None, tags: tuple[str, ...]) -> int:
     """What a version counts against its agent's quota: its value, key and tags; a delete nothing.
 
+    A value in a file counts the file, in every version that refers to it.
+
     Args:
         name: The name, as `name_of` spells it.
         value: The encoded value; None for a delete.
@@ -200,6 +204,8 @@ def version_bytes(name: bytes, value: bytes | None, tags: tuple[str, ...]) -> in
     if value is None:
         return 0
     size = len(value) + len(name) - name.index(b"\0") - 2
+    if len(value) == REFERENCE_BYTES and is_filed(value):
+        size += read_reference(value).size
     return size + sum(len(tag.encode()) for tag in tags) if tags else size
 
 
