@@ -18,7 +18,7 @@ from nt_memory import (
     export_store,
     import_store,
 )
-from nt_memory.codec import encode
+from nt_memory.codec import FILE_FROM_BYTES, encode
 from nt_memory.errors import InvalidInputError, InvalidNameError, QuotaError, StorageFullError
 from nt_memory.replica import quotas
 from nt_memory.system import baseline
@@ -155,6 +155,29 @@ def test_bytes_are_freed_by_history_at_once(store, clock, run):
             assert memory.usage("a") == Usage()
 
     run(body())
+
+
+def test_values_in_files_count_with_their_files(live, clock):
+    """By all of their bytes, and for each version that names one."""
+
+    async def body(memory):
+        await memory.set_quota("a", max_bytes=2 * FILE_FROM_BYTES + 10_000)
+        value = np.random.default_rng(1).bytes(FILE_FROM_BYTES + 100)
+        await memory.put("a", "w", value)
+        one = memory.usage("a").bytes
+        assert FILE_FROM_BYTES < one < FILE_FROM_BYTES + 5000
+        await memory.put("a", "w2", value)
+        assert memory.usage("a").bytes == 2 * one + 1
+        await refused(memory.put("a", "w3", value), limit="bytes")
+        await memory.set_retention("a", max_age=1.0)
+        await memory.delete("a", "w")
+        clock._now_us += 10_000_000
+        await sweep_all(memory._engine)
+        assert memory.usage("a").bytes == one + 1
+        await memory.put("b", "w", value)
+        await memory.put("a", "w", value)
+
+    live(body)
 
 
 def test_bytes_are_freed_by_retention_with_the_sweep(live, clock):

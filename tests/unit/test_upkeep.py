@@ -11,7 +11,8 @@ import pytest
 
 from nt_memory import MemoryConfig, MemorySystem
 from nt_memory.clock import turn
-from nt_memory.errors import InvalidInputError, StorageFullError, TrimmedError
+from nt_memory.codec import FILE_FROM_BYTES
+from nt_memory.errors import InvalidInputError, QuotaError, StorageFullError, TrimmedError
 from nt_memory.system import upkeep
 from nt_memory.system.background import TICK_S, TICKS_A_LOOK
 from nt_memory.system.compacting import _Compactor
@@ -55,8 +56,8 @@ async def update(memory, clock, count, value=None, step=timedelta(microseconds=1
 
 async def look(memory, clock):
     """The store looks, and what it then began has ended."""
-    memory._engine.upkeep.look()
-    await memory._engine.upkeep.settle()
+    memory._engine.maintenance.upkeep.look()
+    await memory._engine.maintenance.upkeep.settle()
 
 
 async def grow(memory, clock, bytes_=2 * BOUND):
@@ -75,7 +76,7 @@ async def stay_bounded(memory, clock, rounds):
             clock.advance(TICK_S)
             await memory.flush()
             await turn()
-        await memory._engine.upkeep.settle()
+        await memory._engine.maintenance.upkeep.settle()
         sizes.append(disk_bytes(memory))
     assert memory.stats().compactions >= rounds // 8
     assert memory.stats().compaction_failure == ""
@@ -302,11 +303,75 @@ def test_it_never_runs_beside_another(opened, clock, monkeypatch):
         await grow(memory, clock)
         closing = asyncio.ensure_future(memory.close())
         with contextlib.suppress(Exception):
-            memory._engine.upkeep.look()
+            memory._engine.maintenance.upkeep.look()
         await closing
         assert set(most) == {1}
 
     opened(body)
+
+
+async def count_files(memory, clock):
+    """The store looks as often as it takes it to count its value files."""
+    memory._engine.maintenance.upkeep._looks = upkeep.LOOKS_A_COUNT - 1
+    await look(memory, clock)
+
+
+def files_of(store):
+    """The value files."""
+    return [path for path in (store / "values").rglob("*") if path.is_file()]
+
+
+def test_value_files_stay_bounded(opened, clock, store):
+    """Values in files are nothing to the journal: what overwrites left is counted by itself."""
+
+    async def body(memory):
+        for n in range(30):
+            await memory.put("a", "model", os.urandom(FILE_FROM_BYTES + 1000))
+            if n % 5 == 4:
+                await count_files(memory, clock)
+        assert memory.stats().journal_bytes < BOUND
+        assert memory.stats().compactions >= 2
+        assert len(files_of(store)) <= 20
+        assert len(await memory.get("a", "model")) > FILE_FROM_BYTES
+
+    opened(body, history=1)
+    assert verify(store).damage == []
+
+
+def test_what_refused_writes_left_is_swept(opened, clock, store):
+    """Also in a store that keeps everything: a value is filed before its quota is judged."""
+
+    async def body(memory):
+        await memory.set_quota("a", max_bytes=FILE_FROM_BYTES * 2)
+        await memory.put("a", "model", os.urandom(FILE_FROM_BYTES + 1000))
+        (kept,) = files_of(store)
+        for _ in range(4):
+            with pytest.raises(QuotaError):
+                await memory.put("a", "model", os.urandom(FILE_FROM_BYTES + 1000))
+            with pytest.raises(QuotaError):
+                await memory.observe_many("a", [[1.0]], [os.urandom(FILE_FROM_BYTES + 1000)])
+        assert len(files_of(store)) == 9
+        await count_files(memory, clock)
+        assert files_of(store) == [kept]
+        assert memory.stats().compactions == 0
+
+    opened(body, history=None)
+
+
+def test_held_files_are_no_reason_to_try_again(opened, clock, store):
+    """While a feed still asks for them they stay, and the store is not compacted every minute."""
+
+    async def body(memory):
+        feed = memory.tail()
+        for _ in range(4):
+            await memory.put("a", "model", os.urandom(FILE_FROM_BYTES + 1000))
+        for _ in range(3):
+            await count_files(memory, clock)
+        assert memory.stats().compactions == 1
+        assert len(files_of(store)) == 4
+        assert (await anext(feed)).revision == 1
+
+    opened(body, history=0)
 
 
 def test_the_bound_is_checked():

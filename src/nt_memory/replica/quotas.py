@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from nt_memory.entries import SetQuota
-from nt_memory.errors import QuotaError
+from nt_memory.errors import NtMemoryError, QuotaError
 from nt_memory.namespace import is_agent
+from nt_memory.replica.writes import decide
 from nt_memory.tiers.layout import (
     QUOTA,
     UsageRow,
@@ -37,6 +38,7 @@ from nt_memory.tiers.layout import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from nt_memory.entries import Write
     from nt_memory.replica.writes import Now, ResolvedOp
     from nt_memory.tiers.layout import Version
     from nt_memory.tiers.views import Snapshot, WriteBatch
@@ -60,6 +62,24 @@ def usage_in(views: Snapshot, agent: str) -> UsageRow:
     """What an agent has stored."""
     data = views.get(b"usage", agent.encode())
     return _NOTHING if data is None else decode_usage(data)
+
+
+def check_early(views: Snapshot, write: Write, now: Now, history: int | None) -> None:
+    """Refuse a write that its agent's quota does not allow as things are, before it is ordered.
+
+    For what is costly before it can be judged: the replica judges all the same. Whatever else is
+    wrong with the write is left to it too.
+
+    Raises:
+        QuotaError: as `Quotas.check`.
+    """
+    quotas = Quotas()
+    quotas.load(views)
+    try:
+        operations = decide(views, write, now)
+    except NtMemoryError:
+        return
+    quotas.check(views, operations, now, history)
 
 
 class Quotas:

@@ -30,7 +30,7 @@ async def keep_time(engine: Engine) -> None:
             while _is_due(engine) and await engine.submit(Tick()) is not None:
                 pass
         if ticks % TICKS_A_LOOK == 0:
-            engine.upkeep.look()
+            engine.maintenance.upkeep.look()
         if ticks % TICKS_A_SWEEP == 0:
             engine.hot.sweep()
             engine.opened.cold.check_readers()

@@ -36,6 +36,7 @@ from nt_memory.system.copying import copy_store
 from nt_memory.system.governing import sweep_all
 from nt_memory.system.opening import VIEWS_NEW, VIEWS_OLD, build_views, catch_up
 from nt_memory.system.references import sweep_values
+from nt_memory.system.upkeep import Upkeep
 from nt_memory.tiers.layout import U64, LogRow
 from nt_memory.tiers.views import LOG
 from nt_memory.transport.basefile import BaseFile, base_path, list_bases
@@ -62,6 +63,7 @@ class Maintenance:
         self._compaction: asyncio.Task[Compaction] | None = None
         self._is_over = False
         self.compactions = 0
+        self.upkeep = Upkeep(engine)
 
     @property
     def is_compacting(self) -> bool:
@@ -93,6 +95,20 @@ class Maintenance:
         self._is_over = True
         if self._compaction is not None:
             await asyncio.wait([self._compaction])
+        await self.upkeep.settle()
+
+    async def sweep_files(self) -> None:
+        """Remove the value files that nothing refers to, and do nothing else.
+
+        Raises:
+            ClosedError: the memory is closing.
+            StorageError: views or journal are damaged, or a file could not be removed.
+        """
+        async with self._one_at_a_time:
+            if self._is_over:
+                raise ClosedError("the memory is closing")
+            if self._engine.journal is not None:
+                await sweep_values(self._engine, self._engine.journal)
 
     async def _compact(self, journal: LocalJournal) -> Compaction:
         engine = self._engine

@@ -43,7 +43,6 @@ from nt_memory.system.following import (
 )
 from nt_memory.system.holds import Holds
 from nt_memory.system.opening import Opened, check_settings, open_store
-from nt_memory.system.upkeep import Upkeep
 from nt_memory.tiers.hot import HotTier
 from nt_memory.tiers.vectors import VectorTier
 from nt_memory.timeline import Timeline
@@ -111,12 +110,10 @@ class Engine:
             is_deterministic=self.timeline.is_backtest,
             read_only=self.is_read_only,
         )
-        self.rows = RowCounts()
-        self.listeners = Listeners()
+        self.rows, self.listeners = RowCounts(), Listeners()
         self.holds = Holds(clock)
         self.filing = Filing(self, opened.directory.values)
         self.maintenance = Maintenance(self)
-        self.upkeep = Upkeep(self)
 
     # --- life ---------------------------------------------------------------------------------
 
@@ -193,7 +190,6 @@ class Engine:
         self._pause.set()
         await self.filing.settle()
         await self.maintenance.settle()
-        await self.upkeep.settle()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)

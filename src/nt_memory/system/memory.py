@@ -207,7 +207,7 @@ class MemorySystem(StateCalls, SimilarityCalls, BankCalls, CoordinationCalls, Go
             messages=self._pubsub.published,
             clock_jump_s=engine.clock.jump_us() / 1e6,
             compactions=engine.maintenance.compactions,
-            compaction_failure=engine.upkeep.failure,
+            compaction_failure=engine.maintenance.upkeep.failure,
         )
 
     async def flush(self) -> None:

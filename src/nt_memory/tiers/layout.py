@@ -194,7 +194,8 @@ def parse_expiry(key: bytes) -> tuple[int, bytes]:
 def version_bytes(name: bytes, value: bytes | None, tags: tuple[str, ...]) -> int:
     """What a version counts against its agent's quota: its value, key and tags; a delete nothing.
 
-    A value in a file counts the file, in every version that refers to it.
+    A value in a file counts as long as the file, also if other versions name the same one: whoever
+    else stores the same bytes must not make room for anybody.
 
     Args:
         name: The name, as `name_of` spells it.
