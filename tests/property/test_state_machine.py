@@ -42,6 +42,7 @@ from nt_memory.errors import (
     ConflictError,
     InvalidTimeError,
     LookAheadError,
+    QuotaError,
     TimelineError,
     TrimmedError,
 )
@@ -515,6 +516,33 @@ class StateMachine(RuleBasedStateMachine):
         with pytest.raises(KeyError if breaks else ConflictError):
             self.run(commit())
         self.check_no_entry(before)
+
+    @precondition(lambda self: self.is_started())
+    @rule(name=names, value=values, delay=delays)
+    def put_over_quota(self, name: Any, value: Any, delay: int | None) -> None:
+        """What does not fit is refused and does nothing; what others do is not touched by it."""
+        agent, _ = name
+        _, known_at = self.known_at(delay)
+        other = next(one for one in NAMES if one[0] != agent)
+
+        async def commit() -> None:
+            async with self.memory.transaction() as tx:
+                tx.put(*other, "refused")
+                tx.put(*name, value)
+
+        async def refuse() -> None:
+            used = self.memory.usage(agent)
+            await self.memory.set_quota(agent, max_bytes=used.bytes)
+            before = self.memory.revision
+            with pytest.raises(QuotaError):
+                await self.memory.put(*name, value, known_at=known_at)
+            with pytest.raises(QuotaError):
+                await commit()
+            self.check_no_entry(before)
+            assert self.memory.usage(agent).bytes == used.bytes
+            await self.memory.set_quota(agent)
+
+        self.run(refuse())
 
     # --- reading the past ---------------------------------------------------------------------
 

@@ -22,12 +22,16 @@ import numpy as np
 import pytest
 
 import nt_memory
-from nt_memory import MemorySystem
+from nt_memory import MemoryConfig, MemorySystem
 from nt_memory.clock import turn
+from nt_memory.entries import STATE
 from nt_memory.errors import ClosedError, StorageError, StoreInUseError
 from nt_memory.system import engine as engine_module
 from nt_memory.system import opening
+from nt_memory.system.repairing import repair
+from nt_memory.system.verifying import verify
 from nt_memory.testing.faults import FaultyFileSystem
+from nt_memory.tiers.layout import name_of
 from nt_memory.transport.local import LocalJournal
 
 DAMAGE_S = 5.0  # only a failure waits so long
@@ -456,3 +460,45 @@ def test_writers_who_wait_for_room_are_told_when_the_memory_closes(store, clock,
         assert all(isinstance(one, ClosedError) for one in results[1:])
 
     run(main())
+
+
+def test_damage_met_while_writing_stops_the_memory(store, run):
+    """It is no refusal: half of an entry would stay, and a replay would accept the whole of it."""
+
+    async def write(memory, value, *keys):
+        async with memory.transaction() as tx:
+            for key in keys:
+                tx.put("a", key, value)
+
+    async def body():
+        config = MemoryConfig(storage_path=store, history=0)
+        memory = await MemorySystem.open(config)
+        try:
+            for key in ("k", "other"):
+                await memory.put("a", key, 1)
+            used = memory.usage("a")
+            cold = memory._engine.opened.cold
+            batch = cold.begin()
+            name = name_of(STATE, "a", "k")
+            (damaged,) = batch.version_keys(name)
+            sealed = batch.txn.get(damaged, db=batch._tables[b"versions"])
+            batch.txn.put(damaged, sealed[:-1] + b"!", db=batch._tables[b"versions"])
+            cold.commit(batch)
+            # The version is read when `history` drops it: the entry has written much by then.
+            await write(memory, 2, "other")
+            with pytest.raises(StorageError, match="fails its checksum"):
+                await write(memory, 3, "other", "k")
+            assert await memory.get("a", "other") == 2
+            assert memory.usage("a") == used
+            with pytest.raises(StorageError):
+                await memory.put("a", "other", 4)
+        finally:
+            await memory.close()
+        assert not verify(store).is_ok
+        repair(store)
+        async with MemorySystem.open(config) as memory:
+            # Durable before it met the damage, so it happened.
+            assert await memory.get_many([("a", "k"), ("a", "other")]) == [3, 3]
+        assert verify(store).is_ok
+
+    run(body())
