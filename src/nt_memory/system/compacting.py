@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,9 @@ class Maintenance:
         self._one_at_a_time = asyncio.Lock()
         self._compaction: asyncio.Task[Compaction] | None = None
         self._is_over = False
+        # glibc keeps what a thread has freed for that thread. On whichever of the loop's threads is
+        # free, each would come to hold the most that a compaction ever needed.
+        self._thread = ThreadPoolExecutor(1, "nt-memory-compaction")
         self.compactions = 0
         self.upkeep = Upkeep(engine)
 
@@ -96,6 +100,7 @@ class Maintenance:
         if self._compaction is not None:
             await asyncio.wait([self._compaction])
         await self.upkeep.settle()
+        self._thread.shutdown(wait=False)
 
     async def sweep_files(self) -> None:
         """Remove the value files that nothing refers to, and do nothing else.
@@ -121,7 +126,7 @@ class Maintenance:
             await engine.drain()
             floor = engine.holds.revision()
             compactor = _Compactor(engine, journal, engine.revision if floor is None else floor)
-            await asyncio.to_thread(compactor.prepare)
+            await asyncio.get_running_loop().run_in_executor(self._thread, compactor.prepare)
             await asyncio.to_thread(journal.perform, compactor.swap)
             # The swap was handed to the loop; after this all that runs here reads the new views.
             await engine.drain()
