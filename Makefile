@@ -28,7 +28,7 @@ help:
 	@echo 'make soak    30 minutes of mixed load: does anything grow?   (SOAK_ARGS="--minutes 5")'
 	@echo 'make overload  10 minutes of writers faster than the disk    (OVERLOAD_ARGS="--minutes 1")'
 	@echo 'make docs    build the documentation into site/'
-	@echo 'make fmt     format and fix what can be fixed by itself'
+	@echo 'make fmt     write sync.pyi; format and fix what can be fixed by itself'
 	@echo 'make clean   remove .venv, caches and build output'
 
 demo: $(VENV)/.installed
@@ -64,6 +64,7 @@ docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 fmt: $(VENV)/.installed-dev
+	$(BIN)/python tools/sync_stub.py
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

@@ -19,6 +19,7 @@ from nt_memory.records import AsOf, Change, Hit, MemoryStats, Quota, Record, Usa
 from nt_memory.system import MemorySystem
 from nt_memory.system.exporting import export_store
 from nt_memory.system.importing import import_store
+from nt_memory.system.sync import SyncMemory
 from nt_memory.timeline import session_close
 
 __version__ = "0.1.0"
@@ -44,6 +45,7 @@ __all__ = [
     "ReasoningBank",
     "Record",
     "Rejected",
+    "SyncMemory",
     "SystemClock",
     "Tolerance",
     "Trajectory",

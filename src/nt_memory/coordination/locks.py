@@ -33,7 +33,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import threading
 import weakref
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -66,6 +68,9 @@ if TYPE_CHECKING:
 
 _MAX_SECONDS = MAX_LEASE_US // 1_000_000
 
+CALLER: ContextVar[threading.Thread | None] = ContextVar("nt_memory_caller", default=None)
+"""Who calls, where tasks do not tell it: a portal runs every call of a thread in another task."""
+
 
 class Locks:
     """The lock calls of one memory.
@@ -91,7 +96,7 @@ class Locks:
         self._session = session
         self._tickets = itertools.count(1)
         self._task_numbers = itertools.count(1)
-        self._tasks: weakref.WeakKeyDictionary[asyncio.Task[Any], int] = weakref.WeakKeyDictionary()
+        self._callers: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()
         self._waiting: dict[str, asyncio.Future[LockEvent | None]] = {}
         self._tokens: weakref.WeakValueDictionary[tuple[str, int], LockToken] = (
             weakref.WeakValueDictionary()
@@ -299,13 +304,13 @@ class Locks:
             raise again(self._closed)
 
     def _default_holder(self) -> str:
-        task = asyncio.current_task()
-        if task is None:  # pragma: no cover - a coroutine always runs in a task
+        caller = CALLER.get() or asyncio.current_task()
+        if caller is None:  # pragma: no cover - a coroutine always runs in a task
             return self._session
-        # Not id(task): those are reused, and the next task would look re-entrant.
-        if task not in self._tasks:
-            self._tasks[task] = next(self._task_numbers)
-        return f"{self._session}/task-{self._tasks[task]}"
+        # Not id(caller): those are reused, and the next task would look re-entrant.
+        if caller not in self._callers:
+            self._callers[caller] = next(self._task_numbers)
+        return f"{self._session}/task-{self._callers[caller]}"
 
     def _run_errand(self, resource: str, sending: Awaitable[Any]) -> asyncio.Task[Any]:
         async def send() -> Any:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from nt_memory.clock import Clock
     from nt_memory.records import Compaction, Export
     from nt_memory.system.exporting import Format
+    from nt_memory.system.sync import SyncMemory
     from nt_memory.timeline import AsOfLike
 
 
@@ -132,6 +133,35 @@ class MemorySystem(StateCalls, SimilarityCalls, BankCalls, CoordinationCalls, Go
             UnsupportedError: the target needs a part that is not installed.
         """
         return Opening(target, clock=clock, read_only=read_only)
+
+    @staticmethod
+    def open_sync(
+        target: MemoryConfig | str | os.PathLike[str] | None = None,
+        *,
+        clock: Clock | None = None,
+        read_only: bool = False,
+    ) -> SyncMemory:
+        """Open a memory for plain code: the same calls without await, from any thread.
+
+        An event loop on a thread of its own runs them. Works in notebooks too, where the thread
+        has a running loop already; that loop stands still while a call waits.
+
+        Args:
+            target: As in `open`.
+            clock: As in `open`.
+            read_only: As in `open`.
+
+        Returns:
+            The memory, to be closed or used with `with`. Ctrl-C in a call that waits cancels it.
+
+        Raises:
+            As `open`.
+
+        Cost: 30 to 60 us a call, on top of what the call itself takes.
+        """
+        from nt_memory.system.sync import open_sync  # noqa: PLC0415 - it mirrors this very class
+
+        return open_sync(target, clock=clock, read_only=read_only)
 
     async def __aenter__(self) -> Self:
         return self

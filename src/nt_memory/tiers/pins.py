@@ -1,7 +1,7 @@
 """Pins: live references to current values, kept current by whoever moves the tiers.
 
-They live outside the cache, so nothing evicts what they show. Belongs to the event loop; only the
-collector may end a pin from another thread.
+They live outside the cache, so nothing evicts what they show. Belongs to the event loop; but any
+thread may read a pin, and end one: by `release`, or as the collector does.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ Name = tuple[str, str]
 class Pin:
     """A live reference to one key: the newest visible version, for one attribute read.
 
-    `value` and `record` belong together and change together, between two steps of the event loop;
-    another thread that needs both takes `record` once. After `release` they keep their last state.
+    `value` and `record` belong together and change together, between two steps of the event loop.
+    Any thread may read them, and sees what was visible last; one that is not the loop's, and needs
+    both, takes `record` once. After `release` they keep their last state.
 
     Attributes:
         value: The current value, read-only; None if there is none.
@@ -49,7 +50,10 @@ class Pin:
         return self._pins is not None
 
     def release(self) -> None:
-        """Stop following the key. Releasing twice is fine; dropping the pin does the same."""
+        """Stop following the key. Releasing twice is fine; dropping the pin does the same.
+
+        Callable from any thread.
+        """
         pins = self._pins
         if pins is not None:
             _set(self, "_pins", None)
@@ -79,7 +83,7 @@ class Pins:
 
     def __init__(self) -> None:
         self._pins: dict[Name, set[_PinRef]] = {}
-        # Filled by the collector, perhaps from another thread; emptied by the loop.
+        # Filled by releases and the collector, perhaps from another thread; emptied by the loop.
         self._dead: deque[_PinRef] = deque()
 
     def __len__(self) -> int:
@@ -102,15 +106,18 @@ class Pins:
         """Make every live pin of `name` show `record`; None: the key has no value now."""
         for ref in self._pins.get(name, ()):
             pin = ref()
-            if pin is not None:
+            if pin is not None and pin.is_live:
                 _show(pin, record)
 
     def forget(self, pin: Pin) -> None:
         """Stop keeping `pin` current; it keeps what it shows. See `Pin.release`."""
-        self._drop(pin.name, weakref.ref(pin))
+        ref = _PinRef(pin)
+        ref.name = pin.name
+        hash(ref)  # it is looked up by it, and can only be asked while the pin lives
+        self._dead.append(ref)
 
     def bury(self) -> None:
-        """Drop the references to pins that were collected."""
+        """Drop the references to pins that were released or collected."""
         while self._dead:
             ref = self._dead.popleft()
             self._drop(ref.name, ref)

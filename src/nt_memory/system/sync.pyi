@@ -1,0 +1,945 @@
+"""The memory without await, for scripts and notebooks: `MemorySystem.open_sync`.
+
+There is no second API here: every class below has the public names of the one it mirrors. Their
+types, for editors and checkers, are in `sync.pyi`, which `make fmt` writes from the same sources.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
+from typing import Any, Generic, Literal, Self, TypeVar
+
+from numpy.typing import ArrayLike
+
+from nt_memory.clock import Clock
+from nt_memory.config import MemoryConfig
+from nt_memory.coordination.proposals import (
+    Decision,
+    Pending,
+    Proposal,
+    ProposalRecord,
+    Vote,
+    Weight,
+)
+from nt_memory.coordination.pubsub import Message
+from nt_memory.coordination.tokens import LockToken
+from nt_memory.filters import Where
+from nt_memory.reasoningbank import calibration, uplift
+from nt_memory.reasoningbank.advice import Advice, Receipt
+from nt_memory.reasoningbank.definition import Definition, Loss, Tolerance
+from nt_memory.reasoningbank.distillation import Pattern
+from nt_memory.reasoningbank.frame import Frame
+from nt_memory.reasoningbank.trajectory import Trajectory
+from nt_memory.reasoningbank.verdict import Verdict
+from nt_memory.records import AsOf, Change, Compaction, Export, Hit, MemoryStats, Record, Retention
+from nt_memory.system.exporting import Format
+from nt_memory.system.watching import JournalEntry
+from nt_memory.tiers.hot import Pin
+from nt_memory.timeline import AsOfLike
+
+_T = TypeVar("_T")
+
+class Iteration(Generic[_T]):
+    """A plain iterator over an asynchronous one."""
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> _T: ...
+    def close(self) -> None:
+        """Stop early, and let go of what the iteration holds."""
+
+class SyncBank:
+    """`ReasoningBank`, without await."""
+    def judge(self, trajectory: Trajectory | str) -> list[Verdict]:
+        """Verdicts on a tracked trajectory's actions, in order, from what is known now.
+
+        Raises:
+            UnknownTrajectoryError: it was not tracked.
+        """
+    def judge_batch(self, trajectories: Iterable[Trajectory | str]) -> list[list[Verdict]]:
+        """Verdicts on the actions of many tracked trajectories; see `judge`."""
+    def calibration(
+        self,
+        agent: str,
+        *,
+        action_type: str | None = None,
+        level: float = 0.8,
+        as_of: AsOfLike | None = None,
+    ) -> list[calibration.Calibration]:
+        """How far an agent's forecasts can be trusted, one record an action type, by name."""
+    def uplift(
+        self, agent: str, *, action_type: str | None = None, as_of: AsOfLike | None = None
+    ) -> uplift.Uplift:
+        """What showing advice was worth to an agent; needs advice withheld at random."""
+    def vote_weights(
+        self, agents: Sequence[str], *, as_of: AsOfLike | None = None
+    ) -> dict[str, float]:
+        """How much each agent's vote should weigh, from its skill and whom it errs with."""
+    def distill(self, agent: str, *, as_of: AsOfLike | None = None) -> list[Pattern]:
+        """Cluster an agent's situations and store what each cluster led to.
+
+        Patterns are descriptions: `p_value` is None and `is_promoted` False, because nothing tests
+        them for promotion yet. An action type needs 50 situations with known outcomes.
+
+        Returns:
+            The agent's patterns as of then, old ones of other action types included.
+
+        Cost: k-means over the agent's situations, in a worker thread.
+        """
+    def patterns(self, agent: str, *, as_of: AsOfLike | None = None) -> list[Pattern]:
+        """An agent's patterns, by action type and number."""
+    def advise(
+        self,
+        agents: str | Sequence[str],
+        embedding: ArrayLike,
+        *,
+        action_type: str | None = None,
+        as_of: AsOfLike | None = None,
+        level: float = 0.8,
+        withhold: float = 0.0,
+        baseline: float | None = None,
+        trajectory: str = "",
+        k: int | None = None,
+        functional: Literal["mean", "median"] | None = None,
+        gamma: float | None = None,
+        gain: float | None = None,
+        exact: bool = False,
+    ) -> Advice:
+        """What the most similar past situations of some agents say about this one.
+
+        Args:
+            agents: Whose memories to consult; nobody else's are.
+            embedding: The situation, shape (dim,), any scale.
+            action_type: About which actions; may be left out if these agents know only one.
+            as_of: Use only what was known then.
+            level: Coverage wanted of the interval, in (0, 1).
+            withhold: Probability of withholding the advice, to measure what it is worth.
+            baseline: What the naive forecast says; the outcomes' differences to the memories' own
+                frozen baselines are then recalled, and added to it.
+            trajectory: Whose coin is thrown; needed to withhold.
+            k: Memories to recall; by default a twentieth of those known, between 10 and 300.
+            functional: Centre of the recalled outcomes; by default what the loss rewards.
+            gamma: Step of the adaptive interval; 0: the plain quantiles of what is recalled. Interval
+                and bias learn from actions that carry the receipt of advice they were shown.
+            gain: Step of the bias correction; 0: none.
+            exact: Search by scanning.
+
+        Returns:
+            The advice; abstaining if fewer than 10 outcomes are known or all of them belong to
+            situations much farther away than memories usually are from each other.
+
+        Raises:
+            InvalidInputError: a number is out of range, or the action type is ambiguous.
+            EmbeddingError: not a finite, non-zero vector; DimensionError: of another dimension.
+            LookAheadError: `as_of` lies past a backtest's now.
+
+        Cost: one search and about 0.2 ms; the first call after memory doubled searches 64 more.
+        Source: kernel-weighted nearest neighbours with adaptive conformal intervals (Gibbs & Candès
+            2021), stepped when outcomes become known.
+        """
+    def frame(
+        self,
+        kind: Literal["trajectories", "verdicts", "patterns"],
+        *,
+        as_of: AsOfLike | None = None,
+    ) -> Frame:
+        """A table of everything known, for pandas or polars.
+
+        Raises:
+            InvalidInputError: there is no such table.
+        """
+    def define(
+        self,
+        action_type: str,
+        *,
+        target: str,
+        unit: str,
+        horizon: int | timedelta,
+        loss: Loss = "absolute",
+        tolerance: Tolerance | str | tuple[str, float, float] | None = None,
+        baseline: str | None = None,
+    ) -> Definition:
+        """Say what an action type predicts. Defining it again as it is changes nothing.
+
+        A different definition is a new version, which judges later actions only.
+
+        Args:
+            action_type: Its name, a key.
+            target: What is predicted, in words.
+            unit: Of predictions and outcomes.
+            horizon: When the outcome is complete: sessions, or a timedelta, which is then enforced.
+            loss: What forecasts pay: the "absolute" or the "squared" error.
+            tolerance: What makes a verdict; by default the predictor's own earlier errors. See
+                `Tolerance`; "relative" is 5 % and 25 % of the outcome.
+            baseline: Name of the naive forecast that actions freeze with them.
+
+        Raises:
+            InvalidNameError: the action type is malformed.
+            TrajectoryError: another part is.
+        """
+    def definition(self, action_type: str, *, as_of: AsOfLike | None = None) -> Definition | None:
+        """What an action type predicts, or None if it is not defined."""
+    def track_trajectory(self, trajectory: Trajectory) -> int:
+        """Store a trajectory, or what was added to it since it was tracked.
+
+        Returns:
+            The revision; the current one if there was nothing new.
+
+        Raises:
+            TrajectoryError: the id is another agent's or was forgotten; something that was tracked
+                was changed; or a prediction's action type is not defined.
+            DimensionError: the agent's situations of this action type have another dimension.
+            LookAheadError: a step is dated past a backtest's now (live: InvalidTimeError).
+        """
+    def track_many(self, trajectories: Iterable[Trajectory]) -> int:
+        """Store many trajectories, in order; each is stored as a whole, their batches are not.
+
+        Returns:
+            The last revision.
+        """
+    def record_outcome(
+        self,
+        trajectory_id: str,
+        value: float,
+        *,
+        action: int | None = None,
+        known_at: datetime | None = None,
+        revision_of: int | None = None,
+    ) -> Verdict:
+        """Record how an action turned out, and judge it.
+
+        Recording the same value again changes nothing and returns the verdict.
+
+        Args:
+            trajectory_id: Which trajectory.
+            value: In the definition's unit; True and False count as 1 and 0.
+            action: Which action, from 0; by default the last.
+            known_at: Since when it is known; by default now. It may lie in the past.
+            revision_of: Revision of the outcome that this one replaces.
+
+        Raises:
+            UnknownTrajectoryError: no such trajectory.
+            TrajectoryError: no such action; the outcome would be known before the action, before a
+                horizon in time has passed or before what it revises; or there is another outcome
+                already and no `revision_of`.
+            ConflictError: `revision_of` is not the current outcome.
+        """
+    def record_outcomes(
+        self,
+        trajectory_ids: Sequence[str],
+        values: Sequence[float],
+        *,
+        actions: Sequence[int] | None = None,
+        known_at: datetime | Sequence[datetime] | None = None,
+        revisions_of: Sequence[int | None] | None = None,
+    ) -> list[Verdict]:
+        """Record many outcomes; see `record_outcome`.
+
+        Args:
+            trajectory_ids: Which trajectories, n of them.
+            values: Their outcomes, n.
+            actions: Which action of each, n; by default the last.
+            known_at: Since when they are known: one time, or n.
+            revisions_of: What each replaces, n.
+
+        Raises:
+            InvalidInputError: the lengths differ.
+        """
+    def forget(self, trajectory_ids: Iterable[str]) -> int:
+        """Stop recalling trajectories: they are deleted from now on, and their ids are spent.
+
+        Advice as of an earlier time still uses them.
+
+        Raises:
+            UnknownTrajectoryError: one of them is not known; nothing is forgotten then.
+        """
+    def trajectory(self, trajectory_id: str, *, as_of: AsOfLike | None = None) -> Trajectory | None:
+        """A trajectory as it was known, or None. More can be added to it and tracked."""
+    def trajectories(self, agent: str, *, as_of: AsOfLike | None = None) -> list[Trajectory]:
+        """All trajectories of an agent, by id. Cost: about 30 microseconds each."""
+    def receipt(self, trajectory_id: str, action: int = 0) -> Receipt | None:
+        """Receipt of the advice an action acted on, or None if it acted on none.
+
+        Raises:
+            UnknownTrajectoryError: no such trajectory or action.
+        """
+
+class SyncConsensus:
+    """`Consensus`, without await."""
+    def register_agent(self, agent: str, weight: Weight = 1.0) -> int:
+        """Make an agent a voter of later proposals, or change its weight in them.
+
+        Args:
+            agent: A valid agent name.
+            weight: Finite and >= 0; a float counts as the decimal it prints as, so 0.1 is 1/10.
+
+        Returns:
+            The revision.
+
+        Raises:
+            InvalidNameError: a malformed name.
+            InvalidInputError: a negative, infinite or NaN weight, or no number.
+
+        Cost: one entry.
+        """
+    def submit_proposal(self, proposal: Proposal) -> str:
+        """Put a proposal to the registered agents as they are now, or to `proposal.weights`.
+
+        The proposer must be registered, unless the proposal names its electorate by `weights`; it
+        need not be among those. Submitting the same proposal under the same id again is harmless.
+
+        Returns:
+            The proposal's id, made up if it has none.
+
+        Raises:
+            ProposalError: the id belongs to another proposal, or the electorate has no weight.
+            NotRegisteredError: the proposer is not registered.
+            InvalidTimeError: a naive deadline, or one that does not lie after the timeline's now.
+            InvalidNameError: a malformed id or agent name.
+            InvalidInputError: a malformed quorum or weight.
+            CodecError: `data` cannot be encoded.
+
+        Cost: one entry, as long as the electorate.
+        """
+    def vote(self, vote: Vote) -> Decision | Pending:
+        """Cast one vote; repeating it is harmless.
+
+        Returns:
+            The decision, or how far it is from being approved. A vote after the decision changes
+            nothing and returns it.
+
+        Raises:
+            UnknownProposalError: there is no such proposal.
+            NotRegisteredError: the voter is not in its electorate.
+            VoteChangedError: the voter has voted the other way.
+            ProposalError: the weight given is not the one the voter has in this proposal.
+            InvalidInputError: `approve` is no bool, or a malformed weight.
+
+        Cost: one entry; O(electorate).
+        """
+    def get_result(self, proposal_id: str) -> Decision | Pending:
+        """Where a proposal stands.
+
+        Raises:
+            UnknownProposalError: there is no such proposal.
+        """
+    def get_proposal(self, proposal_id: str) -> ProposalRecord | None:
+        """A proposal with its electorate and every vote; None if there is none."""
+    def list_proposals(self) -> list[ProposalRecord]:
+        """All proposals that were not cleaned up, oldest first."""
+    def wait(self, proposal_id: str, timeout: float | None = None) -> Decision:
+        """Wait until a proposal is decided.
+
+        Args:
+            proposal_id: Which.
+            timeout: Seconds of wall time to wait at most; None: without end.
+
+        Raises:
+            ProposalTimeoutError: not decided in time; it stays open.
+            UnknownProposalError: there is no such proposal.
+        """
+    def cleanup_old(self, max_age: timedelta | float) -> int:
+        """Forget proposals decided at least `max_age` ago, on the timeline.
+
+        Args:
+            max_age: A timedelta or seconds, >= 0.
+
+        Returns:
+            How many were forgotten; undecided ones never are.
+
+        Raises:
+            InvalidInputError: negative, no number, or over ten thousand years.
+        """
+
+class SyncLockScope:
+    """`LockScope`, used by `with`; renewed on the memory's own thread, whatever the block does.
+
+    `cancel_on_loss` cannot stop a block of plain code: it raises `LockLostError` where it ends.
+    """
+    def __enter__(self) -> SyncLockToken: ...
+    def __exit__(self, *raised: object) -> None: ...
+
+class SyncLockToken:
+    """`LockToken`; every call that takes one takes this."""
+    @property
+    def resource(self) -> str: ...
+    @property
+    def holder(self) -> str: ...
+    @property
+    def fence(self) -> int: ...
+    @property
+    def lease(self) -> float: ...
+    @property
+    def lost(self) -> SyncLossSignal: ...
+
+class SyncLossSignal:
+    """`LossSignal`, without await."""
+    def is_set(self) -> bool:
+        """Whether the lease must be taken as lost. Reads the clock: needs no turn of the loop."""
+    def wait(self) -> bool:
+        """Wait until the lock is no longer held.
+
+        Returns:
+            True if it was lost, False if it was released in time.
+        """
+    @property
+    def left_s(self) -> float:
+        """Seconds until it sets itself; 0.0 once the lock is no longer held."""
+
+class SyncMemory:
+    """`MemorySystem` on an event loop of its own, called from plain threads, without await.
+
+    Any thread may call; a call blocks it until the result is there. Pins need no call: `.value` is
+    one attribute read, on any thread, of what was visible last.
+    """
+    @property
+    def bank(self) -> SyncBank: ...
+    @property
+    def consensus(self) -> SyncConsensus: ...
+    @property
+    def timeline(self) -> SyncTimeline: ...
+    def deadline(self, seconds: float) -> AbstractContextManager[None]:
+        """`with memory.deadline(2.0):` calls of this thread end by then, or raise `TimeoutError`.
+
+        A call that times out is cancelled: withdrawn, or it has happened all the same.
+        """
+    @property
+    def revision(self) -> int:
+        """The newest revision visible here."""
+    def wait_for(self, revision: int) -> None:
+        """Wait until a revision is visible here.
+
+        Raises:
+            ClosedError: the memory was closed meanwhile.
+        """
+    def at(self, as_of: AsOfLike) -> SyncView:
+        """A read-only view of the memory as of a time, a revision or both.
+
+        Raises:
+            LookAheadError: it lies past a backtest's now.
+            InvalidTimeError, InvalidInputError: it is malformed.
+        """
+    def tail(self, after: int = 0) -> SyncTail:
+        """The journal from a revision on: an async iterator of `JournalEntry`; waits for more.
+
+        Raises:
+            InvalidInputError: `after` is negative.
+        """
+    def stats(self) -> MemoryStats:
+        """The counters of this instance, as of now. Cost: microseconds."""
+    def flush(self) -> None:
+        """Wait until everything written before this call is on disk and visible.
+
+        Raises:
+            StorageError: the journal failed.
+        """
+    def sync(self) -> None:
+        """Wait until everything committed before this call, anywhere, is visible here."""
+    def snapshot(self, path: str | os.PathLike[str]) -> None:
+        """Copy the store, while it is in use, to a directory that is missing or empty.
+
+        Everything acknowledged before the call is in the copy. Opening the copy rebuilds its views.
+
+        Raises:
+            ForeignStoreError: the target holds something already.
+            OSError: it cannot be written.
+        """
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: Format | None = None,
+        agents: Iterable[str] = (),
+    ) -> Export:
+        """Write all that the store holds, as of one revision, in a form that others can read.
+
+        Everything acknowledged before the call is in it. Reads and writes go on meanwhile;
+        `import_store` makes the same store of it again.
+
+        Args:
+            path: A file that does not exist yet, for JSON Lines (compressed if it ends with
+                `.zst`); or a directory that does not exist yet, for Parquet.
+            format: "jsonl" or "parquet"; None: "parquet" if the path ends with `.parquet`.
+            agents: Only versions of these agents; for reading, it cannot be imported.
+
+        Raises:
+            InvalidInputError: there is something at the path, or an agent's name is malformed.
+            CorruptionError: the views are damaged; nothing is left at the path.
+            StorageFullError: no space is left.
+            StorageError: the path cannot be written.
+            UnsupportedError: Parquet needs `nt-memory[parquet]`.
+
+        Cost: about 30 s a million rows, on another thread, which takes turns with the event loop:
+            where latency counts, use `nt-memory export` in another process.
+        """
+    def compact(self) -> Compaction:
+        """Move the base forward: what the journal says up to now goes into one checksummed file,
+        the journal before it is deleted, and the views are written anew without the holes that
+        dropped versions left. Reads and writes go on meanwhile.
+
+        No version is lost that history and retention keep: reads as of a *time* go on as before.
+        The order of entries before the base is: `tail`, `watch(after=)` and `as_of=<revision>`
+        raise `TrimmedError` there. Views, scans and feeds that are open hold back what they may
+        still ask for, each for ten minutes at most.
+
+        Called while a compaction runs, it waits for that one. Cancelled, the compaction goes on.
+
+        Returns:
+            How far the base reaches, and what the store gave back to the file system.
+
+        Raises:
+            StorageFullError: there is no space for the new base and views, about the size of the
+                old ones; nothing was dropped.
+            CorruptionError: the views are damaged; nothing was dropped. See `repair`.
+            ReadOnlyError: the memory was opened read-only.
+            StorageError: a file operation failed.
+
+        Cost: about 10 s a million rows, on other threads; the journal stands still for
+            milliseconds while the new views are put in place.
+        """
+    def close(self) -> None:
+        """Finish what was submitted, release the directory, end the thread. Idempotent."""
+    def put(
+        self,
+        agent: str,
+        key: str,
+        value: Any,
+        *,
+        ttl: float | timedelta | None = None,
+        known_at: datetime | None = None,
+        expect: int | None = None,
+        fence: SyncLockToken | LockToken | int | None = None,
+        request_id: str | None = None,
+    ) -> int:
+        """Write a value; durable and visible when it returns.
+
+        Args:
+            agent: Whose key.
+            key: The key.
+            value: Any supported value (see `codec`); copied before the call first waits.
+            ttl: Life in seconds after `known_at`, on the timeline; None: for ever.
+            known_at: Since when it counts as known; now by default, never in the future. A value
+                known earlier than the current one is history, not the present.
+            expect: 0: the key must not exist. A revision: the current one must still be that.
+            fence: A lock token: the write is accepted only while its lease runs.
+            request_id: A repeated id acts once and returns the first result.
+
+        Returns:
+            The revision.
+
+        Raises:
+            ConflictError: `expect` does not hold; `.current` is what was found.
+            StaleFenceError: the lock's grant is over.
+            CodecError: the value cannot be stored, or is too large.
+            InvalidNameError, InvalidTimeError: a malformed name or time.
+            LookAheadError: `known_at` lies past a backtest's now.
+            StorageError: the journal failed.
+
+        Cost: one group-committed journal write; encoding runs on the loop, compression of values
+            over 64 KiB off it.
+        """
+    def delete(
+        self,
+        agent: str,
+        key: str,
+        *,
+        known_at: datetime | None = None,
+        expect: int | None = None,
+        fence: SyncLockToken | LockToken | int | None = None,
+        request_id: str | None = None,
+    ) -> int | None:
+        """Remove a value, or an observation; its history stays readable.
+
+        Returns:
+            The revision, or None if there was nothing to remove.
+
+        Raises:
+            As `put`.
+        """
+    def transaction(
+        self, *, fence: SyncLockToken | LockToken | int | None = None, request_id: str | None = None
+    ) -> SyncTransaction:
+        """Several puts and deletes as one: `async with memory.transaction() as tx: tx.put(…)`."""
+    def get(
+        self, agent: str, key: str, default: Any = None, *, as_of: AsOfLike | None = None
+    ) -> Any:
+        """The value of a key, read-only; `default` if there is none.
+
+        Args:
+            agent: Whose key.
+            key: The key.
+            default: Returned on a miss.
+            as_of: A time, a revision or `AsOf`; None for now.
+
+        Raises:
+            LookAheadError: `as_of` lies past a backtest's now.
+            TrimmedError: what was in force then has been dropped.
+            CorruptionError: the stored value fails its checksum.
+
+        Cost: an L1 hit under a microsecond; an L3 read about 10 us, after which it is hot.
+        """
+    def get_record(self, agent: str, key: str, *, as_of: AsOfLike | None = None) -> Record | None:
+        """The version of a key with its times, or None; arguments and errors as `get`."""
+    def get_many(self, pairs: Iterable[tuple[str, str]]) -> list[Any]:
+        """The values of several `(agent, key)` pairs at one revision; None for a miss."""
+    def scan(
+        self, agent: str, prefix: str = "", *, as_of: AsOfLike | None = None
+    ) -> Iteration[Record]:
+        """Records of an agent whose key starts with `prefix`, by key, all as of one moment.
+
+        The moment is that of the call: what changes during the iteration does not show.
+        """
+    def history(self, agent: str, key: str) -> Iteration[Record]:
+        """All values a key had, newest first by `(known_at, revision)`; deletes are skipped."""
+    def watch(self, agent: str, prefix: str = "", *, after: int | None = None) -> SyncWatch:
+        """Changes of an agent's keys from now on, in order, none missed.
+
+        Args:
+            agent: Whose keys.
+            prefix: What their keys start with.
+            after: Start right after this revision instead of now.
+
+        Returns:
+            An async iterator of `Change`. It reads the journal, so a slow reader costs no memory.
+
+        Raises:
+            InvalidInputError: `after` is not a visible revision.
+        """
+    def peek(self, agent: str, key: str, default: Any = None) -> Any:
+        """The value if it is hot, else `default`; never does I/O, never waits. L1 only."""
+    def pin(self, agent: str, key: str) -> Pin:
+        """A live reference to a key: `.value` costs one attribute read.
+
+        It moves to a new revision together with everything else; reading it never waits. It keeps
+        its last state once the memory is closed, or can no longer follow its journal, when every
+        other call raises.
+        """
+    def observe(
+        self,
+        agent: str,
+        embedding: ArrayLike,
+        data: Any = None,
+        *,
+        key: str | None = None,
+        tags: Iterable[str] = (),
+        ttl: float | timedelta | None = None,
+        known_at: datetime | None = None,
+        fence: SyncLockToken | LockToken | int | None = None,
+        request_id: str | None = None,
+    ) -> str:
+        """Remember something with the situation it belongs to; searchable when it returns.
+
+        Args:
+            agent: Whose observation.
+            embedding: Shape (dim,), finite, not zero, any scale; normalised here, not modified.
+            data: Any supported value.
+            key: Its key; generated when None. A key used again replaces the observation.
+            tags: Labels to filter by.
+            ttl: Life in seconds after `known_at`, on the timeline.
+            known_at: Since when it counts as known.
+            fence: A lock token.
+            request_id: A repeated id acts once.
+
+        Returns:
+            The key. `get(agent, key)` returns `data`, `delete(agent, key)` removes both.
+
+        Raises:
+            DimensionError: the agent's observations have another dimension.
+            EmbeddingError: the embedding is malformed.
+            And as `MemorySystem.put`.
+        """
+    def observe_many(
+        self,
+        agent: str,
+        embeddings: ArrayLike,
+        data: Sequence[Any] | None = None,
+        *,
+        keys: Sequence[str] | None = None,
+        tags: Sequence[Iterable[str]] | None = None,
+        known_at: datetime | Sequence[datetime] | None = None,
+    ) -> list[str]:
+        """Remember many observations; each is searchable when it returns.
+
+        Written in chunks of about 256 KiB, in order; each chunk happens as a whole. All arguments
+        are checked before the first is written.
+
+        Args:
+            agent: Whose observations.
+            embeddings: Shape (n, dim); rows as in `observe`.
+            data: n values, or None.
+            keys: n keys, or None to generate them.
+            tags: n collections of labels, or None.
+            known_at: One time for all, or n times.
+
+        Returns:
+            The n keys.
+
+        Raises:
+            InvalidInputError: the lengths differ.
+            And as `observe`.
+        """
+    def search_similar(
+        self,
+        agent: str | Sequence[str],
+        query_embedding: ArrayLike,
+        top_k: int = 10,
+        *,
+        as_of: AsOfLike | None = None,
+        tags: Iterable[str] | None = None,
+        where: Where | None = None,
+        exact: bool = False,
+    ) -> list[Hit]:
+        """The observations most similar to a query.
+
+        Args:
+            agent: Whose observations; one agent or several.
+            query_embedding: Shape (dim,), finite, any scale; normalised here, not modified.
+            top_k: Wanted hits, >= 1; fewer only if fewer pass the filters.
+            as_of: A time, a revision or `AsOf`; None for now.
+            tags: Only observations that carry all of these.
+            where: Only observations whose data passes this filter (see `filters`).
+            exact: Scan instead of searching the graph.
+
+        Returns:
+            Hits, best first; score is the cosine similarity in [-1, 1]; ties by key.
+
+        Raises:
+            DimensionError: the query has another dimension than the observations.
+            EmbeddingError: the query is malformed.
+            InvalidInputError: `top_k` or `where` is malformed.
+            LookAheadError: `as_of` lies past a backtest's now.
+
+        Cost: about ef * log n distance computations, plus `top_k` reads of L3. With `where` the
+            data of candidates is read, best first, until enough pass.
+        Source: Malkov & Yashunin 2018, Algorithm 5, as implemented by faiss.
+        """
+    def track_trajectory(self, trajectory: Trajectory) -> int:
+        """Remember a trajectory; see `ReasoningBank.track_trajectory`."""
+    def track_many(self, trajectories: Sequence[Trajectory]) -> int:
+        """Remember many; see `ReasoningBank.track_many`."""
+    def record_outcome(
+        self,
+        trajectory_id: str,
+        value: float,
+        *,
+        action: int | None = None,
+        known_at: datetime | None = None,
+        revision_of: int | None = None,
+    ) -> Verdict:
+        """Record what came of an action; see `ReasoningBank.record_outcome`."""
+    def record_outcomes(
+        self,
+        trajectory_ids: Sequence[str],
+        values: Sequence[float],
+        *,
+        actions: Sequence[int] | None = None,
+        known_at: datetime | Sequence[datetime] | None = None,
+        revisions_of: Sequence[int | None] | None = None,
+    ) -> list[Verdict]:
+        """Record many; see `ReasoningBank.record_outcomes`."""
+    def publish(self, topic: str, message: Any) -> int:
+        """Send a message to all who subscribe to its topic now; ephemeral.
+
+        Args:
+            topic: Levels separated by `/`, no wildcards.
+            message: Any supported value; subscribers get it read-only.
+
+        Returns:
+            How many subscriptions here it reached.
+
+        Raises:
+            InvalidNameError: a malformed topic.
+            CodecError: the message cannot be encoded.
+        """
+    def subscribe(
+        self,
+        pattern: str,
+        *,
+        buffer: int = 1024,
+        overflow: Literal["drop_oldest", "error"] = "drop_oldest",
+    ) -> SyncReceiver:
+        """Receive what is published from now on under a pattern.
+
+        Args:
+            pattern: A topic; `*` stands for one level, a final `**` for the rest.
+            buffer: Messages kept for a slow reader, >= 1.
+            overflow: What happens when the buffer is full: "drop_oldest" counts what it drops in
+                `rx.dropped`; "error" makes `recv` raise `BufferOverflowError`.
+
+        Raises:
+            InvalidNameError: a malformed pattern.
+            InvalidInputError: a malformed buffer or overflow.
+        """
+    def acquire_lock(
+        self, resource: str, timeout: float = 1.0, *, lease: float = 30.0, holder: str = ""
+    ) -> SyncLockToken:
+        """Take a lock, waiting in line for it; see `Locks.acquire`."""
+    def renew_lock(self, token: SyncLockToken | LockToken) -> None:
+        """Extend a lease that still runs; see `Locks.renew`."""
+    def release_lock(self, token: SyncLockToken | LockToken) -> None:
+        """Give a lock back; see `Locks.release`."""
+    def lock(
+        self,
+        resource: str,
+        *,
+        timeout: float = 1.0,
+        lease: float = 30.0,
+        holder: str = "",
+        cancel_on_loss: bool = False,
+    ) -> SyncLockScope:
+        """Hold a lock for a block, renewed by itself: `async with memory.lock(…) as token:`."""
+    def set_retention(
+        self,
+        agent: str | None,
+        *,
+        max_age: float | timedelta | None = None,
+        max_versions: int | None = None,
+    ) -> int:
+        """Say how long superseded versions of an agent's keys and observations are kept.
+
+        A version may be dropped once it was not in force for `max_age`, or once there are
+        `max_versions` newer superseded ones; a key that was deleted or ran out `max_age` ago is
+        dropped as a whole. The current value of a key is never dropped. Reads as of a moment that
+        would need what was dropped raise `TrimmedError`.
+
+        Versions go in sweeps: on a live timeline about once a minute, and in `compact`, which also
+        gives their space back. What an open view or scan may still ask for is kept for up to ten
+        minutes.
+
+        Args:
+            agent: Whose; None sets the rule for all agents that have none of their own.
+            max_age: Seconds or a timedelta, on the timeline; None: no limit.
+            max_versions: Superseded versions kept a key, >= 0; None: no limit.
+
+        Returns:
+            The revision.
+
+        Raises:
+            InvalidNameError: a malformed agent.
+            InvalidInputError, InvalidTimeError: a malformed limit.
+        """
+    def retention(self, agent: str) -> Retention:
+        """The rule in force for an agent's keys: its own, or else the one for all agents."""
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *raised: object) -> None: ...
+
+class SyncReceiver:
+    """`Receiver`, read with `recv`, `recv_message` or `for`."""
+    @property
+    def pattern(self) -> str: ...
+    @property
+    def dropped(self) -> int: ...
+    def recv(self, timeout: float | None = None) -> Any:
+        """The next message's value, read-only.
+
+        Args:
+            timeout: Seconds to wait at most; None: without end.
+
+        Raises:
+            ReceiveTimeoutError: nothing came in time; nothing is lost.
+            ReceiverClosedError: it was closed, or the memory was; what was buffered is gone.
+            BufferOverflowError: `overflow="error"`, and messages were lost right here: after the
+                buffered ones are read, this is raised once, then reception goes on.
+            CodecError: the message cannot be decoded; it is skipped.
+        """
+    def recv_message(self, timeout: float | None = None) -> Message:
+        """Like `recv`, with the topic the message came under."""
+    def close(self) -> None:
+        """Unsubscribe and forget what is buffered; whoever waits gets `ReceiverClosedError`.
+
+        Idempotent.
+        """
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Any: ...
+
+class SyncTail:
+    """A plain iterator of `JournalEntry`; waits for the next."""
+    @property
+    def revision(self) -> int: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> JournalEntry: ...
+
+class SyncTimeline:
+    """The agents' now, and the way to move a backtest's, without await."""
+    @property
+    def is_backtest(self) -> bool:
+        """Whether now moves only by `advance`."""
+    @property
+    def now(self) -> datetime:
+        """The agents' now.
+
+        Raises:
+            TimelineError: a backtest that was never advanced.
+        """
+    def advance(self, to: datetime) -> int:
+        """Move a backtest's now forward to `to`; what runs out by then expires.
+
+        Returns:
+            The revision.
+
+        Raises:
+            TimelineError: the timeline is live, or `to` lies before now.
+            InvalidTimeError: a naive time.
+        """
+
+class SyncTransaction:
+    """`Transaction`, used by `with`."""
+    @property
+    def revision(self) -> int | None: ...
+    def put(
+        self,
+        agent: str,
+        key: str,
+        value: Any,
+        *,
+        ttl: float | timedelta | None = None,
+        known_at: datetime | None = None,
+        expect: int | None = None,
+    ) -> None:
+        """Set a value; arguments and errors as `MemorySystem.put`."""
+    def delete(
+        self, agent: str, key: str, *, known_at: datetime | None = None, expect: int | None = None
+    ) -> None:
+        """Remove a value; arguments and errors as `MemorySystem.delete`."""
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *raised: object) -> None: ...
+
+class SyncView:
+    """`MemoryView`, without await."""
+    @property
+    def as_of(self) -> AsOf: ...
+    def get(self, agent: str, key: str, default: Any = None) -> Any:
+        """See `MemorySystem.get`."""
+    def get_record(self, agent: str, key: str) -> Record | None:
+        """See `MemorySystem.get_record`."""
+    def scan(self, agent: str, prefix: str = "") -> Iteration[Record]:
+        """See `MemorySystem.scan`."""
+    def search_similar(
+        self,
+        agent: str | Sequence[str],
+        query_embedding: ArrayLike,
+        top_k: int = 10,
+        *,
+        tags: Iterable[str] | None = None,
+        where: Where | None = None,
+        exact: bool = False,
+    ) -> list[Hit]:
+        """See `MemorySystem.search_similar`."""
+    def patterns(self, agent: str) -> list[Pattern]:
+        """See `ReasoningBank.patterns`."""
+    def advise(self, agents: str | Sequence[str], embedding: ArrayLike, **options: Any) -> Advice:
+        """See `ReasoningBank.advise`; takes its keyword arguments except `as_of`."""
+
+class SyncWatch:
+    """A plain iterator of `Change`; waits for the next."""
+    @property
+    def revision(self) -> int: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Change: ...
+
+def open_sync(
+    target: MemoryConfig | str | os.PathLike[str] | None = None,
+    *,
+    clock: Clock | None = None,
+    read_only: bool = False,
+) -> SyncMemory:
+    """See `MemorySystem.open_sync`."""
