@@ -33,6 +33,7 @@ from nt_memory.errors import (
 from nt_memory.replica import Replica
 from nt_memory.system.background import keep_time, keep_up
 from nt_memory.system.compacting import Maintenance
+from nt_memory.system.ending import Ending, insist, release_orphans
 from nt_memory.system.filing import Filing
 from nt_memory.system.following import (
     Listeners,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 
 MAX_BEHIND = 16
 FULL_RETRY_S = 0.2
+STUCK_S = 0.02
 HOT_SHARE = 4
 
 
@@ -114,6 +116,7 @@ class Engine:
         self.holds = Holds(clock)
         self.filing = Filing(self, opened.directory.values)
         self.maintenance = Maintenance(self)
+        self._ending = Ending(self)
 
     # --- life ---------------------------------------------------------------------------------
 
@@ -123,7 +126,7 @@ class Engine:
     ) -> Engine:
         """Open or make a store; see `MemorySystem.open` for the errors."""
         opening = asyncio.ensure_future(
-            asyncio.to_thread(open_store, config, clock, read_only=read_only)
+            asyncio.to_thread(_open_store, config, clock, read_only=read_only)
         )
         try:
             opened = await asyncio.shield(opening)
@@ -141,6 +144,7 @@ class Engine:
             await asyncio.to_thread(attach_vectors, engine.vectors, engine.snapshot, engine.rows)
             await engine._start()
         except BaseException:
+            engine._ending.set_over()
             engine.vectors.close()
             engine.snapshot.close()
             opened.abandon()
@@ -179,32 +183,63 @@ class Engine:
         """Bytes of the views."""
         return self.opened.cold.size_bytes
 
+    @property
+    def is_forked(self) -> bool:
+        """Whether this is a copy in a fork, which nothing belongs to."""
+        return os.getpid() != self._pid
+
     async def close(self) -> None:
-        """Write out what is queued, save the indexes, release the directory. Idempotent."""
-        if self._closing is None:
-            # A task of its own, so that a cancelled caller does not leave it half done.
+        """Write out what is queued, save the indexes, release the directory. Idempotent.
+
+        In a fork it does nothing: views and journal are its parent's.
+        """
+        if self.is_forked:
+            self.is_closed = True
+            return
+        if self._closing is None or self._closing.cancelled():
+            # A task of its own, so that a cancelled caller does not leave it half done; it can be
+            # cancelled itself only before it has begun.
             self._closing = self._loop.create_task(self._close())
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
         self._pause.set()
-        await self.filing.settle()
-        await self.maintenance.settle()
+        await insist(asyncio.ensure_future(self._settle()))
         for task in self._background:
             task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await insist(asyncio.gather(*self._background, return_exceptions=True))
         is_clean = self._failure is None
         if self.journal is not None:
             try:
-                await asyncio.to_thread(self.journal.close)
+                await insist(self._loop.run_in_executor(None, self.journal.close))
             except StorageError:
                 is_clean = False
             is_clean = is_clean and self.journal.failure is None
-            await self.drain()
+            await insist(asyncio.ensure_future(self.drain()))
         self.is_closed = True
         self._wake_visible(ClosedError("the memory was closed"))
         self.hot.clear()
-        await asyncio.to_thread(self._close_files, is_clean=is_clean)
+        closing = functools.partial(self._close_files, is_clean=is_clean)
+        await insist(self._loop.run_in_executor(None, closing))
+        self._ending.set_over()
+
+    async def _settle(self) -> None:
+        await self.filing.settle()
+        await self.maintenance.settle()
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether its loop was closed without closing it, so that nobody can close it there."""
+        return not self.is_closed and not self.is_forked and self._loop.is_closed()
+
+    def release(self) -> None:
+        """Close an orphan: write what was submitted, give the directory back. From any thread."""
+        self.is_closed = True
+        self._pause.set()
+        if self.journal is not None:
+            with contextlib.suppress(StorageError):
+                self.journal.close()
+        self._close_files(is_clean=False)
 
     async def drain(self) -> None:
         """Wait until what the journal has handed over so far is visible."""
@@ -322,11 +357,13 @@ class Engine:
         if self._closing is not None:
             raise error  # the next open applies it
         self._pause.wait(FULL_RETRY_S)
+        self._while_stuck()
         self.opened.replica = Replica(self.opened.cold, self.opened.files)
 
     def hand_over(self, follow: Follow) -> None:
         """On the journal's thread: have the loop follow, once it is not too far behind."""
-        self._behind.acquire()
+        while not self._behind.acquire(timeout=STUCK_S):
+            self._while_stuck()
         follow.next_lapse_us = self.opened.replica.next_lapse_us
         try:
             self._loop.call_soon_threadsafe(self._follow, follow)
@@ -334,6 +371,13 @@ class Engine:
             if follow.snapshot is not None:
                 follow.snapshot.close()
             raise
+
+    def _while_stuck(self) -> None:
+        """On the journal's thread, which waits: what "relaxed" promises holds all the same."""
+        assert self.journal is not None  # noqa: S101 - it is its thread
+        self.journal.sync_if_due()
+        if self._loop.is_closed():
+            raise ClosedError("the event loop was closed without closing the memory")
 
     def _fail(self, tickets: Sequence[Any], error: BaseException) -> None:
         with contextlib.suppress(RuntimeError):
@@ -424,6 +468,11 @@ class Engine:
                 waiter.set_result(None)
             else:
                 waiter.set_exception(error)
+
+
+def _open_store(config: MemoryConfig, clock: StoreClock, *, read_only: bool) -> Opened:
+    release_orphans()
+    return open_store(config, clock, read_only=read_only)
 
 
 def _timeline(

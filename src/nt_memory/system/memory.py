@@ -325,8 +325,12 @@ class MemorySystem(StateCalls, SimilarityCalls, BankCalls, CoordinationCalls, Go
         return await self._engine.maintenance.compact()
 
     async def close(self) -> None:
-        """Finish what was submitted, wake every waiter, release the directory. Idempotent."""
-        if not self._engine.is_closed:
+        """Finish what was submitted, wake every waiter, release the directory. Idempotent.
+
+        What was not closed is closed when `asyncio.run` ends; where a loop is closed by hand, by
+        the next `open` in this process. A fork closes nothing.
+        """
+        if not self._engine.is_closed and not self._engine.is_forked:
             await self._locks.settle()
         error = ClosedError("the memory was closed")
         self._locks.close(error)

@@ -7,6 +7,7 @@ stop on another boot they are rebuilt.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -78,9 +79,11 @@ class Opened:
             if self.journal is not None and stop_journal:
                 self.journal.close()
             if self.journal is not None and is_clean:
-                self.files.sync()
-                self.cold.sync()
-                write_state(self.directory.views, digest_files(self.directory))
+                # A disk too full to vouch costs the next open time, and nothing else.
+                with contextlib.suppress(OSError):
+                    self.files.sync()
+                    self.cold.sync()
+                    write_state(self.directory.views, digest_files(self.directory))
         finally:
             self.files.close()
             if self.retired is not None:
@@ -193,7 +196,12 @@ def _open_follower(config: MemoryConfig, clock: StoreClock, directory: StoreDire
             f"{directory.path}: its views are not made yet, as in a fresh copy or after an upgrade; "
             "open it for writing once, which makes them"
         )
-    cold = ColdTier(directory.views, max_map_bytes=config.max_map_bytes, read_only=True)
+    cold = ColdTier(
+        directory.views,
+        max_map_bytes=config.max_map_bytes,
+        read_only=True,
+        is_alone=not directory.is_held_elsewhere(),
+    )
     files = VectorFiles(directory.vectors, read_only=True)
     replica = Replica(cold, files)
     clock.start_after(replica.last_recorded_at)

@@ -171,7 +171,9 @@ class StateCalls:
 
         Cost: an L1 hit under a microsecond; an L3 read about 10 us, after which it is hot. Arrays
             in a value of more than 1 MiB are read-only maps of its file, which is verified the
-            first time, at 0.25 s a gigabyte and what the disk takes; `bytes` are copied out of it.
+            first time, at 0.25 s a gigabyte and what the disk takes; `bytes` are copied out of it. A
+            hit does not look who calls, and need not: it hands out one immutable record. Only a
+            miss raises `WrongLoopError` where it is due.
         """
         if as_of is None:
             record = self._engine.hot.get(agent, key)
@@ -274,7 +276,10 @@ class StateCalls:
         return Watch(engine, agent, check_prefix(prefix), start)
 
     def peek(self, agent: str, key: str, default: Any = None) -> Any:
-        """The value if it is hot, else `default`; never does I/O, never waits. L1 only."""
+        """The value if it is hot, else `default`; never does I/O, never waits. L1 only.
+
+        Does not look who calls: any thread may ask, and a closed memory has nothing hot.
+        """
         record = self._engine.hot.get(agent, key)
         if record is None:
             return default

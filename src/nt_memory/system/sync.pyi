@@ -32,10 +32,21 @@ from nt_memory.reasoningbank.distillation import Pattern
 from nt_memory.reasoningbank.frame import Frame
 from nt_memory.reasoningbank.trajectory import Trajectory
 from nt_memory.reasoningbank.verdict import Verdict
-from nt_memory.records import AsOf, Change, Compaction, Export, Hit, MemoryStats, Record, Retention
+from nt_memory.records import (
+    AsOf,
+    Change,
+    Compaction,
+    Export,
+    Hit,
+    MemoryStats,
+    Quota,
+    Record,
+    Retention,
+    Usage,
+)
 from nt_memory.system.exporting import Format
 from nt_memory.system.watching import JournalEntry
-from nt_memory.tiers.hot import Pin
+from nt_memory.tiers.pins import Pin
 from nt_memory.timeline import AsOfLike
 
 _T = TypeVar("_T")
@@ -438,6 +449,7 @@ class SyncMemory:
         """Copy the store, while it is in use, to a directory that is missing or empty.
 
         Everything acknowledged before the call is in the copy. Opening the copy rebuilds its views.
+        Value files never change, so on the same file system the copy shares them (hard links).
 
         Raises:
             ForeignStoreError: the target holds something already.
@@ -481,6 +493,8 @@ class SyncMemory:
         raise `TrimmedError` there. Views, scans and feeds that are open hold back what they may
         still ask for, each for ten minutes at most.
 
+        Value files that nothing refers to any more are deleted too.
+
         Called while a compaction runs, it waits for that one. Cancelled, the compaction goes on.
 
         Returns:
@@ -515,7 +529,11 @@ class SyncMemory:
         Args:
             agent: Whose key.
             key: The key.
-            value: Any supported value (see `codec`); copied before the call first waits.
+            value: Any supported value (see `codec`); copied before the call first waits. A value of
+                more than 1 MiB goes to a file of its own, and its arrays are not copied first:
+                they, and the arrays they are views of, are read-only until they have been read,
+                which takes about a second a gigabyte. What is stored is what was read, even if
+                something other than numpy changes it meanwhile.
             ttl: Life in seconds after `known_at`, on the timeline; None: for ever.
             known_at: Since when it counts as known; now by default, never in the future. A value
                 known earlier than the current one is history, not the present.
@@ -529,13 +547,15 @@ class SyncMemory:
         Raises:
             ConflictError: `expect` does not hold; `.current` is what was found.
             StaleFenceError: the lock's grant is over.
-            CodecError: the value cannot be stored, or is too large.
+            CodecError: the value cannot be stored, or is too large: arrays and `bytes` in it may
+                have 1 GiB together, all else 64 MiB.
             InvalidNameError, InvalidTimeError: a malformed name or time.
             LookAheadError: `known_at` lies past a backtest's now.
+            StorageFullError: no space is left; nothing is left behind.
             StorageError: the journal failed.
 
         Cost: one group-committed journal write; encoding runs on the loop, compression of values
-            over 64 KiB off it.
+            over 64 KiB off it, and so does the writing of values over 1 MiB.
         """
     def delete(
         self,
@@ -573,9 +593,13 @@ class SyncMemory:
         Raises:
             LookAheadError: `as_of` lies past a backtest's now.
             TrimmedError: what was in force then has been dropped.
-            CorruptionError: the stored value fails its checksum.
+            CorruptionError: the stored value fails its checksum, or its file is missing.
 
-        Cost: an L1 hit under a microsecond; an L3 read about 10 us, after which it is hot.
+        Cost: an L1 hit under a microsecond; an L3 read about 10 us, after which it is hot. Arrays
+            in a value of more than 1 MiB are read-only maps of its file, which is verified the
+            first time, at 0.25 s a gigabyte and what the disk takes; `bytes` are copied out of it. A
+            hit does not look who calls, and need not: it hands out one immutable record. Only a
+            miss raises `WrongLoopError` where it is due.
         """
     def get_record(self, agent: str, key: str, *, as_of: AsOfLike | None = None) -> Record | None:
         """The version of a key with its times, or None; arguments and errors as `get`."""
@@ -605,13 +629,17 @@ class SyncMemory:
             InvalidInputError: `after` is not a visible revision.
         """
     def peek(self, agent: str, key: str, default: Any = None) -> Any:
-        """The value if it is hot, else `default`; never does I/O, never waits. L1 only."""
+        """The value if it is hot, else `default`; never does I/O, never waits. L1 only.
+
+        Does not look who calls: any thread may ask, and a closed memory has nothing hot.
+        """
     def pin(self, agent: str, key: str) -> Pin:
         """A live reference to a key: `.value` costs one attribute read.
 
         It moves to a new revision together with everything else; reading it never waits. It keeps
         its last state once the memory is closed, or can no longer follow its journal, when every
-        other call raises.
+        other call raises. A large value that is pinned is read where its key changes, on the event
+        loop: microseconds for arrays, but `bytes` are copied.
         """
     def observe(
         self,
@@ -819,6 +847,44 @@ class SyncMemory:
         """
     def retention(self, agent: str) -> Retention:
         """The rule in force for an agent's keys: its own, or else the one for all agents."""
+    def set_quota(
+        self,
+        agent: str | None,
+        *,
+        max_keys: int | None = None,
+        max_bytes: int | None = None,
+        max_vectors: int | None = None,
+    ) -> int:
+        """Limit how much may be stored under an agent's name.
+
+        What counts is what `usage` says: state, observations, and what the ReasoningBank keeps of
+        the agent. A write after which the agent would have more of something than now, and more
+        than its quota, raises `QuotaError` and changes nothing; of a transaction nothing is done.
+        Deletes are always accepted, and so is an overwrite that needs no more. A quota below what
+        is used takes nothing away: it refuses growth.
+
+        Older versions count for as long as they are kept, so where `max_bytes` or `max_vectors` is
+        set, `history` or `set_retention` is what makes room again: `history` at once, retention
+        with the next sweep.
+
+        Args:
+            agent: Whose; None sets the rule for all agents that have none of their own, each for
+                itself.
+            max_keys: Keys that show a value, >= 0; None: no limit.
+            max_bytes: Bytes of all versions kept, >= 0; None: no limit.
+            max_vectors: Versions kept that have an embedding, >= 0; None: no limit.
+
+        Returns:
+            The revision.
+
+        Raises:
+            InvalidNameError: a malformed agent.
+            InvalidInputError: a malformed limit.
+        """
+    def quota(self, agent: str) -> Quota:
+        """The quota in force for an agent: its own, or else the one for all agents."""
+    def usage(self, agent: str) -> Usage:
+        """What is stored under an agent's name, as of the visible revision. Cost: one read."""
     def __enter__(self) -> Self: ...
     def __exit__(self, *raised: object) -> None: ...
 
@@ -895,7 +961,10 @@ class SyncTransaction:
         known_at: datetime | None = None,
         expect: int | None = None,
     ) -> None:
-        """Set a value; arguments and errors as `MemorySystem.put`."""
+        """Set a value; arguments and errors as `MemorySystem.put`.
+
+        Arrays in a value of more than 1 MiB stay read-only until the transaction is over.
+        """
     def delete(
         self, agent: str, key: str, *, known_at: datetime | None = None, expect: int | None = None
     ) -> None:

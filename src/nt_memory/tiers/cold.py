@@ -13,6 +13,7 @@ under a live reader ends in SIGBUS. Reads return copies: a page may not outlive 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -32,9 +33,12 @@ from nt_memory.tiers.views import TABLES, Snapshot, WriteBatch
 MAX_READERS = 126
 _LITTLE_SPACE_BYTES = 1 << 20
 _DATA = "data.mdb"
+_FILES = (".", _DATA, "lock.mdb")
 
 # LMDB's locks are per process: opening an environment twice in one process breaks them. So a
-# reader beside the writer, in the same process, is given the writer's environment.
+# reader beside the writer, in the same process, is given the writer's environment; and because the
+# writer may come later, a reader that no writer of another process is beside opens one that could be
+# written to, where it may, and never does. Beside one it must not: see `_Environment`.
 _sharing = threading.Lock()
 
 
@@ -55,7 +59,7 @@ class _Environment:
 _shared: dict[str, _Environment] = {}
 
 
-def _share(path: str, max_map_bytes: int, *, read_only: bool) -> _Environment:
+def _share(path: str, max_map_bytes: int, *, read_only: bool, is_alone: bool) -> _Environment:
     with _sharing:
         shared = _shared.get(path)
         if shared is not None and shared.inode != _inode(path):
@@ -63,12 +67,17 @@ def _share(path: str, max_map_bytes: int, *, read_only: bool) -> _Environment:
         if shared is not None and not read_only and shared.env.flags()["readonly"]:
             raise StoreInUseError(f"{path}: a reader in this process has it open")
         if shared is None:
-            shared = _shared[path] = _new(path, max_map_bytes, read_only=read_only)
+            shared = _shared[path] = _new(
+                path, max_map_bytes, read_only=read_only, is_alone=is_alone
+            )
         shared.users += 1
         return shared
 
 
-def _new(path: str, max_map_bytes: int, *, read_only: bool) -> _Environment:
+def _new(path: str, max_map_bytes: int, *, read_only: bool, is_alone: bool) -> _Environment:
+    if read_only and is_alone and all(os.access(Path(path) / name, os.W_OK) for name in _FILES):
+        with contextlib.suppress(lmdb.Error):
+            return _new(path, max_map_bytes, read_only=False, is_alone=True)
     env = _open(path, max_map_bytes, read_only=read_only)
     try:
         return _Environment(env, _inode(path), read_only=read_only)
@@ -122,19 +131,29 @@ class ColdTier:
         directory: Where its files are; made when missing.
         max_map_bytes: Address space to reserve.
         read_only: Open as a reader beside the process that writes.
+        is_alone: No other process writes; a writer of this one may then come later.
 
     Raises:
         CorruptionError: the files are no LMDB environment; the journal can rebuild them.
         StorageError: they cannot be opened.
     """
 
-    def __init__(self, directory: Path, *, max_map_bytes: int, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        max_map_bytes: int,
+        read_only: bool = False,
+        is_alone: bool = False,
+    ) -> None:
         if not read_only:
             directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self._is_closed = False
         try:
-            self._shared = _share(str(directory.resolve()), max_map_bytes, read_only=read_only)
+            self._shared = _share(
+                str(directory.resolve()), max_map_bytes, read_only=read_only, is_alone=is_alone
+            )
             self._env = self._shared.env
             self._tables = self._shared.tables
         except (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError) as error:

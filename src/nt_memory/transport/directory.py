@@ -113,6 +113,22 @@ class StoreDirectory:
         """Whether this instance may write."""
         return self._lock_fd >= 0
 
+    def is_held_elsewhere(self) -> bool:
+        """Whether a process other than this one seems to write here. For readers; asks no lock."""
+        try:
+            holder = _parse_object((self.path / _LOCK).read_bytes())
+        except OSError:
+            return False
+        if not holder or holder.get("pid") == os.getpid():
+            return False
+        try:
+            os.kill(int(holder["pid"]), 0)
+        except ProcessLookupError:
+            return holder.get("host") != socket.gethostname()
+        except (OSError, KeyError, TypeError, ValueError):
+            return True  # another user's, or not to be told
+        return True
+
     def disk_bytes(self) -> int:
         """What the store takes of the disk. Cost: a system call a file."""
         total = 0

@@ -217,6 +217,15 @@ class LocalJournal:
         """
         self._pass(Barrier(self._writer.rotate, is_vital=True))
 
+    def sync_if_due(self) -> None:
+        """For `deliver`, where it waits: keep the bound of "relaxed" meanwhile.
+
+        Raises:
+            StorageError: the fsync failed; `deliver` must not catch it.
+        """
+        if self._is_sync_due():
+            self._sync()
+
     def drop_before(self, sequence: int) -> int:
         """Delete the segments that hold nothing from `sequence` on; the newest one stays.
 
