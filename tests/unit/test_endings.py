@@ -95,16 +95,15 @@ def test_a_loop_closed_far_behind_does_not_keep_the_directory(store, monkeypatch
     loop = asyncio.new_event_loop()
     memory = loop.run_until_complete(MemorySystem.open(store)._open())
 
-    async def submit_and_leave():
+    async def submit():
         tasks = [asyncio.ensure_future(memory.put("a", f"{n}", n)) for n in range(20)]
         await turn()  # all are submitted
-        journal = memory._engine.journal
-        pause = threading.Event()
-        while memory._engine._behind._value or journal.pending_bytes == 0:
-            pause.wait(0.001)  # the loop stands still, so the thread runs ahead of it
         return tasks
 
-    tasks = loop.run_until_complete(submit_and_leave())
+    tasks = loop.run_until_complete(submit())
+    pause = threading.Event()
+    while memory._engine._behind._value or memory._engine.journal.pending_bytes == 0:
+        pause.wait(0.001)  # the loop stands still, so the thread runs ahead of it until it waits
     for task in tasks:
         task._log_destroy_pending = False
     del tasks

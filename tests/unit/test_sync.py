@@ -365,9 +365,9 @@ def test_a_pin_is_read_on_the_callers_thread(memory, monkeypatch):
     memory.put("a", "k", 2)
     assert pin.value == 2
     pin.release()
-    assert memory.stats().pins == 0
     memory.put("a", "k", 3)
     assert pin.value == 2
+    assert memory.stats().pins == 0
 
 
 def test_pins_may_be_released_while_they_are_moved(memory):
