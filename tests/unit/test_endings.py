@@ -22,8 +22,7 @@ from nt_memory.system import opening
 from nt_memory.system.at_rest import read_state
 from nt_memory.system.verifying import verify
 from nt_memory.testing.faults import FaultyFileSystem
-from nt_memory.transport import local as local_module
-from nt_memory.transport import segment_writer
+from nt_memory.transport import segment_writer, submissions
 
 WAIT_S = 20.0
 
@@ -90,7 +89,7 @@ def test_a_loop_closed_by_hand_does_not_keep_the_directory(store):
 
 def test_a_loop_closed_far_behind_does_not_keep_the_directory(store, monkeypatch):
     """The journal's thread, which waits for the loop to follow, does not wait for ever."""
-    monkeypatch.setattr(local_module, "BATCH_ENTRIES", 1)
+    monkeypatch.setattr(submissions, "BATCH_ENTRIES", 1)
     monkeypatch.setattr(engine_module, "MAX_BEHIND", 2)
     loop = asyncio.new_event_loop()
     memory = loop.run_until_complete(MemorySystem.open(store)._open())
@@ -369,7 +368,7 @@ def test_relaxed_keeps_its_bound_while_the_loop_stands_still(store, run, monkeyp
     files = FaultyFileSystem()
     monkeypatch.setattr(segment_writer, "OsFileSystem", lambda: files)
     monkeypatch.setattr(engine_module, "MAX_BEHIND", 1)
-    monkeypatch.setattr(local_module, "BATCH_ENTRIES", 1)
+    monkeypatch.setattr(submissions, "BATCH_ENTRIES", 1)
 
     async def body():
         config = MemoryConfig(storage_path=store, durability="relaxed")

@@ -75,6 +75,8 @@ class Engine:
         opened: The store's parts, from `open_store`.
     """
 
+    _ending: Ending
+
     def __init__(self, config: MemoryConfig, clock: StoreClock, opened: Opened) -> None:
         self.config = config
         self.clock = clock
@@ -87,7 +89,7 @@ class Engine:
         self._pid = os.getpid()
         self._behind = threading.BoundedSemaphore(MAX_BEHIND)
         self._turn = asyncio.Lock()
-        self._visible_waiters: list[asyncio.Future[None]] = []
+        self._visible_waiters: dict[asyncio.Future[None], None] = {}
         self._background: list[asyncio.Task[None]] = []
         self._closing: asyncio.Task[None] | None = None
         self._failure: NtMemoryError | None = None
@@ -116,7 +118,6 @@ class Engine:
         self.holds = Holds(clock)
         self.filing = Filing(self, opened.directory.values)
         self.maintenance = Maintenance(self)
-        self._ending = Ending(self)
 
     # --- life ---------------------------------------------------------------------------------
 
@@ -135,6 +136,7 @@ class Engine:
             raise
         try:
             engine = cls(config, clock, opened)
+            engine._ending = Ending(engine)
         except BaseException:
             opened.abandon()
             raise
@@ -456,11 +458,14 @@ class Engine:
         """
         self.check_usable()
         waiter: asyncio.Future[None] = self._loop.create_future()
-        self._visible_waiters.append(waiter)
-        await waiter
+        self._visible_waiters[waiter] = None
+        try:
+            await waiter
+        finally:
+            self._visible_waiters.pop(waiter, None)
 
     def _wake_visible(self, error: NtMemoryError | None) -> None:
-        waiters, self._visible_waiters = self._visible_waiters, []
+        waiters, self._visible_waiters = self._visible_waiters, {}
         for waiter in waiters:
             if waiter.done():
                 continue
