@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nt_memory import MemorySystem
+from nt_memory import ManualClock, MemorySystem
+from nt_memory.clock import turn
 from nt_memory.errors import NtMemoryError, ReadOnlyError
 
 
@@ -350,5 +351,34 @@ def test_a_follower_of_nothing(store, run):
     async def body():
         with pytest.raises(NtMemoryError):
             await MemorySystem.open(store, read_only=True)
+
+    run(body())
+
+
+def test_a_follower_that_was_held_up_goes_on_after_a_compaction(store, run):
+    """It reads the views that were replaced to their end, and then the new ones."""
+
+    async def body():
+        clock = ManualClock()
+        async with (
+            MemorySystem.open(store) as writer,
+            MemorySystem.open(store, clock=clock, read_only=True) as follower,
+        ):
+            pin = follower.pin("a", "k")
+            for n in range(50):
+                await writer.put("a", "k", n)
+            await writer.observe("a", [1.0, 2.0], "seen", key="o")
+            await writer.compact()
+            for n in range(50, 100):
+                await writer.put("a", "k", n)
+            waiting = asyncio.ensure_future(follower.wait_for(writer.revision))
+            while not waiting.done():  # until now its clock stood still, and so did it
+                clock.advance(1.0)
+                await turn()
+            await waiting
+            assert pin.value == 99
+            assert await follower.get("a", "k") == 99
+            (hit,) = await follower.search_similar("a", [1.0, 2.0], 1)
+            assert hit.data == "seen"
 
     run(body())

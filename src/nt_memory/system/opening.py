@@ -106,8 +106,15 @@ class Opened:
         if self.retired is not None:
             self.retired.close()  # by now everything here reads the new views
             self.retired = None
-        if not self.cold.is_in_place and not self._take_new_views():
-            return None
+        if not self.cold.is_in_place:
+            # Nobody writes to these any more, and they reach further than where the new ones begin:
+            # whoever was held up reads them to their end first.
+            follow = self._follow(revision)
+            if follow is not None or not self._take_new_views():
+                return follow
+        return self._follow(revision)
+
+    def _follow(self, revision: int) -> Follow | None:
         snapshot = self.cold.snapshot()
         newest = snapshot.number(b"revision") or 0
         if newest == revision and self.retired is None:
