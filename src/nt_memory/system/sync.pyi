@@ -865,7 +865,7 @@ class SyncMemory:
 
         Older versions count for as long as they are kept, so where `max_bytes` or `max_vectors` is
         set, `history` or `set_retention` is what makes room again: `history` at once, retention
-        with the next sweep.
+        with the next sweep. A value in a file counts as long as its file, for each version.
 
         Args:
             agent: Whose; None sets the rule for all agents that have none of their own, each for
