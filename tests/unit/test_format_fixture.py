@@ -6,6 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from nt_memory import Approved, ManualClock, MemorySystem
+from nt_memory.transport.values import ValueFiles
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 NOTED = datetime(2024, 1, 2, 14, 30, tzinfo=UTC)
@@ -35,3 +36,22 @@ def test_a_store_of_format_1_is_read(run, tmp_path):
             assert isinstance(await memory.consensus.get_result("p1"), Approved)
 
     run(check())
+
+
+def test_a_value_file_of_format_1_is_read():
+    """Arrays of every kind and bytes come back from a stored file."""
+    place = FIXTURES / "value_v1"
+    reference = bytes.fromhex((place / "reference").read_text())
+    found = ValueFiles(place).load(reference, "a/k")
+    assert list(found) == ["w", "be", "mask", "text", "tokens", "when", "n"]
+    assert found["w"].tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+    assert found["be"].dtype.str == ">i4"
+    assert found["be"].tolist() == list(range(8))
+    assert found["mask"].tolist() == [True, False] * 9
+    assert found["text"].tolist() == ["a", "é"] * 4
+    assert found["tokens"] == b"0123456789abcdef"
+    assert [str(day) for day in found["when"]] == [
+        "2024-01-02T00:00:00.000000",
+        "2024-01-03T00:00:00.000000",
+    ]
+    assert found["n"] == [1, (b"0123456789abcdef", None)]

@@ -39,7 +39,6 @@ _LENGTH: Final = struct.Struct("<Q")
 _CRC: Final = struct.Struct("<I")
 _END: Final = struct.Struct(f"<{DIGEST_BYTES}sQ")
 _END_BYTES: Final = _END.size + _CRC.size
-_SYNC_BYTES: Final = 64 << 20
 
 
 class Contents(NamedTuple):
@@ -83,12 +82,11 @@ def write_value(
     Raises:
         OSError: it could not be written.
 
-    Cost: about a second a gigabyte, and the disk's; holds 2 MiB. What was written is synced every
-        64 MiB, so that the journal's next fsync does not have to wait for all of it.
+    Cost: about a second a gigabyte, and the disk's time; holds 2 MiB.
     """
     digest = blake2b(digest_size=DIGEST_BYTES)
     checksums = bytearray()
-    content = unsynced = 0
+    content = 0
     for chunk in _chunks(_stream(body, draft)):
         if is_stopped():
             return None
@@ -97,10 +95,6 @@ def write_value(
         checksums += _CRC.pack(crc32(chunk, content // CHUNK_BYTES))
         files.append(fd, chunk)
         content += len(chunk)
-        unsynced += len(chunk)
-        if unsynced >= _SYNC_BYTES:
-            files.sync(fd)
-            unsynced = 0
     on_read()
     end = bytes(checksums) + _END.pack(digest.digest(), content)
     files.append(fd, end + _CRC.pack(crc32(end)))

@@ -46,6 +46,8 @@ def verify(
             f"{found.path}: {found.entries:,} entries read, {found.rows:,} rows and "
             f"{found.vectors:,} vectors compared as of revision {found.revision}"
         )
+        if found.value_bytes:
+            typer.echo(f"{found.value_bytes:,} bytes of value files read")
         for warning in found.warnings:
             typer.echo(f"note: {warning}")
         for damage in found.damage:
