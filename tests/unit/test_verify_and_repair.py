@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 
 import lmdb
@@ -13,6 +14,7 @@ import pytest
 from nt_memory import MemorySystem
 from nt_memory.errors import (
     CorruptionError,
+    ForeignStoreError,
     FormatVersionError,
     StorageError,
     StoreInUseError,
@@ -386,3 +388,144 @@ def test_opening_a_damaged_store_says_to_repair(store, made, run):
             await MemorySystem.open(store)
 
     run(body())
+
+
+@pytest.mark.parametrize(
+    "damage", [None, b"", b"\x80\xff", b"{}", b'{"format": "nt-memory"}', b"[1]"]
+)
+def test_a_damaged_format_file_is_written_anew(store, made, run, reopened, damage):
+    """Whatever became of it, the journal shows that this is a store; nothing else is needed of it."""
+    path = store / "FORMAT"
+    path.unlink()
+    if damage is not None:
+        path.write_bytes(damage)
+
+    async def body():
+        with pytest.raises(ForeignStoreError):
+            await MemorySystem.open(store)
+
+    run(body())
+    with pytest.raises(ForeignStoreError):
+        verify(store)
+    done = repair(store)
+    assert done.is_repaired
+    assert done.lost == []
+    assert verify(store).is_ok
+    assert reopened() == made
+
+
+def test_a_foreign_directory_is_not_made_a_store(tmp_path):
+    """A journal without one sound segment proves nothing."""
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal" / f"{1:020d}.log").write_bytes(b"someone else's log")
+    with pytest.raises(ForeignStoreError):
+        repair(tmp_path)
+    assert not (tmp_path / "FORMAT").exists()
+
+
+async def _other(path, value):
+    async with MemorySystem.open(path) as memory:
+        for n in range(3):
+            await asyncio.gather(*(memory.put("a", f"k{i}", [value, n, i]) for i in range(20)))
+            await asyncio.to_thread(memory._engine.opened.journal.begin_segment)
+        if value == "base":
+            await memory.compact()
+
+
+@pytest.mark.parametrize("has_views", [True, False])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_segment_of_another_store_is_refused(store, tmp_path, run, place, has_views):
+    """Each of its frames is sound, but it does not go on from the entry before it."""
+    run(_other(store, 1))
+    run(_other(tmp_path / "other", 2))
+    held = reopen_and_read(store, run)
+    name = sorted(path.name for path in (store / "journal").iterdir())[place]
+    shutil.copy(tmp_path / "other" / "journal" / name, store / "journal" / name)
+    if not has_views:
+        shutil.rmtree(store / "views")
+    found = verify(store)
+    assert not found.is_ok
+    done = repair(store)
+    assert done.is_repaired
+    assert done.lost
+    assert verify(store).is_ok
+    if has_views:
+        assert reopen_and_read(store, run) == held
+
+
+def reopen_and_read(store, run):
+    """What the store holds."""
+
+    async def body():
+        async with MemorySystem.open(store) as memory:
+            return await contents(memory)
+
+    return run(body())
+
+
+def test_a_base_of_another_store_is_refused(store, tmp_path, run):
+    """It would fit by its number; the journal knows the time of its last entry."""
+    run(_other(store, "base"))
+    run(_other(tmp_path / "other", "base"))
+    held = reopen_and_read(store, run)
+    shutil.copy(base(tmp_path / "other"), base(store))
+    without = tmp_path / "without views"
+    shutil.copytree(store, without)
+    shutil.rmtree(without / "views")
+    for path in (store, without):
+        assert any("another store's" in damage for damage in verify(path).damage)
+    assert repair(store).is_repaired
+    assert verify(store).is_ok
+    assert reopen_and_read(store, run) == held
+    with pytest.raises(CorruptionError, match="another store's"):
+        reopen_and_read(without, run)
+    assert not repair(without).is_repaired
+
+
+def test_views_that_stop_whoever_reads_them_do_not_stop_repair(store, run, reopened):
+    """As LMDB does when a page is not of the kind it wants: another process looks."""
+
+    async def body():
+        async with MemorySystem.open(store) as memory:
+            await fill(memory)
+            shutil.copytree(store, store.with_name("killed"))
+            return await contents(memory)
+
+    held = run(body())
+    killed = store.with_name("killed")
+    path = killed / "views" / "data.mdb"
+    os.truncate(path, 3 * 4096)  # reading behind it is a bus error
+    done = repair(killed)
+    assert done.is_repaired
+    assert done.lost == []
+    assert verify(killed).is_ok
+    assert reopen_and_read(killed, run) == held
+
+
+def test_a_damaged_base_that_nothing_follows_is_made_again(store, run):
+    """The new base has the name of the damaged one, and is not taken for it."""
+
+    async def body():
+        async with MemorySystem.open(store) as memory:
+            await fill(memory)
+            await memory.compact()
+            return await contents(memory)
+
+    held = run(body())
+    flip(base(store), -10)
+    assert repair(store).is_repaired
+    assert len(list((store / "base").iterdir())) == 1
+    assert verify(store).is_ok
+    shutil.rmtree(store / "views")
+    assert reopen_and_read(store, run) == held
+
+
+def test_a_missing_base_is_not_taken_for_an_empty_one(store, made):
+    """Without views there is nothing to make it of; nothing is moved or deleted."""
+    base(store).unlink()
+    shutil.rmtree(store / "views")
+    before = journal(store).read_bytes()
+    done = repair(store)
+    assert not done.is_repaired
+    assert "restore a copy" in done.lost[0]
+    assert journal(store).read_bytes() == before

@@ -1,8 +1,8 @@
 """Whether views that lie on disk can be trusted.
 
 They can after a clean close, which leaves a digest of every file that still has to match; and after
-an unclean stop as long as the operating system that holds their unwritten pages keeps running. In
-every other case the journal says it all again. `views/STATE` holds what there is to know; if it
+an unclean stop, once they were checked row by row (`checking`), as long as the operating system that
+holds their unwritten pages keeps running. In every other case the journal says it all again. `views/STATE` holds what there is to know; if it
 cannot be read, nothing is known.
 """
 
@@ -37,20 +37,25 @@ class State(NamedTuple):
         boot: The boot under which they are or were written.
         is_clean: They were closed cleanly.
         digests: Size and checksum of every file, if they were.
+        is_in_check: Somebody began to check them after an unclean stop, and did not end it.
     """
 
     layout: int
     boot: str
     is_clean: bool
     digests: dict[str, list[int]]
+    is_in_check: bool = False
 
 
-def write_state(views: Path, digests: dict[str, list[int]] | None = None) -> None:
+def write_state(
+    views: Path, digests: dict[str, list[int]] | None = None, *, is_in_check: bool = False
+) -> None:
     """Say how the views in a directory stand.
 
     Args:
         views: Where they are.
         digests: Of every file, after a clean close; None while they are being written.
+        is_in_check: What is there is going to be checked, which may stop the process.
 
     Raises:
         OSError: it could not be written.
@@ -61,6 +66,7 @@ def write_state(views: Path, digests: dict[str, list[int]] | None = None) -> Non
         "boot": boot_id(),
         "clean": digests is not None,
         "digests": digests or {},
+        "in_check": is_in_check,
     }
     temporary = views / f"{_STATE}.new"
     with temporary.open("w") as file:
@@ -77,14 +83,20 @@ def read_state(views: Path) -> State | None:
     try:
         state = json.loads((views / _STATE).read_bytes())
         return State(
-            int(state["layout"]), str(state["boot"]), bool(state["clean"]), dict(state["digests"])
+            int(state["layout"]),
+            str(state["boot"]),
+            bool(state["clean"]),
+            dict(state["digests"]),
+            bool(state.get("in_check")),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 def are_trustworthy(directory: StoreDirectory) -> bool:
     """Whether views and vector files are as their last writer left them.
+
+    After an unclean stop that means: not known to be otherwise.
 
     Cost: reads all of them after a clean close, 1 GB/s and more; else nothing.
     """
@@ -92,7 +104,7 @@ def are_trustworthy(directory: StoreDirectory) -> bool:
     if state is None or state.layout != LAYOUT_VERSION:
         return False
     if not state.is_clean:
-        return state.boot == boot_id()
+        return state.boot == boot_id() and not state.is_in_check
     try:
         return state.digests == digest_files(directory)
     except OSError:

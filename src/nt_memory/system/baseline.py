@@ -22,6 +22,7 @@ from nt_memory.transport.basefile import (
     list_bases,
     write_base,
 )
+from nt_memory.transport.segment_reader import entry_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +46,20 @@ def newest_base(directory: Path) -> BaseFile | None:
     """
     sequences = list_bases(directory)
     return BaseFile(base_path(directory, sequences[-1])) if sequences else None
+
+
+def check_origin(base: BaseFile, journal: Path) -> None:
+    """Refuse a base whose last entry has another time in the journal that goes on from it.
+
+    Raises:
+        CorruptionError: one of the two is another store's.
+    """
+    said, found = base.header.recorded_at, entry_time(journal, base.header.sequence)
+    if found is not None and said != found:
+        raise CorruptionError(
+            f"{base.path}: its last entry is of {said} us, but of {found} us in {journal}: one of "
+            "them is another store's"
+        )
 
 
 def save_base(directory: Path, snapshot: Snapshot, files: VectorFiles) -> BaseHeader:

@@ -1,8 +1,8 @@
 """Opening a store: claim the directory, trust or rebuild the views, catch up with the journal.
 
 The journal is the truth. The views are written without fsync, so they can be trusted after a clean
-close, or as long as the operating system that holds their pages keeps running; after an unclean
-stop on another boot they are rebuilt.
+close, or as long as the operating system that holds their pages keeps running, once every row was
+checked; after an unclean stop on another boot they are rebuilt.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ from nt_memory.errors import (
     CodecError,
     ConfigMismatchError,
     CorruptionError,
+    DimensionError,
     ForeignStoreError,
     StorageError,
+    StorageFullError,
+    StoreInUseError,
+    StorePermissionError,
     TrimmedError,
 )
 from nt_memory.replica import Change, Follow, NewRows, Replica
@@ -29,7 +33,8 @@ from nt_memory.system.at_rest import (
     read_state,
     write_state,
 )
-from nt_memory.system.baseline import load_base, newest_base
+from nt_memory.system.baseline import check_origin, load_base, newest_base
+from nt_memory.system.checking import check_views
 from nt_memory.tiers.cold import ColdTier
 from nt_memory.tiers.layout import (
     LAYOUT_VERSION,
@@ -221,12 +226,14 @@ def _open_writer(config: MemoryConfig, clock: StoreClock, directory: StoreDirect
     rebuilt = not are_trustworthy(directory)
     if rebuilt:
         _rebuild_views(config, directory)
+    state = read_state(directory.views)
+    was_killed = not rebuilt and state is not None and not state.is_clean
     try:
-        cold, files, replica = _open_views(config, directory)
-    except (CorruptionError, CodecError, DecodeError):
+        cold, files, replica = _open_views(config, directory, is_in_check=was_killed)
+    except (StorageError, CodecError, DecodeError, DimensionError) as error:
         # Only damage to the views themselves is mended by rebuilding them. What the journal finds
         # below must not be: the views may be the only proof that its last entries were there.
-        if rebuilt:
+        if rebuilt or not _is_of_views(error, was_killed=was_killed):
             raise
         _rebuild_views(config, directory)
         rebuilt = True
@@ -251,14 +258,28 @@ def _open_writer(config: MemoryConfig, clock: StoreClock, directory: StoreDirect
     return Opened(directory, cold, files, replica, journal, journal, rebuilt)
 
 
+def _is_of_views(error: Exception, *, was_killed: bool) -> bool:
+    """Whether views that are made anew may open where these did not.
+
+    A damaged header makes LMDB ask the system for the impossible, whose refusal says nothing of
+    damage; so of views that nobody vouches for, every refusal is taken for it that could be.
+    """
+    if isinstance(error, (StorageFullError, StorePermissionError, StoreInUseError)):
+        return False
+    return was_killed or not isinstance(error, StorageError) or isinstance(error, CorruptionError)
+
+
 def _open_views(
-    config: MemoryConfig, directory: StoreDirectory
+    config: MemoryConfig, directory: StoreDirectory, *, is_in_check: bool = False
 ) -> tuple[ColdTier, VectorFiles, Replica]:
-    write_state(directory.views)
+    write_state(directory.views, is_in_check=is_in_check)
     cold = ColdTier(directory.views, max_map_bytes=config.max_map_bytes)
     try:
         files = VectorFiles(directory.vectors)
         try:
+            if is_in_check:
+                check_views(cold, files)
+                write_state(directory.views)
             return cold, files, _load_replica(directory, cold, files)
         except BaseException:
             files.close()
@@ -283,7 +304,9 @@ def catch_up(replica: Replica, reader: SegmentReader, until: int) -> None:
         StorageError: the views could not be written.
     """
     try:
-        frames = reader.replay(replica.sequence, until=until)
+        frames = reader.replay(
+            replica.sequence, until=until, after_recorded_at=replica.last_recorded_at or None
+        )
     except TrimmedError as error:
         raise CorruptionError(
             f"the journal begins with {error.oldest}, but base and views end at {replica.sequence}"
@@ -323,6 +346,7 @@ def _rebuild_views(config: MemoryConfig, directory: StoreDirectory) -> None:
     if base is None:
         return
     with base:
+        check_origin(base, directory.journal)
         files = VectorFiles(directory.vectors)
         try:
             cold = build_views(config, directory, base, files)

@@ -15,15 +15,16 @@ import json
 import os
 import shutil
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nt_memory.clock import StoreClock, SystemClock, to_datetime
 from nt_memory.config import MemoryConfig
 from nt_memory.entries import Write, decode_entry
-from nt_memory.errors import CodecError, CorruptionError, NtMemoryError
-from nt_memory.replica import Replica
+from nt_memory.errors import CodecError, CorruptionError, ForeignStoreError
 from nt_memory.system.at_rest import are_trustworthy
-from nt_memory.system.baseline import blocks_of, newest_base, save_base
+from nt_memory.system.baseline import check_origin, newest_base, save_base
+from nt_memory.system.checking import Reached, check_apart
 from nt_memory.system.opening import clear_leftovers, drop_views, open_store
 from nt_memory.system.references import in_journal, in_views
 from nt_memory.system.value_damage import (
@@ -37,14 +38,19 @@ from nt_memory.system.value_damage import (
 from nt_memory.tiers.cold import ColdTier
 from nt_memory.tiers.vectors import VectorFiles
 from nt_memory.transport.basefile import base_path, list_bases
-from nt_memory.transport.directory import StoreDirectory
-from nt_memory.transport.files import sync_directory
-from nt_memory.transport.salvage import Break, create_segment, find_break, readable_after
+from nt_memory.transport.directory import StoreDirectory, write_format
+from nt_memory.transport.files import sync_directory, to_storage_error
+from nt_memory.transport.salvage import (
+    Break,
+    create_segment,
+    find_break,
+    has_journal,
+    readable_after,
+)
 from nt_memory.transport.segments import list_segments, segment_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from nt_memory.system.opening import Opened
     from nt_memory.transport.ports import Frame
@@ -71,13 +77,6 @@ class Repair:
     kept_at: str | None = None
 
 
-class _Intact(NamedTuple):
-    """Views that are whole: the entry they reach, and that entry's time."""
-
-    sequence: int
-    recorded_at: int
-
-
 def repair(
     path: str | os.PathLike[str], *, progress: Callable[[str, int, int], None] | None = None
 ) -> Repair:
@@ -95,9 +94,10 @@ def repair(
     Cost: replays the journal since the base, 20 to 50 thousand entries a second.
     """
     tell = progress or _ignore
+    done = Repair(str(Path(path)))
+    _mend_format(Path(path), done)
     directory = StoreDirectory(path, clock=SystemClock(), must_exist=True)
-    done = Repair(str(directory.path))
-    surgeon = _Surgeon(directory, done)
+    surgeon = _Surgeon(directory, done, tell)
     try:
         clear_leftovers(directory)
         tell("journal and base", 0, 0)
@@ -117,6 +117,25 @@ def repair(
     return done
 
 
+def _mend_format(path: Path, done: Repair) -> None:
+    """Write `FORMAT` anew if it is damaged or gone, and the journal shows that this is a store.
+
+    Raises:
+        ForeignStoreError: it is none.
+        StorageError: see `repair`.
+    """
+    try:
+        StoreDirectory(path, clock=SystemClock(), read_only=True)
+    except ForeignStoreError as error:
+        if not has_journal(path / "journal"):
+            raise
+        try:
+            write_format(path, SystemClock())
+        except OSError as failure:
+            raise to_storage_error(failure, f"writing {path / 'FORMAT'}") from failure
+        done.actions += [f"found: {error}", "wrote FORMAT anew: the journal is that of a store"]
+
+
 def _ignore(_what: str, _done: int, _total: int) -> None:
     """Nobody watches."""
 
@@ -124,9 +143,12 @@ def _ignore(_what: str, _done: int, _total: int) -> None:
 class _Surgeon:
     """Mends base and journal, and drops the views."""
 
-    def __init__(self, directory: StoreDirectory, done: Repair) -> None:
+    def __init__(
+        self, directory: StoreDirectory, done: Repair, tell: Callable[[str, int, int], None]
+    ) -> None:
         self._directory = directory
         self._done = done
+        self._tell = tell
         self._kept: Path | None = None
 
     def mend(self) -> None:
@@ -153,7 +175,7 @@ class _Surgeon:
         else:
             self._done.is_repaired = False
             self._done.lost.append(
-                f"everything up to entry {base}: the base is damaged, the journal before it is "
+                f"everything up to entry {base}: the base is damaged or gone, the journal before it is "
                 "gone and the views are damaged too; restore a copy made with snapshot"
             )
             return
@@ -201,40 +223,30 @@ class _Surgeon:
                 with base:
                     for _ in base.blocks():
                         pass
+                    check_origin(base, self._directory.journal)
         except CorruptionError as error:
             return str(error), sequence
+        segments = list_segments(self._directory.journal)
+        if not sequence and segments and segments[0] > 1:
+            missing = f"{self._directory.bases}: there is no base, and the journal begins with"
+            return f"{missing} entry {segments[0]}", segments[0] - 1
         return None, sequence
 
-    def _check_views(self) -> _Intact | None:
-        """The views, if they are whole in every row; None if they are not."""
-        if not are_trustworthy(self._directory):
-            return None
-        files = VectorFiles(self._directory.vectors, read_only=True)
-        try:
-            cold = ColdTier(self._directory.views, max_map_bytes=_MAP_BYTES)
-            try:
-                replica = Replica(cold, None)
-                snapshot = cold.snapshot()
-                try:
-                    for _ in blocks_of(snapshot, files):
-                        pass
-                finally:
-                    snapshot.close()
-            finally:
-                cold.close()
-        except (NtMemoryError, ValueError):
-            return None
-        finally:
-            files.close()
-        return _Intact(replica.sequence, replica.last_recorded_at)
+    def _check_views(self) -> Reached | None:
+        """How far the views go if they are whole in every row; None if they are not.
 
-    def _reaches(self, intact: _Intact, broken: Break | None) -> bool:
+        Another process looks: what is damaged may stop whoever reads it.
+        """
+        self._tell("views", 0, 0)
+        return check_apart(self._directory) if are_trustworthy(self._directory) else None
+
+    def _reaches(self, intact: Reached, broken: Break | None) -> bool:
         """Whether the views know at least as much as can be read of the journal."""
         return broken is None or intact.sequence >= broken.sequence - 1
 
     # --- mending --------------------------------------------------------------------------------
 
-    def _rebase(self, intact: _Intact) -> None:
+    def _rebase(self, intact: Reached) -> None:
         """Let the views be the base, and the journal begin behind them."""
         directory = self._directory
         cold = ColdTier(directory.views, max_map_bytes=_MAP_BYTES)
@@ -245,7 +257,9 @@ class _Surgeon:
             self._move([path for path in damaged if path.name == f"{intact.sequence:020d}.base"])
             snapshot = cold.snapshot()
             try:
-                save_base(directory.bases, snapshot, files)
+                new = base_path(
+                    directory.bases, save_base(directory.bases, snapshot, files).sequence
+                )
             finally:
                 snapshot.close()
         finally:
@@ -256,7 +270,7 @@ class _Surgeon:
         )
         self._list_lost(list(readable_after(directory.journal, intact.sequence)), intact.sequence)
         journal = [segment_path(directory.journal, n) for n in list_segments(directory.journal)]
-        self._move([*(path for path in damaged if path.exists()), *journal])
+        self._move([*(path for path in damaged if path != new), *journal])
         create_segment(directory.journal, intact.sequence + 1, intact.recorded_at)
         self._done.lost.append(
             f"the order of the entries up to {intact.sequence}: tail, watch and as_of by revision "

@@ -28,7 +28,7 @@ from nt_memory.errors import (
 from nt_memory.replica import Replica
 from nt_memory.replica.quotas import recount
 from nt_memory.system.at_rest import State, digest_files, read_state
-from nt_memory.system.baseline import load_base, newest_base
+from nt_memory.system.baseline import check_origin, load_base, newest_base
 from nt_memory.system.comparing import compare_tables
 from nt_memory.system.opening import apply_frames
 from nt_memory.system.references import Wanted, in_frame, in_views
@@ -228,6 +228,7 @@ class _Pass:
             if base is not None:
                 with base:
                     load_base(base, cold, files)
+                    check_origin(base, self._directory.journal)
         except CorruptionError as error:
             self.found.damage.append(str(error))
             return None
@@ -292,8 +293,11 @@ class _Pass:
                 return  # what follows from the first difference is not news
             self._check_counts(fresh)
             self._compare_vectors(fresh, files)
-        except NtMemoryError as error:
-            self.found.damage.append(str(error))
+        except Exception as error:
+            explained = cold.explain(error)
+            if not isinstance(explained, NtMemoryError):
+                raise
+            self.found.damage.append(str(explained))
         finally:
             fresh.close()
 
@@ -328,6 +332,7 @@ class _Pass:
                         )
                     self.found.vectors += stop - first
                     self._progress("vectors", self.found.vectors, 0)
+                live.check(partition.id, partition.dim, partition.rows)
         finally:
             live.close()
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from nt_memory.clock import to_datetime, turn
 from nt_memory.entries import STATE, Stored, Write, decode_entry
+from nt_memory.errors import CorruptionError
 from nt_memory.records import Change
 from nt_memory.system.filing import record_of
 from nt_memory.tiers.layout import name_of, to_stored, version_key
@@ -19,6 +20,7 @@ from nt_memory.tiers.layout import name_of, to_stored, version_key
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from nt_memory.entries import Entry
     from nt_memory.system.engine import Engine
     from nt_memory.tiers.layout import ChangeRow, LogRow
 
@@ -106,7 +108,7 @@ class Tail:
                 await engine.wait_visible()
         revision, row = self._ready.popleft()
         self.revision = revision
-        entry = decode_entry(engine.reader.read(row.position).payload)
+        entry = _entry_of(engine, revision, row)
         changes = tuple(
             [
                 await to_change(engine, revision, row, change)
@@ -118,6 +120,22 @@ class Tail:
         return JournalEntry(
             revision, to_datetime(row.recorded_at), kind, entry.actor, entry.request_id, changes
         )
+
+
+def _entry_of(engine: Engine, revision: int, row: LogRow) -> Entry:
+    """What the journal has of a logged entry.
+
+    Raises:
+        CorruptionError: it is damaged, or another one.
+        TrimmedError: it is no longer kept.
+    """
+    frame = engine.reader.read(row.position)
+    if frame.recorded_at != row.recorded_at:
+        raise CorruptionError(
+            f"journal: entry {frame.sequence} is not that of revision {revision}: its segment is "
+            "another store's"
+        )
+    return decode_entry(frame.payload)
 
 
 async def to_change(engine: Engine, revision: int, row: LogRow, change: ChangeRow) -> Change:
@@ -143,7 +161,7 @@ def _stored(engine: Engine, revision: int, row: LogRow, change: ChangeRow) -> St
 def _stored_in_journal(
     engine: Engine, revision: int, row: LogRow, change: ChangeRow
 ) -> Stored | None:
-    entry = decode_entry(engine.reader.read(row.position).payload)
+    entry = _entry_of(engine, revision, row)
     if not isinstance(entry.body, Write):
         return None
     for op in reversed(entry.body.ops):

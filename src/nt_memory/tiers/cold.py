@@ -34,6 +34,18 @@ MAX_READERS = 126
 _LITTLE_SPACE_BYTES = 1 << 20
 _DATA = "data.mdb"
 _FILES = (".", _DATA, "lock.mdb")
+# What LMDB says of pages that are not what their place in the tree wants.
+_DAMAGED = (
+    lmdb.CorruptedError,
+    lmdb.PageNotFoundError,
+    lmdb.PanicError,
+    lmdb.BadTxnError,
+    lmdb.BadValsizeError,
+    lmdb.CursorFullError,
+    lmdb.IncompatibleError,
+    lmdb.InvalidError,
+    lmdb.VersionMismatchError,
+)
 
 # LMDB's locks are per process: opening an environment twice in one process breaks them. So a
 # reader beside the writer, in the same process, is given the writer's environment; and because the
@@ -156,7 +168,7 @@ class ColdTier:
             )
             self._env = self._shared.env
             self._tables = self._shared.tables
-        except (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError) as error:
+        except _DAMAGED as error:
             raise CorruptionError(f"{directory}: not a readable view: {error}") from error
         except lmdb.ReadersFullError as error:
             raise StoreInUseError(f"{directory}: too many readers: {error}") from error
@@ -193,6 +205,8 @@ class ColdTier:
             )
         if not isinstance(error, lmdb.Error):
             return error
+        if isinstance(error, _DAMAGED):
+            return CorruptionError(f"{self._directory}: the views are damaged: {error}")
         message = f"{self._directory}: views could not be written: {error}"
         is_full = any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
         # A page of which only a part fitted is an I/O error to LMDB.

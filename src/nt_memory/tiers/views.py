@@ -312,6 +312,11 @@ class Snapshot:
             if rows:
                 yield rows
 
+    def find_rows(self, table: bytes, keys: list[bytes]) -> list[tuple[bytes, bytes]]:
+        """Those rows of a table that a search finds under `keys`, as they lie in it."""
+        with self.txn.cursor(self._tables[table]) as cursor:
+            return list(cursor.getmulti(keys))
+
     def count(self, table: bytes) -> int:
         """How many rows a table says it has."""
         return int(self.txn.stat(self._tables[table])["entries"])

@@ -173,7 +173,7 @@ class StoreDirectory:
         self._lock()
         _held.add(self)
         if not self._check_format():
-            self._write_format(clock)
+            write_format(self.path, clock)
         for part in _PARTS:
             (self.path / part).mkdir(exist_ok=True)
         sync_directory(self.path)
@@ -201,23 +201,14 @@ class StoreDirectory:
         found = _parse_object(text)
         version = found.get("version")
         if found.get("format") != STORE_FORMAT or type(version) is not int:
-            raise ForeignStoreError(f"{path}: not the format file of a store")
+            raise ForeignStoreError(f"{path}: not the format file of a store, or damaged")
+        if version < 1:
+            raise ForeignStoreError(f"{path}: there is no store format {version}; it is damaged")
         if version > STORE_VERSION:
             raise FormatVersionError(
                 f"{path}: store format {version}; this version reads {STORE_VERSION}"
             )
         return True
-
-    def _write_format(self, clock: Clock) -> None:
-        created = to_datetime(clock.now_us()).isoformat()
-        text = json.dumps({"format": STORE_FORMAT, "version": STORE_VERSION, "created": created})
-        new = self.path / _FORMAT_NEW
-        with new.open("w") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        new.rename(self.path / _FORMAT)
-        sync_directory(self.path)
 
     def _lock(self) -> None:
         fd = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
@@ -235,6 +226,23 @@ class StoreDirectory:
         self._lock_fd = fd
         os.ftruncate(fd, 0)
         os.pwrite(fd, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+
+
+def write_format(path: Path, clock: Clock) -> None:
+    """Make a directory a store: write its `FORMAT`, which appears whole and durable.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    created = to_datetime(clock.now_us()).isoformat()
+    text = json.dumps({"format": STORE_FORMAT, "version": STORE_VERSION, "created": created})
+    new = path / _FORMAT_NEW
+    with new.open("w") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    new.rename(path / _FORMAT)
+    sync_directory(path)
 
 
 def _parse_object(text: bytes) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from nt_memory.transport.segments import (
     HEADER_BYTES,
     SegmentHeader,
     SegmentWalk,
+    check_follows,
     encode_header,
     judge_newest,
     list_segments,
@@ -48,6 +49,28 @@ class Break(NamedTuple):
     offset: int
 
 
+def has_journal(directory: Path) -> bool:
+    """Whether there is a segment with a sound header in a directory.
+
+    Raises:
+        FormatVersionError: a newer version wrote one.
+    """
+    if not directory.is_dir():
+        return False
+    for first in list_segments(directory):
+        path = segment_path(directory, first)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            read_header(fd, path)
+        except CorruptionError:
+            continue
+        else:
+            return True
+        finally:
+            os.close(fd)
+    return False
+
+
 def find_break(directory: Path, *, after: int, applied_sequence: int) -> Break | None:
     """Where the journal that a base at `after` needs is damaged; None if it is whole.
 
@@ -60,24 +83,37 @@ def find_break(directory: Path, *, after: int, applied_sequence: int) -> Break |
         if not segments and not max(after, applied_sequence):
             return None
         return Break(f"{directory}: the journal {begins}", after + 1, after + 1, 0)
+    recorded_at: int | None = None
     for place, first in enumerate(segments):
         due = segments[place + 1] if place + 1 < len(segments) else None
         if due is not None and due <= after + 1:
             continue
-        if (found := _break_in(directory, first, due, applied_sequence)) is not None:
+        found, recorded_at = _break_in(directory, first, due, applied_sequence, recorded_at)
+        if found is not None:
             return found
     return None
 
 
-def _break_in(directory: Path, first: int, due: int | None, applied_sequence: int) -> Break | None:
-    """Where a segment is damaged; `due` is what the next one begins with, None for the newest."""
+def _break_in(
+    directory: Path, first: int, due: int | None, applied_sequence: int, before: int | None
+) -> tuple[Break | None, int | None]:
+    """Where a segment is damaged, and the time of its last entry.
+
+    Args:
+        directory: Where it is.
+        first: What it begins with.
+        due: What the next one begins with; None for the newest.
+        applied_sequence: As of `find_break`.
+        before: Time of the last entry before it, if that is known.
+    """
     path = segment_path(directory, first)
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         try:
             header = read_header(fd, path)
+            check_follows(path, header, before)
         except CorruptionError as error:
-            return Break(str(error), first, first, 0)
+            return Break(str(error), first, first, 0), None
         walk = SegmentWalk(fd, header, HEADER_BYTES, first)
         for _ in walk:
             pass
@@ -88,12 +124,12 @@ def _break_in(directory: Path, first: int, due: int | None, applied_sequence: in
         try:
             judge_newest(directory, applied_sequence=applied_sequence)
         except CorruptionError as error:
-            return Break(str(error), walk.sequence, first, walk.offset)
-        return None
+            return Break(str(error), walk.sequence, first, walk.offset), None
+        return None, None
     if walk.damage is not None or walk.sequence != due:
         why = walk.damage or f"the segment ends here, and the next one begins with {due}"
-        return Break(f"{place}: {why}", walk.sequence, first, walk.offset)
-    return None
+        return Break(f"{place}: {why}", walk.sequence, first, walk.offset), None
+    return None, walk.recorded_at
 
 
 def readable_after(directory: Path, sequence: int) -> Iterator[Frame]:

@@ -12,6 +12,7 @@ from nt_memory.transport.segments import (
     MARK_EVERY,
     SegmentHeader,
     SegmentWalk,
+    check_follows,
     list_segments,
     read_frame,
     read_header,
@@ -23,6 +24,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nt_memory.transport.ports import Frame
+
+
+def entry_time(directory: Path, sequence: int) -> int | None:
+    """Entry time of a sequence as the journal has it; None if that cannot be told from it.
+
+    Cost: reads the segment up to it, unless the next segment begins right behind it.
+    """
+    segments = list_segments(directory)
+    first = max((first for first in segments if first <= sequence + 1), default=0)
+    if not first:
+        return None
+    path = segment_path(directory, first)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        header = read_header(fd, path)
+        if first == sequence + 1:
+            return header.recorded_at or None
+        walk = SegmentWalk(fd, header, HEADER_BYTES, first)
+        return next((frame.recorded_at for frame in walk if frame.sequence == sequence), None)
+    except CorruptionError:
+        return None
+    finally:
+        os.close(fd)
 
 
 class SegmentReader:
@@ -73,15 +97,21 @@ class SegmentReader:
             raise CorruptionError(f"{path}: offset {offset}: the frame fails its checksum")
         return found[0]
 
-    def replay(self, after: int, *, until: int | None = None) -> Iterator[Frame]:
+    def replay(
+        self, after: int, *, until: int | None = None, after_recorded_at: int | None = None
+    ) -> Iterator[Frame]:
         """Frames with sequence > `after`, in order, verified, streamed.
 
         Args:
             after: The last sequence not wanted.
             until: The last one wanted, which must be there; None: as far as valid frames go, and
                 an unfinished frame at the end of the newest segment is where they end.
+            after_recorded_at: Entry time of `after` as whoever asks knows it; None: it is not
+                compared.
 
         Raises:
+            CorruptionError: the entry `after` has another time, or a segment does not go on from
+                the one before: one of them is another store's.
             CorruptionError: a frame is damaged or missing; the message names file, offset and
                 sequence. Raised when the iteration gets there.
             TrimmedError: `after + 1` lies before the oldest frame kept.
@@ -92,21 +122,27 @@ class SegmentReader:
                 f"journal: sequence {after + 1} is no longer kept; the oldest is {oldest}",
                 oldest=oldest,
             )
-        return self._replay(after, until)
+        return self._replay(after, until, after_recorded_at)
 
-    def _replay(self, after: int, until: int | None) -> Iterator[Frame]:
+    def _replay(
+        self, after: int, until: int | None, after_recorded_at: int | None
+    ) -> Iterator[Frame]:
         sequence, first, offset = self._start(after)
         is_final = False
+        recorded_at: int | None = after_recorded_at if sequence == after + 1 else None
         while until is None or sequence <= until:
             walk = None
             if first:
                 fd = self._open(first)
                 try:
-                    walk = SegmentWalk(fd, self._header(fd, first), offset, sequence)
-                    yield from self._wanted(walk, after, until)
+                    header = self._header(fd, first)
+                    if offset == HEADER_BYTES:
+                        check_follows(segment_path(self._directory, first), header, recorded_at)
+                    walk = SegmentWalk(fd, header, offset, sequence)
+                    yield from self._wanted(walk, after, until, after_recorded_at)
                 finally:
                     os.close(fd)
-                sequence, offset = walk.sequence, walk.offset
+                sequence, offset, recorded_at = walk.sequence, walk.offset, walk.recorded_at
                 if until is not None and sequence > until:
                     self._cursor = (sequence, first, offset)
                     return
@@ -123,9 +159,16 @@ class SegmentReader:
                 why = (walk and walk.damage) or "the segment ends here"
                 raise CorruptionError(f"{path}: offset {offset}, sequence {sequence}: {why}")
 
-    def _wanted(self, walk: SegmentWalk, after: int, until: int | None) -> Iterator[Frame]:
+    def _wanted(
+        self, walk: SegmentWalk, after: int, until: int | None, after_recorded_at: int | None
+    ) -> Iterator[Frame]:
         for frame in walk:
             sequence = frame.sequence
+            if sequence == after and after_recorded_at not in {None, frame.recorded_at}:
+                raise CorruptionError(
+                    f"{self._directory}: entry {after} is of {frame.recorded_at} us, but of "
+                    f"{after_recorded_at} us in what goes before it: one is another store's"
+                )
             # Without `until` the frame may yet be taken back, and its place with it.
             if until is not None and not sequence % MARK_EVERY:
                 self.marks[sequence] = frame.position

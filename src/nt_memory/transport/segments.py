@@ -129,6 +129,25 @@ def read_header(fd: int, path: Path) -> SegmentHeader:
     return SegmentHeader(first_sequence, recorded_at, salt)
 
 
+def check_follows(path: Path, header: SegmentHeader, recorded_at: int | None) -> None:
+    """Refuse a segment that does not go on from the entry before it, such as another store's.
+
+    Args:
+        path: Its file, for the message.
+        header: Its header.
+        recorded_at: Time of the entry before it; None, or 0 in the header: it is not known.
+
+    Raises:
+        CorruptionError: the header says another time.
+    """
+    if recorded_at is not None and header.recorded_at not in {0, recorded_at}:
+        raise CorruptionError(
+            f"{path}: offset 0, sequence {header.first_sequence}: the header says that the entry "
+            f"before is of {header.recorded_at} us, but it is of {recorded_at} us: one is another "
+            "store's"
+        )
+
+
 class SegmentWalk:
     """Iterates the valid frames of a segment from a given place, and remembers where it stopped.
 
@@ -137,6 +156,7 @@ class SegmentWalk:
     Attributes:
         offset: Where the next frame starts or should start.
         sequence: The sequence it has or should have.
+        recorded_at: Entry time of the frame before it; None if that was not seen.
         damage: Why the walk ended before the end of the file; None if it did not.
     """
 
@@ -145,6 +165,7 @@ class SegmentWalk:
         self._header = header
         self.offset = offset
         self.sequence = sequence
+        self.recorded_at = header.recorded_at if offset == HEADER_BYTES else None
         self.damage: str | None = None
 
     def __iter__(self) -> Iterator[Frame]:
@@ -177,6 +198,7 @@ class SegmentWalk:
                 return FRAME_BYTES
             sequence += 1
             self.sequence = sequence
+            self.recorded_at = recorded_at
             self.offset += end - start
             yield Frame(found, recorded_at, data[body:end], place + start)
             start = end

@@ -4,6 +4,9 @@ The rows are the durable form of the vectors as the tier sees them; graphs and f
 rebuilt from them. A file is a 64-byte header (magic, format version, dimension) and then row after
 row, little-endian. How many rows count is not the file's knowledge but its user's: rows past the
 count are leftovers of writes that were never accepted, and are overwritten.
+
+Beside it lies a file of checksums, a CRC-32 for each row (`.sums`, u32 little-endian, no header). A
+row in the page cache has nothing else to be checked against after its writer was killed.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ import struct
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+from zlib import crc32
 
 import numpy as np
 
@@ -34,8 +38,21 @@ _MAGIC = b"NTMVECT\n"
 _VERSION = 1
 _HEADER = struct.Struct("<8sII48x")
 _ROW_TYPE = np.dtype("<f2")
-# One process may hold thousands of partitions; descriptors are fewer than that.
-_MAX_DESCRIPTORS = 64
+_SUM_TYPE = np.dtype("<u4")
+# One process may hold thousands of partitions; descriptors are fewer than that, two for each.
+_MAX_OPEN = 48
+_CHECK_ROWS = 4096
+
+
+class _Open(NamedTuple):
+    """Descriptors of a partition's rows and of their checksums."""
+
+    rows: int
+    sums: int
+
+    def close(self) -> None:
+        os.close(self.rows)
+        os.close(self.sums)
 
 
 class VectorFiles:
@@ -50,7 +67,7 @@ class VectorFiles:
         self._directory = Path(directory)
         self._read_only = read_only
         self._lock = threading.Lock()
-        self._descriptors: OrderedDict[int, int] = OrderedDict()
+        self._open: OrderedDict[int, _Open] = OrderedDict()
         self._unsynced: set[int] = set()
         self._maps: dict[int, NDArray[np.float16]] = {}
         if not read_only:
@@ -62,6 +79,9 @@ class VectorFiles:
     def path(self, partition: int) -> Path:
         """Where a partition's rows lie."""
         return self._directory / f"{partition}.f16"
+
+    def _sums_path(self, partition: int) -> Path:
+        return self._directory / f"{partition}.sums"
 
     def write(self, partition: int, dim: int, first_row: int, vectors: bytes) -> None:
         """Write whole rows at `first_row`. Repeating a write changes nothing.
@@ -84,10 +104,12 @@ class VectorFiles:
             raise DimensionError(
                 f"{len(vectors)} bytes are not rows of {dim} float16 values", expected=dim
             )
+        sums = _sums(vectors, 2 * dim)
         try:
             with self._lock:
-                descriptor = self._descriptor(partition, dim)
-                _write_all(descriptor, vectors, _HEADER.size + first_row * dim * 2)
+                file = self._opened(partition, dim)
+                _write_all(file.rows, vectors, _HEADER.size + first_row * dim * 2)
+                _write_all(file.sums, sums, first_row * _SUM_TYPE.itemsize)
                 self._unsynced.add(partition)
         except OSError as error:
             raise _storage_error(error, self.path(partition)) from error
@@ -132,8 +154,34 @@ class VectorFiles:
             raise CorruptionError(f"{path} ends before row {stop}")
         return np.frombuffer(data, _ROW_TYPE).reshape(-1, dim)
 
+    def check(self, partition: int, dim: int, count: int) -> None:
+        """Compare the first `count` rows with the checksums that were written with them.
+
+        Raises:
+            CorruptionError: one differs, or has no checksum; or as `read`.
+            DimensionError: the file holds rows of another dimension.
+
+        Cost: reads them all; 0.7 us a row of 384 values.
+        """
+        try:
+            sums = self._sums_path(partition).read_bytes()
+        except OSError as error:
+            raise _storage_error(error, self._sums_path(partition)) from error
+        if len(sums) < count * _SUM_TYPE.itemsize:
+            raise CorruptionError(f"{self._sums_path(partition)} ends before row {count}")
+        for first in range(0, count, _CHECK_ROWS):
+            stop = min(first + _CHECK_ROWS, count)
+            found = _sums(self.read(partition, dim, first, stop).tobytes(), 2 * dim)
+            said = sums[first * _SUM_TYPE.itemsize : stop * _SUM_TYPE.itemsize]
+            if found != said:
+                pair = (np.frombuffer(found, _SUM_TYPE), np.frombuffer(said, _SUM_TYPE))
+                row = first + int(np.flatnonzero(pair[0] != pair[1])[0])
+                raise CorruptionError(f"{self.path(partition)}: row {row} fails its checksum")
+
     def sync(self) -> None:
         """Force to disk whatever was written, by an earlier writer too: its files and their names.
+
+        Not the checksums: who lost them in a power loss has the rows made anew.
 
         Raises:
             StorageError: a sync failed; what it covered may be lost.
@@ -145,9 +193,9 @@ class VectorFiles:
                 return
             for partition in sorted(self._unsynced):
                 try:
-                    descriptor = self._descriptors.get(partition)
-                    if descriptor is not None:
-                        os.fsync(descriptor)
+                    file = self._open.get(partition)
+                    if file is not None:
+                        os.fsync(file.rows)
                     else:
                         _sync_path(self.path(partition))
                 except OSError as error:
@@ -161,15 +209,15 @@ class VectorFiles:
     def close(self) -> None:
         """Let go of files and mappings; arrays handed out stay valid. Idempotent; no sync."""
         with self._lock:
-            while self._descriptors:
-                os.close(self._descriptors.popitem()[1])
+            while self._open:
+                self._open.popitem()[1].close()
             self._maps.clear()
 
-    def _descriptor(self, partition: int, dim: int) -> int:
-        descriptor = self._descriptors.get(partition)
-        if descriptor is not None:
-            self._descriptors.move_to_end(partition)
-            return descriptor
+    def _opened(self, partition: int, dim: int) -> _Open:
+        file = self._open.get(partition)
+        if file is not None:
+            self._open.move_to_end(partition)
+            return file
         path = self.path(partition)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -178,13 +226,15 @@ class VectorFiles:
                 _write_all(descriptor, _HEADER.pack(_MAGIC, _VERSION, dim), 0)
             else:
                 _check_header(header, dim, path)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+            file = _Open(descriptor, os.open(self._sums_path(partition), flags, 0o644))
         except BaseException:
             os.close(descriptor)
             raise
-        if len(self._descriptors) >= _MAX_DESCRIPTORS:
-            os.close(self._descriptors.popitem(last=False)[1])
-        self._descriptors[partition] = descriptor
-        return descriptor
+        if len(self._open) >= _MAX_OPEN:
+            self._open.popitem(last=False)[1].close()
+        self._open[partition] = file
+        return file
 
     def _map(self, partition: int, dim: int, count: int) -> NDArray[np.float16]:
         path = self.path(partition)
@@ -198,6 +248,13 @@ class VectorFiles:
                 return np.memmap(file, _ROW_TYPE, "r", _HEADER.size, (whole, dim))
         except OSError as error:
             raise _storage_error(error, path) from error
+
+
+def _sums(rows: bytes, row_bytes: int) -> bytes:
+    """A checksum of each row."""
+    view = memoryview(rows)
+    starts = range(0, len(rows), row_bytes)
+    return np.array([crc32(view[at : at + row_bytes]) for at in starts], _SUM_TYPE).tobytes()
 
 
 def _write_all(descriptor: int, data: bytes, offset: int) -> None:
