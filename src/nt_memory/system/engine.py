@@ -248,7 +248,7 @@ class Engine:
         # The journal's last batches were handed over with call_soon_threadsafe before its thread
         # ended; one more turn of the loop runs them.
         turn = self._loop.create_future()
-        self._loop.call_soon(turn.set_result, None)
+        self._loop.call_soon(_set, turn)  # whose waiter may have been cancelled
         await turn
 
     def _close_files(self, *, is_clean: bool) -> None:

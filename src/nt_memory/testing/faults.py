@@ -1,12 +1,16 @@
-"""Disks that fill up, fail or stall, on demand."""
+"""Disks that fill up, fail, stall or lose their power, on demand."""
 
 from __future__ import annotations
 
 import errno
 import os
 import threading
+from typing import TYPE_CHECKING
 
 from nt_memory.transport.files import OsFileSystem
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class FaultyFileSystem:
@@ -95,6 +99,61 @@ class FaultyFileSystem:
     def resume_sync(self) -> None:
         """Let hanging and later syncs go on."""
         self._may_sync.set()
+
+
+class VolatileFileSystem(FaultyFileSystem):
+    """A disk that knows what a power loss would leave of each file: what was synced of it.
+
+    Names, as directories are made durable at once by who makes them, are taken to survive.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._guard = threading.Lock()
+        self._written: dict[int, int] = {}
+        self._synced: dict[int, int] = {}
+
+    def append(self, fd: int, data: bytes) -> None:
+        """Write at the end; it is not durable yet."""
+        with self._guard:
+            super().append(fd, data)
+            self._written[os.fstat(fd).st_ino] = os.lseek(fd, 0, os.SEEK_CUR)
+
+    def sync(self, fd: int) -> None:
+        """Make durable what was written before this call."""
+        inode = os.fstat(fd).st_ino
+        with self._guard:
+            end = self._written.get(inode, os.fstat(fd).st_size)
+        super().sync(fd)
+        with self._guard:
+            self._synced[inode] = end
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Cut the file; what was durable behind that is gone too."""
+        with self._guard:
+            super().truncate(fd, size)
+            inode = os.fstat(fd).st_ino
+            for ends in (self._written, self._synced):
+                if inode in ends:
+                    ends[inode] = min(size, ends[inode])
+
+    def image(self, directory: Path, *, kept: float = 0.0) -> dict[str, bytes]:
+        """What the files of a directory would hold if the power failed now.
+
+        Args:
+            directory: Whose files.
+            kept: Share of what was not synced that has reached the disk all the same, in order.
+        """
+        with self._guard:
+            return {path.name: self._left_of(path, kept) for path in sorted(directory.iterdir())}
+
+    def _left_of(self, path: Path, kept: float) -> bytes:
+        inode = path.stat().st_ino
+        data = path.read_bytes()
+        synced = self._synced.get(inode, 0)
+        end = synced + int((self._written.get(inode, synced) - synced) * kept)
+        # What was reserved ahead reads as zeros.
+        return data[:end] + bytes(len(data) - end)
 
 
 def _raise_if(number: int | None) -> None:
