@@ -113,13 +113,13 @@ class VolatileFileSystem(FaultyFileSystem):
         self._written: dict[int, int] = {}
         self._synced: dict[int, int] = {}
 
-    def append(self, fd: int, data: bytes) -> None:
+    def append(self, fd: int, data: bytes) -> None:  # type: ignore[explicit-override]
         """Write at the end; it is not durable yet."""
         with self._guard:
             super().append(fd, data)
             self._written[os.fstat(fd).st_ino] = os.lseek(fd, 0, os.SEEK_CUR)
 
-    def sync(self, fd: int) -> None:
+    def sync(self, fd: int) -> None:  # type: ignore[explicit-override]
         """Make durable what was written before this call."""
         inode = os.fstat(fd).st_ino
         with self._guard:
@@ -128,7 +128,7 @@ class VolatileFileSystem(FaultyFileSystem):
         with self._guard:
             self._synced[inode] = end
 
-    def truncate(self, fd: int, size: int) -> None:
+    def truncate(self, fd: int, size: int) -> None:  # type: ignore[explicit-override]
         """Cut the file; what was durable behind that is gone too."""
         with self._guard:
             super().truncate(fd, size)
