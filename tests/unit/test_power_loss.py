@@ -121,10 +121,12 @@ def test_an_acknowledgement_waits_for_the_sync(store, tmp_path, files, run):
         async with MemorySystem.open(store) as memory:
             files.stall_sync()
             task = asyncio.ensure_future(memory.put("a", "k", 1))
-            assert await asyncio.to_thread(files.wait_stalled)
-            assert not task.done()
-            assert memory.peek("a", "k") is None
-            files.resume_sync()
+            try:
+                assert await asyncio.to_thread(files.wait_stalled)
+                assert not task.done()
+                assert memory.peek("a", "k") is None
+            finally:
+                files.resume_sync()
             await task
             restart(store, files.image(store / "journal"), tmp_path / "after")
 
