@@ -79,7 +79,7 @@ def disk_bytes(directory: str | Path) -> int:
     return sum(p.stat().st_blocks * 512 for p in Path(directory).rglob("*") if p.is_file())
 
 
-def fdatasync_seconds(directory: str, size: int = 200, times: int = 200) -> float:
+def fdatasync_seconds(directory: str | Path, size: int = 200, times: int = 200) -> float:
     """Median of appending `size` bytes and waiting for the disk: the floor of a durable put."""
     path = Path(directory) / "fdatasync.probe"
     samples = []

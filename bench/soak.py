@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _harness import disk_bytes, duration, machine, rss_anon_bytes
+from _harness import disk_bytes, duration, fdatasync_seconds, machine, rss_anon_bytes
 from _judging import Judgement, Series, chart, has_held, judge
 from _load import Load
 from _mix import LagProbe
@@ -34,6 +34,8 @@ PARTS = ("journal", "base", "views", "vectors")
 SLACK_BYTES = 4 << 20
 SLACK_S = 50e-6
 COMPACTIONS = 30
+DISK = "bare append and fdatasync"
+DISK_EVERY_S = 0.05
 SAMPLES = 180
 LEAST_GAP_S = 4.0
 
@@ -47,8 +49,10 @@ class Soak:
     factor: float
     strict: bool = False
     without: tuple[str, ...] = ()
+    sizes_only: bool = False
     series: dict[str, Series] = dataclasses.field(default_factory=dict)
     peaks: dict[str, int] = dataclasses.field(default_factory=dict)
+    disk: list[float] = dataclasses.field(default_factory=list)
     begun: float = 0.0
 
     @property
@@ -75,16 +79,20 @@ class Soak:
             self.begun = time.perf_counter()
             load.start(self.without)
             compacting = asyncio.create_task(self._compact(memory, path))
+            probing = asyncio.create_task(self._probe_disk(path.parent))
             with LagProbe(asyncio.get_running_loop(), self.seed) as probe:
                 due = self.begun
                 while (due := due + self.sample_s) <= self.begun + self.length_s:
                     await asyncio.sleep(max(0.0, due - time.perf_counter()))
                     lag, probe.samples = probe.samples, []
-                    self._sample(memory, path, load.take() | {"event-loop lag": lag})
+                    disk, self.disk = self.disk, []
+                    took = load.take() | {"event-loop lag": lag, DISK: disk}
+                    self._sample(memory, path, took)
                     if compacting.done():
                         compacting.result()
-            compacting.cancel()
-            await asyncio.gather(compacting, return_exceptions=True)
+            for task in (compacting, probing):
+                task.cancel()
+            await asyncio.gather(compacting, probing, return_exceptions=True)
             await load.stop()
             return load.counts
 
@@ -102,6 +110,12 @@ class Soak:
             self._add("compact", "s", time.perf_counter() - start, is_judged=False)
             for part, size in self._measure_files(path).items():
                 self._add(f"{part}, right after compaction", "bytes", size)
+
+    async def _probe_disk(self, directory: Path) -> None:
+        """What the disk does meanwhile, to tell its moods from those of the store."""
+        while True:
+            self.disk.append(await asyncio.to_thread(fdatasync_seconds, directory, 200, 1))
+            await asyncio.sleep(DISK_EVERY_S)
 
     def _measure_files(self, path: Path) -> dict[str, int]:
         sizes = {part: disk_bytes(path / part) for part in PARTS}
@@ -123,8 +137,10 @@ class Soak:
         for name, samples in took.items():
             if samples:
                 p50, p99 = np.percentile(samples, [50, 99])
-                self._add(f"{name}, p50", "s", float(p50), is_noisy=True, slack=SLACK_S)
-                self._add(f"{name}, p99", "s", float(p99), is_noisy=True, slack=SLACK_S)
+                self._add(f"{name}, p50", "s", float(p50), is_noisy=True, is_judged=False)
+                is_judged = not self.sizes_only and name != DISK
+                how = {"is_noisy": True, "is_judged": is_judged, "slack": SLACK_S}
+                self._add(f"{name}, p99", "s", float(p99), **how)
 
     def _add(self, name: str, unit: str, value: float, **how: Any) -> None:
         if math.isnan(value):  # none of it was done since the last sample
@@ -192,6 +208,7 @@ def main() -> int:
         arguments.factor,
         arguments.strict,
         tuple(arguments.without),
+        arguments.sizes_only,
     )
     with tempfile.TemporaryDirectory(dir=arguments.workdir, prefix="nt-soak-") as workdir:
         where = machine(workdir)
@@ -226,6 +243,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--factor", type=float, default=1.0, help="times the usual pace (1)")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--without", nargs="+", default=[], help="kinds of work to leave out")
+    parser.add_argument("--sizes-only", action="store_true", help="judge no latency")
     parser.add_argument("--strict", action="store_true", help="what is unsure fails too")
     parser.add_argument(
         "--name", default="soak", help='results/<date>-<name>.json and .md; "": write nothing'

@@ -35,15 +35,18 @@ def held(tmp_path: Path, script: str, *options: str) -> tuple[bool, str]:
 
 
 def test_nothing_grows_under_constant_load(tmp_path):
-    """Memory, files and latencies of a mixed load stay; observations are read, but not replaced."""
-    is_flat, said = held(tmp_path, "soak.py", "--without", *REPLACING)
+    """Memory and files stay under a mixed load; observations are read, but not replaced.
+
+    Latencies are judged by `make soak`, on a machine that has nothing else to do.
+    """
+    is_flat, said = held(tmp_path, "soak.py", "--sizes-only", "--without", *REPLACING)
     assert is_flat, said
 
 
 @pytest.mark.xfail(strict=True, reason="rows of replaced observations are never given back")
 def test_nothing_grows_while_observations_are_replaced(tmp_path):
     """The same, with observations replaced and deleted all the time."""
-    is_flat, said = held(tmp_path, "soak.py")
+    is_flat, said = held(tmp_path, "soak.py", "--sizes-only")
     assert is_flat, said
 
 
