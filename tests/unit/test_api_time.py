@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from nt_memory import AsOf, CacheConfig, MemoryConfig, MemoryStats, MemorySystem
+from nt_memory import AsOf, CacheConfig, ManualClock, MemoryConfig, MemoryStats, MemorySystem
 from nt_memory.errors import (
     ConfigMismatchError,
     ForeignStoreError,
@@ -554,5 +554,33 @@ def test_clock_jumps_show_in_stats(store, run):
     async def body():
         async with MemorySystem.open(store, clock=JumpedClock()) as memory:
             assert memory.stats().clock_jump_s == 2.5
+
+    run(body())
+
+
+def test_two_clocks_cost_no_walk_over_what_came_later(store, run):
+    """An early revision at a late time is found at once, however many versions lie between."""
+    clock = ManualClock(datetime(2024, 1, 2, tzinfo=UTC))
+
+    async def body():
+        async with MemorySystem.open(store, clock=clock) as memory:
+            revisions = []
+            for n in range(400):
+                clock.advance(1)
+                revisions.append(await memory.put("a", "k", n))
+            late = await memory.put("a", "k", "late", known_at=clock.now() - timedelta(seconds=300))
+            snapshot, decoded = memory._engine.snapshot, []
+            decode = snapshot._decode
+            snapshot._decode = lambda key: decoded.append(key) or decode(key)
+            now = clock.now()
+            for n in (0, 1, 7, 200, 398, 399):
+                decoded.clear()
+                assert await memory.get("a", "k", as_of=AsOf(now, revisions[n])) == n
+                assert len(decoded) < 8
+            assert await memory.get("a", "k", as_of=AsOf(now, late)) == 399
+            before = AsOf(now, revisions[0] - 1)
+            assert await memory.get("a", "k", as_of=before) is None
+            then = now - timedelta(seconds=299, microseconds=1)
+            assert await memory.get("a", "k", as_of=AsOf(then, late)) == "late"
 
     run(body())

@@ -56,6 +56,7 @@ TABLES = (
 )
 _AFTER_ALL = b"\xff" * 16
 _ROWS_AT_ONCE = 64
+_STEPS_BEFORE_SEEK = 4
 
 
 def after_name(name: bytes) -> bytes:
@@ -100,7 +101,8 @@ class Snapshot:
     def at(self, name: bytes, moment: Moment) -> tuple[int, int, Version] | None:
         """The version in force at a moment, deletes and expired included.
 
-        Cost: one seek, plus a step back per version recorded after `moment.revision`.
+        Cost: one seek, plus a step back per version that was known by then and recorded after
+            `moment.revision`; past the first few, one more seek leaves out those that came later.
 
         Raises:
             TrimmedError: it was dropped by `history`.
@@ -109,6 +111,7 @@ class Snapshot:
         bound = version_key(name, moment.time_us, BIAS * 2 - 1)
         found = cursor.prev() if cursor.set_range(bound) else cursor.last()
         oldest: Version | None = None
+        steps = 0
         while found:
             key = cursor.key()
             if not key.startswith(name):
@@ -119,9 +122,30 @@ class Snapshot:
             if revision <= moment.revision:
                 return known_at, revision, version
             oldest = version
-            found = cursor.prev()
+            steps += 1
+            skipped = None
+            if steps == _STEPS_BEFORE_SEEK:
+                skipped = self._seek_recorded(name, known_at, moment)
+            if skipped is None:
+                found = cursor.prev()
+            else:
+                found, oldest = skipped, None  # there may be others between
         self._check_not_trimmed(name, oldest, moment)
         return None
+
+    def _seek_recorded(self, name: bytes, known_at: int, moment: Moment) -> bool | None:
+        """Go to the last version that can have been recorded by then: whether there is a row.
+
+        None if that skips nothing, and the cursor has not moved.
+
+        Nothing is known before it is recorded, so it was known by the now of that revision.
+        """
+        times = self.log_times(moment.revision)
+        if times is None or times.now_us >= known_at:
+            return None
+        bound = version_key(name, max(times.now_us, -BIAS), BIAS * 2 - 1)
+        cursor = self._versions
+        return bool(cursor.prev() if cursor.set_range(bound) else cursor.last())
 
     def check_floor(self, name: bytes, time_us: int) -> None:
         """Refuse to say what there was of an agent's keys when whole keys of then were dropped.
