@@ -129,7 +129,7 @@ def test_bytes_are_freed_by_history_at_once(store, clock, run):
     """With history=0 an overwrite needs only what it is larger by."""
 
     async def body():
-        config = MemoryConfig(storage_path=store, history=0)
+        config = MemoryConfig(storage_path=store, history=0, enable_compression=False)
         async with MemorySystem.open(config, clock=clock) as memory:
             one = size("k", "x" * 100)
             await memory.set_quota("a", max_bytes=one + 10)
