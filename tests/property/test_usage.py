@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,7 @@ class UsageMachine(RuleBasedStateMachine):
         self.quotas = dict.fromkeys(AGENTS, Quota())
         self.ages: dict[str, tuple[int | None, int | None]] = {}
         self.now = 0
+        self.requests = count()
         self.run(self.open())
 
     def run(self, coroutine: Any) -> Any:
@@ -203,12 +205,17 @@ class UsageMachine(RuleBasedStateMachine):
         expires_at = None if ttl is None else known_at + ttl
         return Version(known_at, self.next(), value, expires_at, **more)
 
-    @rule(name=names, value=values, ttl=ttls, delay=delays)
-    def put(self, name: Any, value: str, ttl: int | None, delay: int) -> None:
-        """A put, perhaps late, perhaps over before it was written."""
+    @rule(name=names, value=values, ttl=ttls, delay=delays, is_ordered=st.booleans())
+    def put(self, name: Any, value: str, ttl: int | None, delay: int, is_ordered: bool) -> None:
+        """A put, perhaps late, perhaps over before it was written; judged before or after its order.
+
+        One with a request id is judged by the replica alone.
+        """
         version = self.version(value, ttl, delay)
         known_at = START + timedelta(seconds=version.known_at)
-        self.write([(name, version)], self.memory.put(*name, value, ttl=ttl, known_at=known_at))
+        request = f"request {next(self.requests)}" if is_ordered else None
+        call = self.memory.put(*name, value, ttl=ttl, known_at=known_at, request_id=request)
+        self.write([(name, version)], call)
 
     @rule(name=names, value=values, ttl=ttls, delay=delays, tags=st.lists(st.sampled_from(TAGS)))
     def observe(self, name: Any, value: str, ttl: int | None, delay: int, tags: Any) -> None:

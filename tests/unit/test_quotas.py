@@ -19,7 +19,13 @@ from nt_memory import (
     import_store,
 )
 from nt_memory.codec import FILE_FROM_BYTES, encode
-from nt_memory.errors import InvalidInputError, InvalidNameError, QuotaError, StorageFullError
+from nt_memory.errors import (
+    ConflictError,
+    InvalidInputError,
+    InvalidNameError,
+    QuotaError,
+    StorageFullError,
+)
 from nt_memory.replica import quotas
 from nt_memory.system import baseline
 from nt_memory.system.baseline import newest_base
@@ -405,6 +411,24 @@ def test_a_refusal_in_a_batch_fails_its_own_caller_only(live):
         assert not any(isinstance(r, Exception) for r in results[1::2])
         assert memory.usage("a").keys == 3
         assert memory.usage("b").keys == 10
+
+    live(body)
+
+
+def test_what_is_refused_does_not_fill_the_journal(live):
+    """However long an agent keeps on trying; one that asks at once with others is in there."""
+
+    async def body(memory):
+        await memory.set_quota("a", max_keys=0)
+        before = memory.stats().journal_bytes
+        for n in range(50):
+            await refused(memory.put("a", f"k{n}", np.random.default_rng(n).bytes(10_000)))
+            await refused(memory.observe("a", [1.0], n))
+        await refused(memory.observe_many("a", np.eye(3)))
+        assert memory.stats().journal_bytes == before
+        # Whatever else is wrong with it is said before, as where there is no quota.
+        with pytest.raises(ConflictError):
+            await memory.put("a", "k", 1, expect=7)
 
     live(body)
 

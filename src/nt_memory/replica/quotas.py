@@ -67,19 +67,25 @@ def usage_in(views: Snapshot, agent: str) -> UsageRow:
 def check_early(views: Snapshot, write: Write, now: Now, history: int | None) -> None:
     """Refuse a write that its agent's quota does not allow as things are, before it is ordered.
 
-    For what is costly before it can be judged: the replica judges all the same. Whatever else is
-    wrong with the write is left to it too.
+    What is refused once it is ordered stays in the journal all the same, so an agent that keeps on
+    trying would fill the disk. The replica judges again, and alone where a write is not refused
+    here. Whatever else is wrong with the write is left to it too.
 
     Raises:
         QuotaError: as `Quotas.check`.
     """
-    quotas = Quotas()
-    quotas.load(views)
+    rules = {agent: rule_in(views, agent) for agent in {op.agent for op in write.ops}}
+    if not any(rules.values()):
+        return
     try:
         operations = decide(views, write, now)
     except NtMemoryError:
         return
-    quotas.check(views, operations, now, history)
+    for agent, own in _by_agent(operations).items():
+        if (rule := rules[agent]) is not None:
+            row = usage_in(views, agent)
+            used = (row.keys, row.bytes, row.vectors)
+            _judge(agent, rule, used, _wanted(views, own, now, history))
 
 
 class Quotas:
@@ -91,6 +97,11 @@ class Quotas:
         self._changed: set[str] = set()
 
     # --- rules --------------------------------------------------------------------------------
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether anybody has a quota. Readable from other threads."""
+        return bool(self._rules)
 
     def load(self, views: Snapshot) -> None:
         """Read the rules from the views."""
@@ -149,30 +160,15 @@ class Quotas:
         """
         if not self._rules:
             return
-        agents = dict.fromkeys(operation.op.agent for operation in operations)
-        for agent in agents:
+        for agent, own in _by_agent(operations).items():
             if (rule := self._rule(agent)) is not None:
-                own = [operation for operation in operations if operation.op.agent == agent]
-                self._judge(views, agent, rule, _wanted(views, own, now, history))
+                _judge(agent, rule, self._of(views, agent), _wanted(views, own, now, history))
 
     def _rule(self, agent: str) -> SetQuota | None:
         # What the swarm shares is nobody's: one agent's load must not use it up for the others.
         if not is_agent(agent):
             return None
         return self._rules.get(agent) or self._rules.get("")
-
-    def _judge(self, views: Snapshot, agent: str, rule: SetQuota, wanted: _Needs) -> None:
-        used = self._of(views, agent)
-        for limit, maximum, has, more in zip(LIMITS, _limits(rule), used, wanted, strict=True):
-            if maximum is not None and more > 0 and has + more > maximum:
-                raise QuotaError(
-                    f"{agent}: quota of {maximum} {limit}: {has} used, and {more} more wanted",
-                    agent=agent,
-                    limit=limit,
-                    used=has,
-                    wanted=more,
-                    maximum=maximum,
-                )
 
 
 class _Needs(NamedTuple):
@@ -234,6 +230,26 @@ def count_anew(batch: WriteBatch) -> None:
 
 def _limits(rule: SetQuota) -> tuple[int | None, int | None, int | None]:
     return rule.max_keys, rule.max_bytes, rule.max_vectors
+
+
+def _judge(agent: str, rule: SetQuota, used: Sequence[int], wanted: _Needs) -> None:
+    for limit, maximum, has, more in zip(LIMITS, _limits(rule), used, wanted, strict=True):
+        if maximum is not None and more > 0 and has + more > maximum:
+            raise QuotaError(
+                f"{agent}: quota of {maximum} {limit}: {has} used, and {more} more wanted",
+                agent=agent,
+                limit=limit,
+                used=has,
+                wanted=more,
+                maximum=maximum,
+            )
+
+
+def _by_agent(operations: Sequence[ResolvedOp]) -> dict[str, list[ResolvedOp]]:
+    found: dict[str, list[ResolvedOp]] = {}
+    for operation in operations:
+        found.setdefault(operation.op.agent, []).append(operation)
+    return found
 
 
 def _wanted(views: Snapshot, operations: list[ResolvedOp], now: Now, history: int | None) -> _Needs:

@@ -149,6 +149,11 @@ class Replica:
         return self.history is not None or self.retention.has_limits
 
     @property
+    def has_quotas(self) -> bool:
+        """Whether some agent's share is limited."""
+        return self._quotas.has_rules
+
+    @property
     def next_lapse_us(self) -> int | None:
         """From when, in entry time, a tick may end a lease or decide a ballot; None: never."""
         return self._coordination.next_lapse_us(is_backtest=self.is_backtest)

@@ -19,7 +19,7 @@ import secrets
 import threading
 from typing import TYPE_CHECKING, Any
 
-from nt_memory.entries import Configure, Entry, StartSession, encode_entry
+from nt_memory.entries import Configure, Entry, StartSession, Write, encode_entry
 from nt_memory.errors import (
     ClosedError,
     InvalidInputError,
@@ -30,7 +30,8 @@ from nt_memory.errors import (
     WrongLoopError,
     again,
 )
-from nt_memory.replica import Replica
+from nt_memory.replica import Now, Replica
+from nt_memory.replica.quotas import check_early
 from nt_memory.system.background import keep_time, keep_up
 from nt_memory.system.compacting import Maintenance
 from nt_memory.system.ending import Ending, insist, release_orphans
@@ -298,9 +299,11 @@ class Engine:
             raise ReadOnlyError("this memory was opened read-only")
         if self._closing is not None:
             raise ClosedError("the memory is closing")
-        for failure in (self._failure, self._fullness):
-            if failure is not None:
-                raise again(failure)
+        if (failure := self._failure or self._fullness) is not None:
+            raise again(failure)
+        # One with a request id may have been made already: then it returns what it did.
+        if request_id is None and self.opened.replica.has_quotas:
+            self.check_quota(body)
         try:
             payload = encode_entry(Entry(body, self.config.agent, request_id))
         except (OverflowError, TypeError) as error:
@@ -313,6 +316,17 @@ class Engine:
         except asyncio.CancelledError:
             journal.withdraw(ticket)
             raise
+
+    def check_quota(self, body: Body) -> None:
+        """Refuse what a quota does not allow as things are visible here; see `check_early`.
+
+        Raises:
+            QuotaError: it would be refused now.
+        """
+        if type(body) is Write and self.timeline.has_started:
+            replica, now_us = self.opened.replica, self.timeline.now_us()
+            now = Now(self.clock.now_us(), now_us, self.revision + 1, replica.is_backtest)
+            check_early(self.snapshot, body, now, replica.history)
 
     async def _submit_in_turn(
         self, journal: LocalJournal, payload: bytes, ticket: asyncio.Future[Any]

@@ -12,8 +12,6 @@ from msgspec import structs
 from nt_memory.codec import is_filed
 from nt_memory.codec.filed import read_reference
 from nt_memory.errors import ClosedError, ReadOnlyError
-from nt_memory.replica import Now
-from nt_memory.replica.quotas import check_early
 from nt_memory.system.guarding import Guard
 from nt_memory.system.reads import to_record
 from nt_memory.transport.values import ValueFiles
@@ -89,26 +87,7 @@ class Filing:
             ops = list(write.ops)
             for number, value in zip(drafts, values, strict=True):
                 ops[number] = structs.replace(ops[number], value=value)
-            filed = structs.replace(write, ops=tuple(ops))
-            if request_id is None:
-                self.check_quota(filed)
-            return await self._engine.submit(filed, request_id)
-
-    def check_quota(self, write: Write) -> None:
-        """What an entry of the journal names stays as long as that, also if it was refused.
-
-        So a write that its quota does not allow must not become one: the files of an agent that
-        keeps on trying would fill the disk. One with a request id may have been made already.
-
-        Raises:
-            QuotaError: as things are now, the write would be refused.
-        """
-        engine = self._engine
-        if not engine.timeline.has_started:
-            return
-        replica, now_us = engine.opened.replica, engine.clock.now_us()
-        now = Now(now_us, engine.timeline.now_us(), engine.revision + 1, replica.is_backtest)
-        check_early(engine.snapshot, write, now, replica.history)
+            return await self._engine.submit(structs.replace(write, ops=tuple(ops)), request_id)
 
     async def settle(self) -> None:
         """Give up what is being written, and wait until nobody writes."""
