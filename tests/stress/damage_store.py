@@ -8,14 +8,16 @@ was opened once more.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import shutil
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import numpy as np
 
-from nt_memory import ManualClock, MemorySystem, Proposal, Trajectory, Vote
+from nt_memory import ManualClock, MemorySystem, Proposal, Record, Trajectory, Vote
 from nt_memory.clock import SystemClock, to_datetime
 from nt_memory.errors import NtMemoryError
 
@@ -29,6 +31,8 @@ DIM = 64
 HEAD_ROWS = 33_000
 """Observations of alice's before the base: just enough of them for a graph to be built."""
 SMALL_ROWS = 300
+BIG_BYTES = 1_200_000
+"""Of a value that is kept in a file of its own."""
 TOP_K = 5
 NEAR = 60
 """Among so many an approximate search finds its few."""
@@ -89,6 +93,7 @@ async def _past(
         await memory.observe_many("alice", vectors, data, keys=some)
     await memory.consensus.register_agent("alice")
     await memory.consensus.register_agent("bob", weight=2)
+    await memory.put("bob", "weights", draw.bytes(BIG_BYTES))
     plan["fence"] = (await memory.acquire_lock("desk", lease=86_400.0)).fence
 
 
@@ -111,6 +116,8 @@ async def _present(
     await memory.delete("bob", f"gone/{part}")
     await memory.put("bob", f"text/{part}", "as it was " * 3_000)
     await memory.put("bob", f"noise/{part}", draw.bytes(20_000))
+    if part == 1:
+        await memory.put("bob", "weights", draw.bytes(BIG_BYTES))
     await memory.put("bob", f"series/{part}", draw.normal(size=(40, 50)))
     async with memory.transaction() as tx:
         tx.put("alice", "position", {"AAPL": part})
@@ -185,7 +192,7 @@ async def _ask_state(
     asking: Asking, memory: MemorySystem, plan: dict[str, Any], agent: str
 ) -> None:
     await asking.ask(f"scan {agent}", _all, memory.scan, agent)
-    for key in (*plan["keys"][agent][:80], "gone/1", "never"):
+    for key in (*plan["keys"][agent][:70], *plan["keys"][agent][-9:], "gone/1", "never"):
         await asking.ask(f"get {agent} {key}", memory.get, agent, key)
         await asking.ask(f"history {agent} {key}", _all, memory.history, agent, key)
         for place, text in enumerate(plan["times"][::3]):
@@ -257,9 +264,13 @@ async def _until(mark: int, method: Any, *args: Any, **kwargs: Any) -> list[Any]
 def _text(value: Any) -> str:
     if isinstance(value, list):
         return json.dumps([_text(one) for one in value])
+    if isinstance(value, Record) and isinstance(value.value, bytes):
+        return repr((_text(value.value), dataclasses.replace(value, value=None)))
     if isinstance(value, Trajectory):
         seen = [(one.data, one.embedding, one.at) for one in value.observations]
         done = [(one.doc, one.parameters, one.situation) for one in value.actions]
         return repr((value.id, value.agent_id, seen, done, value.outcomes, value.score()))
+    if isinstance(value, bytes) and len(value) > BIG_BYTES // 2:
+        return f"{len(value)} bytes: {crc32(value)}"
     with np.printoptions(threshold=1_000_000, floatmode="unique"):
         return repr(value)
