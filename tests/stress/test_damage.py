@@ -37,7 +37,7 @@ from nt_memory.transport.segment_reader import SegmentReader
 from nt_memory.transport.segments import HEADER_BYTES, list_segments, segment_path, unpack_position
 
 STATES = {"closed": 6, "killed": 4, "without views": 3}
-QUICK_SEEDS = range(100, 112)
+QUICK_SEEDS = range(100, 106)
 TRUTH = ("journal", "base", "values")
 
 Answers = dict[str, dict[str, str]]

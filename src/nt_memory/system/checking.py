@@ -9,7 +9,8 @@ Damage to a mapped file may also stop the process that reads it. Whoever must su
 `check_apart`; opening a store instead leaves a mark in `views/STATE` while it checks, so that the
 next open does not try again.
 
-Cost: measured at 1.6 us a row on one core, and 0.7 us a vector of 384 values.
+Cost: 3.5 us a row and 1.2 us a vector of 64 values, measured on two cores that others were using too;
+100,000 observations have 200,000 rows.
 """
 
 from __future__ import annotations
