@@ -55,7 +55,7 @@ async def keep_up(engine: Engine) -> None:
     while True:
         await engine.clock.sleep(FOLLOW_S)
         try:
-            engine.poll()
+            await engine.catch_up()
         except Exception as error:  # noqa: BLE001 - whatever it is, reads must not go stale
             engine.give_up(StorageError(f"cannot follow the writer any more: {error}; reopen"))
             return

@@ -50,7 +50,7 @@ from nt_memory.tiers.vectors import VectorTier
 from nt_memory.timeline import Timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from nt_memory.clock import StoreClock
     from nt_memory.config import MemoryConfig
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 MAX_BEHIND = 16
 FULL_RETRY_S = 0.2
 STUCK_S = 0.02
+NEAR_REVISIONS = 64
 HOT_SHARE = 4
 
 
@@ -349,7 +350,7 @@ class Engine:
         """Wait until everything submitted before is durable and visible."""
         self.check_usable()
         if self.journal is None:
-            self.poll()
+            await self.catch_up()
             return
         await asyncio.to_thread(self.journal.flush)
         await self.drain()
@@ -449,11 +450,34 @@ class Engine:
         self.listeners.tell(follow)
         self._wake_visible(None)
 
-    def poll(self) -> None:
-        """Read-only: move to what another process has made visible since."""
-        follow = self.opened.poll(self.revision)
-        if follow is not None:
-            self._move(follow)
+    async def catch_up(self) -> None:
+        """Read-only: move to what another process has made visible since.
+
+        Raises:
+            StorageError: the views were rebuilt and do not reach back to what is visible here.
+        """
+        async with self._turn:
+            gap = self.opened.gap(self.revision)
+            if gap == 0:
+                return
+            # What takes long is read on another thread; the loop moves to it in one step.
+            is_near = gap is not None and gap <= NEAR_REVISIONS
+            poll = functools.partial(self.opened.poll, self.revision)
+            follow = poll() if is_near else await self._off_loop(poll)
+            if follow is not None:
+                self._move(follow)
+
+    async def _off_loop(self, poll: Callable[[], Follow | None]) -> Follow | None:
+        reading = self._loop.run_in_executor(None, poll)
+        try:
+            return await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            # The files must not be closed under it.
+            await insist(reading)
+            follow = reading.result()
+            if follow is not None and follow.snapshot is not None:
+                follow.snapshot.close()
+            raise
 
     def give_up(self, error: StorageError) -> None:
         """Nothing can be followed any more: fail whoever waits, and every later call.

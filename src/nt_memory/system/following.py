@@ -102,14 +102,17 @@ def move_vectors(vectors: VectorTier, follow: Follow, known: RowCounts) -> None:
 
 
 LARGE_VALUE_BYTES = 64 * 1024
+MANY_CHANGES = 4096
 
 
 def move_records(hot: HotTier, changes: Sequence[Change], values: ValueFiles) -> None:
     """Bring L1 and the pins up to the changes that concern the current versions of state keys.
 
     A value that was put becomes hot, except an observation's: a bulk load would flush everything
-    else. What is hot or pinned already is always refreshed, so L1 is never stale.
+    else. What is hot or pinned already is always refreshed, or let go of where decoding would hold
+    up the loop: L1 is never stale.
     """
+    are_many = len(changes) > MANY_CHANGES  # as of a follower that was stopped for long
     for change in changes:
         stored = change.stored
         if stored.space != STATE or not change.is_current:
@@ -118,7 +121,7 @@ def move_records(hot: HotTier, changes: Sequence[Change], values: ValueFiles) ->
         if change.kind != "put" or stored.value is None:
             hot.drop(name)
             hot.pins.show(name, None)
-        elif _is_large(stored.value) and name not in hot.pins:
+        elif (are_many or _is_large(stored.value)) and name not in hot.pins:
             hot.drop(name)  # decoding it takes too long for the loop; the next read will
         elif stored.partition < 0 or hot.is_wanted(name):
             record = to_record(stored, values)

@@ -102,6 +102,16 @@ class Opened:
             self.journal.close()
         self.close(is_clean=False)
 
+    def gap(self, revision: int) -> int | None:
+        """How many revisions are visible after `revision`; None: in other views than these."""
+        if not self.cold.is_in_place:
+            return None
+        snapshot = self.cold.snapshot()
+        try:
+            return (snapshot.number(b"revision") or 0) - revision
+        finally:
+            snapshot.close()
+
     def poll(self, revision: int) -> Follow | None:
         """What another process made visible after `revision`, or None.
 
