@@ -15,7 +15,7 @@ from mmap import mmap
 import numpy as np
 import pytest
 
-from nt_memory import MemoryConfig, MemorySystem, thaw
+from nt_memory import ManualClock, MemoryConfig, MemorySystem, thaw
 from nt_memory.clock import turn
 from nt_memory.codec import FILE_FROM_BYTES, MAX_PARTS_BYTES, Draft, draft, is_filed, stored_bytes
 from nt_memory.codec.filed import Reference, read_reference, write_reference
@@ -31,6 +31,7 @@ from nt_memory.errors import (
     ReadOnlyError,
     StorageError,
     StorageFullError,
+    TrimmedError,
     ValueTooLargeError,
 )
 from nt_memory.testing.faults import FaultyFileSystem
@@ -313,6 +314,42 @@ def test_every_read_shows_large_values(live, collect):
             assert follower.stats().value_bytes == memory.stats().value_bytes
 
     live(body)
+
+
+def test_a_follower_that_was_stopped_does_not_call_it_damage(live, store, collect):
+    """What the writer dropped and swept since a follower looked last is read as it is now, or said
+    to be no longer kept; and real damage is still damage."""
+
+    async def body(memory):
+        first = await memory.put("a", "k", weights(0))
+        await memory.put("a", "other", 1)
+        config = MemoryConfig(storage_path=store, history=0)
+        # Its clock stands still, so it does not follow by itself.
+        behind = [
+            await MemorySystem.open(config, clock=ManualClock(), read_only=True) for _ in range(4)
+        ]
+        records = behind[2].history("a", "k")
+        await memory.put("a", "k", weights(1))
+        await memory.compact()
+        assert len(files(store)) == 1
+        assert behind[0].revision < memory.revision
+        assert_same(await behind[0].get("a", "k"), weights(1))
+        found = await behind[1].get_many([("a", "other"), ("a", "k")])
+        assert found[0] == 1
+        assert_same(found[1], weights(1))
+        with pytest.raises(TrimmedError, match="no longer kept"):
+            await collect(records)
+        with pytest.raises(TrimmedError):
+            await behind[3].get("a", "k", as_of=first)
+        (name,) = files(store)
+        (store / "values" / name).unlink()
+        fresh = await MemorySystem.open(config, read_only=True)
+        with pytest.raises(CorruptionError, match="missing"):
+            await fresh.get("a", "k")
+        for follower in (*behind, fresh):
+            await follower.close()
+
+    live(body, history=0)
 
 
 def test_a_transaction_takes_large_values(live):

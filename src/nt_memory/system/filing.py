@@ -11,9 +11,10 @@ from msgspec import structs
 
 from nt_memory.codec import is_filed
 from nt_memory.codec.filed import read_reference
-from nt_memory.errors import ClosedError, ReadOnlyError
+from nt_memory.errors import ClosedError, CorruptionError, ReadOnlyError, TrimmedError
 from nt_memory.system.guarding import Guard
 from nt_memory.system.reads import to_record
+from nt_memory.tiers.layout import name_of, version_key
 from nt_memory.transport.values import ValueFiles
 
 if TYPE_CHECKING:
@@ -138,10 +139,31 @@ async def record_of(engine: Engine, stored: Stored) -> Record:
 
     Raises:
         CorruptionError: its value fails the checksum, or its file is missing.
+        TrimmedError: the writer that this follows has dropped the version, and its file. What is
+            visible here has moved on, past that.
     """
     value = stored.value
     if value is None or not is_filed(value):
         return to_record(stored, engine.values)
-    # Pinned before the first wait: until then no sweep can know less than this snapshot does.
-    with engine.values.keep([value]):
-        return await asyncio.to_thread(to_record, stored, engine.values)
+    try:
+        # Pinned before the first wait: until then no sweep can know less than this snapshot does.
+        with engine.values.keep([value]):
+            return await asyncio.to_thread(to_record, stored, engine.values)
+    except CorruptionError as error:
+        if engine.is_read_only and _is_dropped(engine, stored):
+            raise TrimmedError(
+                f"{stored.agent}/{stored.key}: revision {stored.revision} is no longer kept",
+                oldest=engine.snapshot.log_floor + 1,
+            ) from error
+        raise
+
+
+def _is_dropped(engine: Engine, stored: Stored) -> bool:
+    """Whether the writer no longer has a version that a follower still saw.
+
+    Pins do not reach into another process: one that was stopped for a while sees what was, until it
+    looks again.
+    """
+    engine.poll()
+    name = name_of(stored.space, stored.agent, stored.key)
+    return engine.snapshot.version(version_key(name, stored.known_at, stored.revision)) is None

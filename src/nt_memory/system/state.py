@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nt_memory.clock import to_us, turn
 from nt_memory.codec import Draft, compress, draft, is_filed
 from nt_memory.entries import STATE, Write, WriteOp
-from nt_memory.errors import InvalidInputError
+from nt_memory.errors import InvalidInputError, TrimmedError
 from nt_memory.namespace import check_agent, check_key, check_prefix
 from nt_memory.system.arguments import (
     check_expect,
@@ -198,8 +198,12 @@ class StateCalls:
             return None
         if stored.value is not None and _is_slow(stored.value):
             seen = engine.revision
-            with _kept(engine, [stored]):
-                record = await asyncio.to_thread(to_record, stored, engine.values)
+            try:
+                record = await _read_aside(engine, stored)
+            except TrimmedError:
+                if as_of is not None:
+                    raise
+                return await self.get_record(agent, key)  # a follower that was behind is not now
             is_promotable = as_of is None and seen == engine.revision
         else:
             record = to_record(stored, engine.values)
@@ -210,6 +214,13 @@ class StateCalls:
 
     async def get_many(self, pairs: Iterable[tuple[str, str]]) -> list[Any]:
         """The values of several `(agent, key)` pairs at one revision; None for a miss."""
+        wanted = list(pairs)
+        try:
+            return await self._get_many(wanted)
+        except TrimmedError:
+            return await self._get_many(wanted)  # a follower that was behind is not now
+
+    async def _get_many(self, pairs: list[tuple[str, str]]) -> list[Any]:
         engine = self._engine
         engine.check_usable()
         moment = resolve(engine, None)
@@ -307,6 +318,13 @@ class StateCalls:
 
 def _is_slow(value: bytes) -> bool:
     return len(value) > OFF_LOOP_BYTES or is_filed(value)
+
+
+async def _read_aside(engine: Engine, stored: Stored) -> Record:
+    """Decode on another thread what would hold up the loop; errors as `record_of`."""
+    if stored.value is not None and is_filed(stored.value):
+        return await record_of(engine, stored)
+    return await asyncio.to_thread(to_record, stored, engine.values)
 
 
 def _kept(engine: Engine, versions: Iterable[Stored]) -> AbstractContextManager[None]:
