@@ -457,15 +457,22 @@ class Engine:
             StorageError: the views were rebuilt and do not reach back to what is visible here.
         """
         async with self._turn:
-            gap = self.opened.gap(self.revision)
-            if gap == 0:
-                return
-            # What takes long is read on another thread; the loop moves to it in one step.
-            is_near = gap is not None and gap <= NEAR_REVISIONS
-            poll = functools.partial(self.opened.poll, self.revision)
-            follow = poll() if is_near else await self._off_loop(poll)
-            if follow is not None:
-                self._move(follow)
+            while await self._catch_up_once():
+                pass
+
+    async def _catch_up_once(self) -> bool:
+        """Whether there may be more, in views that have taken the place of those just read."""
+        gap = self.opened.gap(self.revision)
+        if gap == 0 and self.opened.retired is None:
+            return False
+        # What takes long is read on another thread; the loop moves to it in one step.
+        is_near = gap is not None and gap <= NEAR_REVISIONS
+        poll = functools.partial(self.opened.poll, self.revision)
+        follow = poll() if is_near else await self._off_loop(poll)
+        if follow is None:
+            return False
+        self._move(follow)
+        return gap is None
 
     async def _off_loop(self, poll: Callable[[], Follow | None]) -> Follow | None:
         reading = self._loop.run_in_executor(None, poll)
