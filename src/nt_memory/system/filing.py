@@ -150,7 +150,7 @@ async def record_of(engine: Engine, stored: Stored) -> Record:
         with engine.values.keep([value]):
             return await asyncio.to_thread(to_record, stored, engine.values)
     except CorruptionError as error:
-        if engine.is_read_only and _is_dropped(engine, stored):
+        if engine.is_read_only and await _is_dropped(engine, stored):
             raise TrimmedError(
                 f"{stored.agent}/{stored.key}: revision {stored.revision} is no longer kept",
                 oldest=engine.snapshot.log_floor + 1,
@@ -158,12 +158,12 @@ async def record_of(engine: Engine, stored: Stored) -> Record:
         raise
 
 
-def _is_dropped(engine: Engine, stored: Stored) -> bool:
+async def _is_dropped(engine: Engine, stored: Stored) -> bool:
     """Whether the writer no longer has a version that a follower still saw.
 
     Pins do not reach into another process: one that was stopped for a while sees what was, until it
     looks again.
     """
-    engine.poll()
+    await engine.catch_up()
     name = name_of(stored.space, stored.agent, stored.key)
     return engine.snapshot.version(version_key(name, stored.known_at, stored.revision)) is None
