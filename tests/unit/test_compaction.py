@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 from datetime import timedelta
 
@@ -22,6 +23,7 @@ from nt_memory.system import compacting
 from nt_memory.system.baseline import save_base
 from nt_memory.system.compacting import _Compactor
 from nt_memory.system.holds import MAX_HOLD_S
+from nt_memory.system.verifying import verify
 from nt_memory.transport.basefile import list_bases
 
 
@@ -430,6 +432,30 @@ def test_damaged_views_do_not_become_the_base(store, run):
                 await memory.compact()
             assert memory.stats().journal_bytes >= size
             assert not list((store / "base").iterdir())
+
+    run(body())
+
+
+def test_a_damaged_large_value_does_not_become_the_base(store, run):
+    """Of a large row the views cover the ends; what lies between is noticed before the journal goes."""
+    value = np.random.default_rng(1).bytes(40_000)
+
+    async def body():
+        async with MemorySystem.open(store) as memory:
+            await memory.put("a", "large", value)
+            path = store / "views" / "data.mdb"
+            data = path.read_bytes()
+            with path.open("r+b") as file:
+                for at in (place.start() for place in re.finditer(re.escape(value[:64]), data)):
+                    file.seek(at + 20_000)
+                    file.write(b"damaged!")
+            with pytest.raises(CorruptionError):
+                await memory.compact()
+            assert not list((store / "base").iterdir())
+        assert any("versions" in damage or "value" in damage for damage in verify(store).damage)
+        lose_views(store)
+        async with MemorySystem.open(store) as memory:
+            assert await memory.get("a", "large") == value
 
     run(body())
 

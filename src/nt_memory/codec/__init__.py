@@ -44,6 +44,7 @@ __all__ = [
     "FrozenDict",
     "FrozenList",
     "Parts",
+    "check",
     "compress",
     "decode",
     "decode_with",
@@ -189,6 +190,21 @@ def decode(data: bytes) -> Any:
         raise
     except UNREADABLE as error:
         raise CodecError(f"not an encoded value: {error}") from None
+
+
+def check(data: bytes) -> None:
+    """Nothing, if an encoded value is as it was made; without decoding it.
+
+    Raises:
+        CorruptionError: the checksum does not match.
+    """
+    if len(data) > _HEADER.size:
+        version, flags, checksum = _HEADER.unpack_from(data)
+        if version != _VERSION or flags not in _CRC_SEED:
+            return  # of a newer version, or a reference to a file
+        if _crc32(memoryview(data)[_HEADER.size :], _CRC_SEED[flags]) == checksum:
+            return
+    raise CorruptionError("a stored value fails its checksum")
 
 
 def decode_with(body: bytes, parts: Parts) -> Any:

@@ -39,6 +39,11 @@ def unseal(table: bytes, key: bytes, stored: bytes) -> bytes:
     return value
 
 
+def is_covered(stored: bytes) -> bool:
+    """Whether the checksum of a row covers all of it."""
+    return len(stored) - _BYTES <= _WHOLE_BYTES
+
+
 def _checksum(table: bytes, key: bytes, value: bytes) -> int:
     start = crc32(key, crc32(table))
     if len(value) <= _WHOLE_BYTES or table != b"versions":

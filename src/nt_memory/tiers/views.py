@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
+from nt_memory import codec
 from nt_memory.clock import to_datetime
 from nt_memory.errors import TrimmedError
 from nt_memory.tiers.layout import (
@@ -30,7 +31,7 @@ from nt_memory.tiers.layout import (
     unpack_row,
     version_key,
 )
-from nt_memory.tiers.sealing import seal, unseal
+from nt_memory.tiers.sealing import is_covered, seal, unseal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,6 +63,11 @@ _STEPS_BEFORE_SEEK = 4
 def after_name(name: bytes) -> bytes:
     """Greater than all versions of a name, and less than every greater name."""
     return name + _AFTER_ALL
+
+
+def _check_value(version: Version) -> None:
+    if version.value is not None:
+        codec.check(version.value)
 
 
 class Snapshot:
@@ -327,7 +333,10 @@ class Snapshot:
             items = cursor.iternext()
             while some := list(itertools.islice(items, _ROWS_AT_ONCE)):
                 for key, data in some:
-                    unseal(table, key, data)
+                    row = unseal(table, key, data)
+                    if not is_covered(data) and table == _VERSIONS:
+                        # A base that took a damaged value would outlive the entry that has it whole.
+                        _check_value(decode_version(row))
                     size += len(key) + len(data)
                 rows += some
                 if size > max_bytes:
