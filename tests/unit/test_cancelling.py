@@ -82,7 +82,7 @@ async def judge(memory):
     assert not memory._locks._waiting
     assert not memory._locks._errands
     assert not engine.journal._submissions._queue
-    assert engine._turn.locked() is False
+    assert engine.writing._turn.locked() is False
     # Of what was granted to callers who never heard of it, nothing may be held.
     for n in range(3):
         assert memory._locks.inspect(f"r{n}").waiters == ()

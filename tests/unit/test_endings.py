@@ -17,8 +17,7 @@ import nt_memory
 from nt_memory import MemoryConfig, MemorySystem
 from nt_memory.clock import turn
 from nt_memory.errors import ClosedError, StoreInUseError, WrongLoopError
-from nt_memory.system import engine as engine_module
-from nt_memory.system import opening
+from nt_memory.system import opening, writing
 from nt_memory.system.at_rest import read_state
 from nt_memory.system.verifying import verify
 from nt_memory.testing.faults import FaultyFileSystem
@@ -90,7 +89,7 @@ def test_a_loop_closed_by_hand_does_not_keep_the_directory(store):
 def test_a_loop_closed_far_behind_does_not_keep_the_directory(store, monkeypatch):
     """The journal's thread, which waits for the loop to follow, does not wait for ever."""
     monkeypatch.setattr(submissions, "BATCH_ENTRIES", 1)
-    monkeypatch.setattr(engine_module, "MAX_BEHIND", 2)
+    monkeypatch.setattr(writing, "MAX_BEHIND", 2)
     loop = asyncio.new_event_loop()
     memory = loop.run_until_complete(MemorySystem.open(store)._open())
 
@@ -101,7 +100,7 @@ def test_a_loop_closed_far_behind_does_not_keep_the_directory(store, monkeypatch
 
     tasks = loop.run_until_complete(submit())
     pause = threading.Event()
-    while memory._engine._behind._value or memory._engine.journal.pending_bytes == 0:
+    while memory._engine.writing._behind._value or memory._engine.journal.pending_bytes == 0:
         pause.wait(0.001)  # the loop stands still, so the thread runs ahead of it until it waits
     for task in tasks:
         task._log_destroy_pending = False
@@ -367,7 +366,7 @@ def test_relaxed_keeps_its_bound_while_the_loop_stands_still(store, run, monkeyp
     """What was acknowledged goes to disk in time, although nobody follows the batches behind it."""
     files = FaultyFileSystem()
     monkeypatch.setattr(segment_writer, "OsFileSystem", lambda: files)
-    monkeypatch.setattr(engine_module, "MAX_BEHIND", 1)
+    monkeypatch.setattr(writing, "MAX_BEHIND", 1)
     monkeypatch.setattr(submissions, "BATCH_ENTRIES", 1)
 
     async def body():

@@ -99,7 +99,7 @@ def test_writes_are_refused_while_the_views_have_no_space(store, run, monkeypatc
 
             monkeypatch.setattr(cold, "commit", commit_if_there_is_space)
             held = asyncio.ensure_future(memory.put("a", "held", 1, fence=token))
-            while memory._engine._fullness is None:
+            while memory._engine.writing.fullness is None:
                 await asyncio.wait([held], timeout=0.01)
             with pytest.raises(StorageFullError) as full:
                 await memory.put("a", "refused", 1)

@@ -417,7 +417,7 @@ def test_errors_keep_their_type_and_say_where_they_come_from(memory):
     assert caught.value.current is not None
     lines = [frame.filename for frame in traceback.extract_tb(caught.value.__traceback__)]
     assert lines[0] == __file__
-    assert any(line.endswith("engine.py") for line in lines)
+    assert any(line.endswith("writing.py") for line in lines)
     with pytest.raises(TypeError):
         memory.put("a")
 

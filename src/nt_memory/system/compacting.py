@@ -198,7 +198,7 @@ class _Compactor:
         engine.opened.cold, engine.opened.replica = new, replica
         follow = Follow(replica.revision, replica.sequence, replica.timeline_us)
         follow.snapshot = new.snapshot()
-        engine.hand_over(follow)
+        engine.writing.hand_over(follow)
 
     def _exchange(self, new: ColdTier) -> None:
         views = self._directory.views

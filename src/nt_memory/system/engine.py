@@ -1,12 +1,7 @@
-"""The running store: journal, replica, tiers, and what follows a batch on the event loop.
+"""The running store: what it is made of, how it opens and closes, and its one step to a new revision.
 
-One write path: `submit` queues an entry; the journal's thread makes it durable and folds it into
-the views; `_follow` then moves everything on the loop to the new revision in one callback, and only
-after that resolves the callers. So whoever was told that a write succeeded reads it in every tier.
-
-Back-pressure runs the other way: the queue of entries is bounded in bytes, and the journal's thread
-waits when more than `MAX_BEHIND` batches are committed but not followed yet, because each holds a
-read transaction and with it the views' old pages.
+Entries come in through `writing`; `move` brings the snapshot, L1, L2, pins and everybody who listens
+to what they made visible, in one callback of the event loop.
 """
 
 from __future__ import annotations
@@ -17,21 +12,16 @@ import functools
 import os
 import secrets
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from nt_memory.entries import Configure, Entry, StartSession, Write, encode_entry
+from nt_memory.entries import Configure, StartSession
 from nt_memory.errors import (
     ClosedError,
-    InvalidInputError,
     NtMemoryError,
-    ReadOnlyError,
     StorageError,
-    StorageFullError,
     WrongLoopError,
     again,
 )
-from nt_memory.replica import Now, Replica
-from nt_memory.replica.quotas import check_early
 from nt_memory.system.background import keep_time, keep_up
 from nt_memory.system.compacting import Maintenance
 from nt_memory.system.ending import Ending, insist, release_orphans
@@ -45,25 +35,20 @@ from nt_memory.system.following import (
 )
 from nt_memory.system.holds import Holds
 from nt_memory.system.opening import Opened, check_settings, open_store
+from nt_memory.system.writing import Writing, set_done
 from nt_memory.tiers.hot import HotTier
 from nt_memory.tiers.vectors import VectorTier
 from nt_memory.timeline import Timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from nt_memory.clock import StoreClock
     from nt_memory.config import MemoryConfig
-    from nt_memory.entries import Body
     from nt_memory.replica import Follow
     from nt_memory.tiers.views import Snapshot
-    from nt_memory.transport.local import LocalJournal
-    from nt_memory.transport.ports import Frame
     from nt_memory.transport.values import ValueFiles
 
-MAX_BEHIND = 16
-FULL_RETRY_S = 0.2
-STUCK_S = 0.02
 NEAR_REVISIONS = 64
 HOT_SHARE = 4
 
@@ -89,15 +74,13 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._pid = os.getpid()
-        self._behind = threading.BoundedSemaphore(MAX_BEHIND)
         self._turn = asyncio.Lock()
         self._visible_waiters: dict[asyncio.Future[None], None] = {}
         self._background: list[asyncio.Task[None]] = []
         self._closing: asyncio.Task[None] | None = None
-        self._failure: NtMemoryError | None = None
         self._staleness: StorageError | None = None
-        self._fullness: StorageFullError | None = None
-        self._pause = threading.Event()
+        self.writing = Writing(self)
+        self.submit = self.writing.submit
         self.is_closed = False
         # Taken first and asked for everything else, so that all of it is of one revision even while
         # another process goes on writing.
@@ -159,7 +142,7 @@ class Engine:
         if self.journal is None:
             self._background.append(self._loop.create_task(keep_up(self)))
             return
-        self.journal.start(self._deliver, self._fail)
+        self.journal.start(self.writing.deliver, self.writing.fail)
         if not self.opened.replica.is_configured:
             await self.submit(
                 Configure(self.config.swarm, self.config.timeline, self.config.history)
@@ -200,6 +183,7 @@ class Engine:
         if self.is_forked:
             self.is_closed = True
             return
+        self.writing.close()
         if self._closing is None or self._closing.cancelled():
             # A task of its own, so that a cancelled caller does not leave it half done; it can be
             # cancelled itself only before it has begun.
@@ -207,12 +191,11 @@ class Engine:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        self._pause.set()
         await insist(asyncio.ensure_future(self._settle()))
         for task in self._background:
             task.cancel()
         await insist(asyncio.gather(*self._background, return_exceptions=True))
-        is_clean = self._failure is None
+        is_clean = self.writing.failure is None
         if self.journal is not None:
             try:
                 await insist(self._loop.run_in_executor(None, self.journal.close))
@@ -239,7 +222,7 @@ class Engine:
     def release(self) -> None:
         """Close an orphan: write what was submitted, give the directory back. From any thread."""
         self.is_closed = True
-        self._pause.set()
+        self.writing.close()
         if self.journal is not None:
             with contextlib.suppress(StorageError):
                 self.journal.close()
@@ -250,7 +233,7 @@ class Engine:
         # The journal's last batches were handed over with call_soon_threadsafe before its thread
         # ended; one more turn of the loop runs them.
         turn = self._loop.create_future()
-        self._loop.call_soon(_set, turn)  # whose waiter may have been cancelled
+        self._loop.call_soon(set_done, turn)  # whose waiter may have been cancelled
         await turn
 
     def _close_files(self, *, is_clean: bool) -> None:
@@ -280,72 +263,6 @@ class Engine:
         if self._staleness is not None:
             raise again(self._staleness)
 
-    # --- writing ------------------------------------------------------------------------------
-
-    async def submit(self, body: Body, request_id: str | None = None) -> Any:
-        """Have an entry ordered, made durable and applied.
-
-        Cancelled before its batch was cut it is withdrawn; after that it may have happened.
-
-        Returns:
-            What the entry results in.
-
-        Raises:
-            NtMemoryError: it was refused; nothing changed.
-            StorageError: it could not be made durable.
-        """
-        self.check_usable()
-        journal = self.journal
-        if journal is None:
-            raise ReadOnlyError("this memory was opened read-only")
-        if self._closing is not None:
-            raise ClosedError("the memory is closing")
-        if (failure := self._failure or self._fullness) is not None:
-            raise again(failure)
-        # One with a request id may have been made already: then it returns what it did.
-        if request_id is None and self.opened.replica.has_quotas:
-            self.check_quota(body)
-        try:
-            payload = encode_entry(Entry(body, self.config.agent, request_id))
-        except (OverflowError, TypeError) as error:
-            raise InvalidInputError(f"an argument cannot be stored: {error}") from None
-        ticket: asyncio.Future[Any] = self._loop.create_future()
-        if self._turn.locked() or not journal.submit(payload, ticket):
-            await self._submit_in_turn(journal, payload, ticket)
-        try:
-            return await ticket
-        except asyncio.CancelledError:
-            journal.withdraw(ticket)
-            raise
-
-    def check_quota(self, body: Body) -> None:
-        """Refuse what a quota does not allow as things are visible here; see `check_early`.
-
-        Raises:
-            QuotaError: it would be refused now.
-        """
-        if type(body) is Write and self.timeline.has_started:
-            replica, now_us = self.opened.replica, self.timeline.now_us()
-            now = Now(self.clock.now_us(), now_us, self.revision + 1, replica.is_backtest)
-            check_early(self.snapshot, body, now, replica.history)
-
-    async def _submit_in_turn(
-        self, journal: LocalJournal, payload: bytes, ticket: asyncio.Future[Any]
-    ) -> None:
-        """Wait for room in the journal's queue, first come first served.
-
-        Only the first in line asks to be woken. If all did, each batch that is written would wake
-        all of them for the few that find room, and the others could be overtaken for ever.
-        """
-        async with self._turn:
-            while not journal.submit(payload, ticket):
-                room: asyncio.Future[None] = self._loop.create_future()
-                journal.on_space(functools.partial(self._announce, room))
-                await room
-
-    def _announce(self, room: asyncio.Future[None]) -> None:
-        self._loop.call_soon_threadsafe(_set, room)
-
     async def flush(self) -> None:
         """Wait until everything submitted before is durable and visible."""
         self.check_usable()
@@ -355,88 +272,10 @@ class Engine:
         await asyncio.to_thread(self.journal.flush)
         await self.drain()
 
-    def _deliver(self, frames: Sequence[Frame]) -> None:
-        self.hand_over(self._apply(frames))
-
-    def _apply(self, frames: Sequence[Frame]) -> Follow:
-        while True:
-            try:
-                follow = self.opened.replica.apply(frames)
-            except StorageFullError as error:
-                self._wait_for_space(error)
-            else:
-                self._fullness = None
-                return follow
-
-    def _wait_for_space(self, error: StorageFullError) -> None:
-        """On the journal's thread: what it holds must be applied, so wait until it can be."""
-        self._fullness = error
-        if self._closing is not None:
-            raise error  # the next open applies it
-        self._pause.wait(FULL_RETRY_S)
-        self._while_stuck()
-        self.opened.replica = Replica(self.opened.cold, self.opened.files)
-
-    def hand_over(self, follow: Follow) -> None:
-        """On the journal's thread: have the loop follow, once it is not too far behind."""
-        while not self._behind.acquire(timeout=STUCK_S):
-            self._while_stuck()
-        follow.next_lapse_us = self.opened.replica.next_lapse_us
-        try:
-            self._loop.call_soon_threadsafe(self._follow, follow)
-        except RuntimeError:  # the loop was closed without closing the memory
-            if follow.snapshot is not None:
-                follow.snapshot.close()
-            raise
-
-    def _while_stuck(self) -> None:
-        """On the journal's thread, which waits: what "relaxed" promises holds all the same."""
-        assert self.journal is not None  # noqa: S101 - it is its thread
-        self.journal.sync_if_due()
-        if self._loop.is_closed():
-            raise ClosedError("the event loop was closed without closing the memory")
-
-    def _fail(self, tickets: Sequence[Any], error: BaseException) -> None:
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._reject, list(tickets), error)
-
-    def _reject(self, tickets: Sequence[asyncio.Future[Any]], error: BaseException) -> None:
-        said = error if isinstance(error, NtMemoryError) else StorageError(repr(error))
-        if not said.retryable:
-            self._failure = said
-        for ticket in tickets:
-            if not ticket.done():
-                ticket.set_exception(again(said))
-
     # --- following ----------------------------------------------------------------------------
 
-    def _follow(self, follow: Follow) -> None:
-        """Move everything on the loop to a new revision, then tell the callers."""
-        self._behind.release()
-        try:
-            self._move(follow)
-        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
-            self._break(follow, error)
-            return
-        for ticket, result, refusal in follow.outcomes:
-            if ticket.done():
-                continue
-            if refusal is not None:
-                ticket.set_exception(refusal)
-            else:
-                ticket.set_result(result)
-
-    def _break(self, follow: Follow, error: Exception) -> None:
-        """What is durable could not be made visible here: stop, rather than show half of it."""
-        broken = StorageError(
-            f"entry {follow.sequence} is stored but could not be followed: {error!r}; "
-            "reopen the memory"
-        )
-        broken.__cause__ = error
-        self._reject([outcome.ticket for outcome in follow.outcomes], broken)
-        self.give_up(broken)
-
-    def _move(self, follow: Follow) -> None:
+    def move(self, follow: Follow) -> None:
+        """Move everything on the loop to a new revision, in one step."""
         assert follow.snapshot is not None  # noqa: S101 - apply always sets it
         self.snapshot.close()
         self.snapshot = follow.snapshot
@@ -471,7 +310,7 @@ class Engine:
         follow = poll() if is_near else await self._off_loop(poll)
         if follow is None:
             return False
-        self._move(follow)
+        self.move(follow)
         return gap is None
 
     async def _off_loop(self, poll: Callable[[], Follow | None]) -> Follow | None:
@@ -491,7 +330,7 @@ class Engine:
 
         What is held here would grow stale without saying so.
         """
-        self._failure = self._staleness = error
+        self.writing.failure = self._staleness = error
         self.hot.clear()
         self._wake_visible(error)
 
@@ -547,8 +386,3 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None  # a plain call between runs of the loop, in its own thread
-
-
-def _set(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -195,7 +195,7 @@ class SimilarityCalls:
                 for number, data in zip(drafts, filed, strict=True):
                     ops[number] = structs.replace(ops[number], value=data)
                 if drafts:
-                    self._engine.check_quota(Write(tuple(ops)))
+                    self._engine.writing.check_quota(Write(tuple(ops)))
                 submit = self._engine.submit
                 await asyncio.gather(*(submit(Write(tuple(chunk))) for chunk in chunks(ops)))
         finally:
