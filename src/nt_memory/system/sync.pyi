@@ -445,71 +445,6 @@ class SyncMemory:
         """
     def sync(self) -> None:
         """Wait until everything committed before this call, anywhere, is visible here."""
-    def snapshot(self, path: str | os.PathLike[str]) -> None:
-        """Copy the store, while it is in use, to a directory that is missing or empty.
-
-        Everything acknowledged before the call is in the copy. Opening the copy rebuilds its views.
-        Value files never change, so on the same file system the copy shares them (hard links).
-
-        Raises:
-            ForeignStoreError: the target holds something already.
-            OSError: it cannot be written.
-        """
-    def export(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        format: Format | None = None,
-        agents: Iterable[str] = (),
-    ) -> Export:
-        """Write all that the store holds, as of one revision, in a form that others can read.
-
-        Everything acknowledged before the call is in it. Reads and writes go on meanwhile;
-        `import_store` makes the same store of it again.
-
-        Args:
-            path: A file that does not exist yet, for JSON Lines (compressed if it ends with
-                `.zst`); or a directory that does not exist yet, for Parquet.
-            format: "jsonl" or "parquet"; None: "parquet" if the path ends with `.parquet`.
-            agents: Only versions of these agents; for reading, it cannot be imported.
-
-        Raises:
-            InvalidInputError: there is something at the path, or an agent's name is malformed.
-            CorruptionError: the views are damaged; nothing is left at the path.
-            StorageFullError: no space is left.
-            StorageError: the path cannot be written.
-            UnsupportedError: Parquet needs `nt-memory[parquet]`.
-
-        Cost: about 30 s a million rows, on another thread, which takes turns with the event loop:
-            where latency counts, use `nt-memory export` in another process.
-        """
-    def compact(self) -> Compaction:
-        """Move the base forward: what the journal says up to now goes into one checksummed file,
-        the journal before it is deleted, and the views are written anew without the holes that
-        dropped versions left. Reads and writes go on meanwhile.
-
-        No version is lost that history and retention keep: reads as of a *time* go on as before.
-        The order of entries before the base is: `tail`, `watch(after=)` and `as_of=<revision>`
-        raise `TrimmedError` there. Views, scans and feeds that are open hold back what they may
-        still ask for, each for ten minutes at most.
-
-        Value files that nothing refers to any more are deleted too.
-
-        Called while a compaction runs, it waits for that one. Cancelled, the compaction goes on.
-
-        Returns:
-            How far the base reaches, and what the store gave back to the file system.
-
-        Raises:
-            StorageFullError: there is no space for the new base and views, about the size of the
-                old ones; nothing was dropped.
-            CorruptionError: the views are damaged; nothing was dropped. See `repair`.
-            ReadOnlyError: the memory was opened read-only.
-            StorageError: a file operation failed.
-
-        Cost: about 10 s a million rows, on other threads; the journal stands still for
-            milliseconds while the new views are put in place.
-        """
     def close(self) -> None:
         """Finish what was submitted, release the directory, end the thread. Idempotent."""
     def put(
@@ -885,6 +820,71 @@ class SyncMemory:
         """The quota in force for an agent: its own, or else the one for all agents."""
     def usage(self, agent: str) -> Usage:
         """What is stored under an agent's name, as of the visible revision. Cost: one read."""
+    def snapshot(self, path: str | os.PathLike[str]) -> None:
+        """Copy the store, while it is in use, to a directory that is missing or empty.
+
+        Everything acknowledged before the call is in the copy. Opening the copy rebuilds its views.
+        Value files never change, so on the same file system the copy shares them (hard links).
+
+        Raises:
+            ForeignStoreError: the target holds something already.
+            OSError: it cannot be written.
+        """
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: Format | None = None,
+        agents: Iterable[str] = (),
+    ) -> Export:
+        """Write all that the store holds, as of one revision, in a form that others can read.
+
+        Everything acknowledged before the call is in it. Reads and writes go on meanwhile;
+        `import_store` makes the same store of it again.
+
+        Args:
+            path: A file that does not exist yet, for JSON Lines (compressed if it ends with
+                `.zst`); or a directory that does not exist yet, for Parquet.
+            format: "jsonl" or "parquet"; None: "parquet" if the path ends with `.parquet`.
+            agents: Only versions of these agents; for reading, it cannot be imported.
+
+        Raises:
+            InvalidInputError: there is something at the path, or an agent's name is malformed.
+            CorruptionError: the views are damaged; nothing is left at the path.
+            StorageFullError: no space is left.
+            StorageError: the path cannot be written.
+            UnsupportedError: Parquet needs `nt-memory[parquet]`.
+
+        Cost: about 30 s a million rows, on another thread, which takes turns with the event loop:
+            where latency counts, use `nt-memory export` in another process.
+        """
+    def compact(self) -> Compaction:
+        """Move the base forward: what the journal says up to now goes into one checksummed file,
+        the journal before it is deleted, and the views are written anew without the holes that
+        dropped versions left. Reads and writes go on meanwhile.
+
+        No version is lost that history and retention keep: reads as of a *time* go on as before.
+        The order of entries before the base is: `tail`, `watch(after=)` and `as_of=<revision>`
+        raise `TrimmedError` there. Views, scans and feeds that are open hold back what they may
+        still ask for, each for ten minutes at most.
+
+        Value files that nothing refers to any more are deleted too.
+
+        Called while a compaction runs, it waits for that one. Cancelled, the compaction goes on.
+
+        Returns:
+            How far the base reaches, and what the store gave back to the file system.
+
+        Raises:
+            StorageFullError: there is no space for the new base and views, about the size of the
+                old ones; nothing was dropped.
+            CorruptionError: the views are damaged; nothing was dropped. See `repair`.
+            ReadOnlyError: the memory was opened read-only.
+            StorageError: a file operation failed.
+
+        Cost: about 10 s a million rows, on other threads; the journal stands still for
+            milliseconds while the new views are put in place.
+        """
     def __enter__(self) -> Self: ...
     def __exit__(self, *raised: object) -> None: ...
 
