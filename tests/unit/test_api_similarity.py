@@ -14,6 +14,7 @@ from nt_memory.errors import (
     InvalidInputError,
     InvalidTimeError,
     StaleFenceError,
+    TrimmedError,
 )
 
 DIM = 8
@@ -646,5 +647,26 @@ def test_searching_changes_nothing(live):
         await memory.search_similar("a", query)
         assert memory.revision == before
         assert query.tolist() == unit(3, 4)
+
+    live(body)
+
+
+def test_tags_do_not_hide_that_something_was_dropped(live, clock):
+    """As of a moment that needs what retention dropped, a search by tags is refused like any other."""
+
+    async def body(memory):
+        await memory.set_retention(None, max_age=10.0)
+        then = clock.now()
+        await memory.observe("a", [1.0, 0.0], 1, key="k", tags=["x"])
+        await memory.observe("a", [0.0, 1.0], 1, key="other", tags=["x"])
+        clock.advance(60)
+        await memory.observe("a", [1.0, 0.0], 2, key="k", tags=["x"])
+        clock.advance(60)
+        await memory.compact()
+        (first, second) = await memory.search_similar("a", [1.0, 0.0], tags=["x"])
+        assert (first.data, second.data) == (2, 1)
+        for tags in (None, ["x"], ["nobody's"]):
+            with pytest.raises(TrimmedError):
+                await memory.search_similar("a", [1.0, 0.0], tags=tags, as_of=then)
 
     live(body)

@@ -10,7 +10,7 @@ import numpy as np
 from nt_memory.tiers.layout import to_stored, version_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -20,11 +20,17 @@ if TYPE_CHECKING:
 
 
 class TagRows:
-    """Which rows of a partition carry which tag; built when a partition is first asked."""
+    """Which rows of a partition carry which tag; built when a partition is first asked.
+
+    What a row carried whose version was dropped before that is not known. Such a row has ended, so it is
+    met as of the past only, and there it must be met, whatever the tags: the answer is then not known
+    either, and the search says so.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._rows: dict[int, dict[str, list[int]]] = {}
+        self._unknown: dict[int, list[int]] = {}
 
     def follow(self, changes: Sequence[Change]) -> None:
         """New tagged records became visible."""
@@ -35,32 +41,29 @@ class TagRows:
                     table.setdefault(tag, []).append(change.stored.row)
 
     def mask(self, partition: int, tags: Sequence[str]) -> NDArray[np.bool_]:
-        """Rows that carry all of `tags`."""
+        """Rows that carry all of `tags`, and those of which that is not known any more."""
         table = self._rows.get(partition)
         if table is None:
             table = self._rows[partition] = self._load(partition)
         rows = [set(table.get(tag, ())) for tag in tags]
-        common = sorted(set.intersection(*rows))
+        common = sorted(set.intersection(*rows).union(self._unknown[partition]))
         mask = np.zeros(common[-1] + 1 if common else 0, dtype=np.bool_)
         mask[common] = True
         return mask
 
     def _load(self, partition: int) -> dict[str, list[int]]:
         table: dict[str, list[int]] = {}
-        for stored in partition_versions(self._engine, partition):
-            for tag in stored.tags:
-                table.setdefault(tag, []).append(stored.row)
-        return table
-
-
-def partition_versions(engine: Engine, partition: int) -> Iterator[Stored]:
-    """The versions behind a partition's rows, in row order."""
-    for row in itertools.count():
-        stored = version_of_row(engine, partition, row)
-        if stored is not None:
-            yield stored
-        elif engine.snapshot.vector_row(partition, row) is None:
-            return
+        unknown = self._unknown[partition] = []
+        for row in itertools.count():
+            stored = version_of_row(self._engine, partition, row)
+            if stored is not None:
+                for tag in stored.tags:
+                    table.setdefault(tag, []).append(row)
+            elif self._engine.snapshot.vector_row(partition, row) is None:
+                return table
+            else:
+                unknown.append(row)
+        raise AssertionError  # pragma: no cover
 
 
 def version_of_row(engine: Engine, partition: int, row: int) -> Stored | None:
