@@ -392,6 +392,53 @@ def test_recall_holds_while_embeddings_drift(tmp_path: Path) -> None:
     tier.close()
 
 
+def test_partitions_are_exchanged(tmp_path: Path) -> None:
+    """Searches find the new one at once; nothing is built or saved for the old one any more."""
+    files, tier = open_tier(tmp_path, is_deterministic=False)
+    vectors = unit(1000)
+    fill(files, tier, vectors)
+    assert tier.wait_indexed(20)
+    old = tier._partitions[1]
+    assert old.graph_rows == 1000
+    assert (tier.ended_rows(1), tier.is_indexed(1), tier.is_indexed(7)) == (0, True, False)
+    files.write(7, DIM, 0, vectors[500:].tobytes())
+    prepared = tier.prepare(7, DIM)
+    prepared.columns.append(np.full(500, 1), np.full(500, NEVER), None, np.full(500, 1))
+    moment = {"time_us": 100, "revision": 100}
+    query = vectors[700].astype("f4")[None]
+    assert len(tier.search([7], query, 5, **moment)[0].row) == 0
+    tier.exchange([1], [prepared])
+    assert len(tier.search([1], query, 5, **moment)[0].row) == 0
+    assert tier.search([7], query, 1, **moment)[0].row.tolist() == [200]
+    assert tier.wait_indexed(20)
+    assert (tier.stats.partitions, tier.stats.rows, tier.stats.graph_rows) == (1, 500, 500)
+    assert not old.advance(64)
+    assert not old.save()
+    assert tier.save() == 1
+    assert [path.name for path in (tmp_path / "graphs").iterdir()] == ["7.hnsw"]
+    tier.close()
+
+
+def test_removed_files_are_gone_and_what_was_read_stays(tmp_path: Path) -> None:
+    """Descriptors and mappings go with them; the next writer of that number begins anew."""
+    files, vectors = VectorFiles(tmp_path), unit(50)
+    files.write(3, DIM, 0, vectors.tobytes())
+    mapped = files.rows(3, DIM, 50)
+    before = open_files()
+    files.remove(3)
+    files.remove(3)
+    assert open_files() < before
+    assert list(tmp_path.iterdir()) == []
+    assert np.array_equal(mapped, vectors)
+    files.sync()
+    with pytest.raises(CorruptionError, match="missing"):
+        files.rows(3, DIM, 50)
+    files.write(3, 2 * DIM, 0, vectors.tobytes())
+    files.check(3, 2 * DIM, 25)
+    files.check(4, DIM, 0)
+    files.close()
+
+
 def reattach(path: Path, rows: int = 2000, **options) -> tuple[VectorFiles, VectorTier]:
     files, tier = open_tier(path, **options)
     tier.attach(1, DIM, until_revision=np.full(rows, NEVER), **columns(rows))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from nt_memory.entries import Stored
     from nt_memory.tiers.layout import VectorRow
+    from nt_memory.tiers.vectors import Partition
     from nt_memory.tiers.views import Snapshot
 
 
@@ -48,6 +49,22 @@ class NewRows:
     vectors: list[bytes] = field(default_factory=list[bytes])
 
 
+class Moved(NamedTuple):
+    """A vector partition whose rows were numbered anew, under another id.
+
+    Attributes:
+        name: The partition.
+        old: The id it had; None if that was never attached here.
+        new: The id it has.
+        prepared: The partition, prepared by the vector tier, with its rows.
+    """
+
+    name: bytes
+    old: int | None
+    new: int
+    prepared: Partition
+
+
 @dataclass(slots=True)
 class Follow:
     """Accumulates over one batch; read by the loop once the batch is committed.
@@ -61,6 +78,7 @@ class Follow:
         rows: New vector rows by partition.
         ended: `(partition, row, until_us, until_revision)` of rows that stopped being in force.
         new_partitions: `(name, id)` of vector partitions that were made.
+        moved: Partitions that have another id from now on; `rows` and `ended` do not name them.
         lock_events: What happened to locks, in order.
         ballot_events: Ids of proposals that changed.
         snapshot: Reads as of `revision`; owned by the receiver.
@@ -75,6 +93,7 @@ class Follow:
     rows: dict[int, NewRows] = field(default_factory=dict[int, NewRows])
     ended: list[tuple[int, int, int, int]] = field(default_factory=list[tuple[int, int, int, int]])
     new_partitions: list[tuple[bytes, int]] = field(default_factory=list[tuple[bytes, int]])
+    moved: list[Moved] = field(default_factory=list[Moved])
     lock_events: list[Any] = field(default_factory=list[Any])
     ballot_events: list[Any] = field(default_factory=list[Any])
     snapshot: Snapshot | None = None

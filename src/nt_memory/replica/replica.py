@@ -42,7 +42,7 @@ from nt_memory.replica.writes import Folding, Now, decide, expire, fold, write_v
 from nt_memory.tiers.layout import NEVER_STARTED, ChangeRow, LogRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from nt_memory.tiers.cold import ColdTier
     from nt_memory.tiers.vectors import VectorFiles
@@ -86,11 +86,15 @@ class Replica:
     Args:
         cold: Where the views are.
         files: Where vectors are; None if all that will be applied have been written already.
+        only: Write those of these partitions; the others have been. None: write all.
     """
 
-    def __init__(self, cold: ColdTier, files: VectorFiles | None) -> None:
+    def __init__(
+        self, cold: ColdTier, files: VectorFiles | None, only: Collection[int] | None = None
+    ) -> None:
         self._cold = cold
         self._files = files
+        self._only = only
         self.revision = 0
         self.sequence = 0
         self.timeline_us: int | None = None
@@ -118,8 +122,8 @@ class Replica:
             snapshot.close()
 
     def keep_vectors(self, files: VectorFiles) -> None:
-        """From now on write vectors to `files`."""
-        self._files = files
+        """From now on write all vectors, to `files`."""
+        self._files, self._only = files, None
 
     def _load(self, views: Snapshot) -> None:
         self.revision = views.number(b"revision") or 0
@@ -177,7 +181,7 @@ class Replica:
             for frame in frames:
                 self._apply_one(batch, frame, follow)
             if self._files is not None:
-                write_vectors(self._files, follow)
+                write_vectors(self._files, follow, self._only)
             self._quotas.save(batch)
             batch.put_number(b"revision", self.revision)
             batch.put_number(b"sequence", self.sequence)

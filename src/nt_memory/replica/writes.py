@@ -42,6 +42,8 @@ from nt_memory.tiers.layout import (
 from nt_memory.tiers.vectors import NEVER
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from nt_memory.entries import Write
     from nt_memory.replica.follow import Follow
     from nt_memory.replica.quotas import Quotas
@@ -325,8 +327,8 @@ def _add_row(batch: WriteBatch, op: WriteOp, row: VectorRow, follow: Follow) -> 
 def _trim(batch: WriteBatch, name: bytes, history: int, quotas: Quotas) -> None:
     """Drop the oldest versions, so that `history` remain behind the current one.
 
-    Vector rows of dropped versions stay: each was ended by its successor, so no present search
-    finds it, and a search of the past that does says that the version was dropped.
+    Vector rows of dropped versions stay until a compaction gives them back: each was ended by its
+    successor, so no present search finds it, and one of the past that does says that it was dropped.
     """
     keys = batch.version_keys(name)
     dropped = keys[: max(0, len(keys) - history - 1)]
@@ -389,7 +391,9 @@ def expire(
     return tuple(changes)
 
 
-def write_vectors(files: VectorFiles, follow: Follow) -> None:
-    """Append the batch's new rows to their files, a run of rows at a time."""
+def write_vectors(files: VectorFiles, follow: Follow, only: Collection[int] | None = None) -> None:
+    """Append the batch's new rows, of some partitions or of all, to their files; a run at a time."""
     for rows in follow.rows.values():
+        if only is not None and rows.partition not in only:
+            continue
         files.write(rows.partition, rows.dim, rows.first_row, b"".join(rows.vectors))

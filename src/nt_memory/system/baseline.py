@@ -2,16 +2,18 @@
 
 A base holds every table of the views but the log of accepted entries, which begins anew behind it,
 and the vectors. It is taken from one transaction, so it is exact; and because `apply` is
-deterministic it has the same bytes whenever and wherever it is made.
+deterministic it has the same bytes whenever and wherever it is made, if rows were numbered alike.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nt_memory.errors import CorruptionError
+from nt_memory.errors import CorruptionError, StorageError
 from nt_memory.replica.quotas import count_anew
-from nt_memory.tiers.layout import LAYOUT_VERSION, NEVER_STARTED, U64, LogRow
+from nt_memory.system.renumbering import TABLES as RENUMBERED_TABLES
+from nt_memory.tiers.layout import LAYOUT_VERSION, NEVER_STARTED, NUMBERING, U64, LogRow
+from nt_memory.tiers.sealing import unseal
 from nt_memory.tiers.views import LOG, TABLES
 from nt_memory.transport.basefile import (
     BLOCK_BYTES,
@@ -25,13 +27,16 @@ from nt_memory.transport.basefile import (
 from nt_memory.transport.segment_reader import entry_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
+    from nt_memory.system.renumbering import Move, Renumbering
     from nt_memory.tiers.cold import ColdTier
+    from nt_memory.tiers.layout import PartitionRow
     from nt_memory.tiers.vectors import VectorFiles
     from nt_memory.tiers.views import Snapshot
 
+_META = "meta"
 _VECTORS = "vectors"
 _FLOAT16_BYTES = 2
 _COMMIT_BYTES = 64 << 20
@@ -62,8 +67,38 @@ def check_origin(base: BaseFile, journal: Path) -> None:
         )
 
 
-def save_base(directory: Path, snapshot: Snapshot, files: VectorFiles) -> BaseHeader:
+def numbering_of_base(directory: Path) -> int | None:
+    """The numbering of the rows in the newest base; 0 if there is no base, None if it is damaged.
+
+    Views of another numbering do not go with it: their rows are others'. Cost: reads its first blocks.
+    """
+    try:
+        base = newest_base(directory)
+        if base is None:
+            return 0
+        with base:
+            for section, rows in base.blocks():
+                if section != _META:
+                    break
+                for key, stored in rows:
+                    if key == NUMBERING:
+                        return int(unseal(_META.encode(), key, stored))
+    except StorageError:
+        return None
+    return 0
+
+
+def save_base(
+    directory: Path, snapshot: Snapshot, files: VectorFiles, renumbering: Renumbering | None = None
+) -> BaseHeader:
     """Write a base of what a snapshot shows.
+
+    Args:
+        directory: Where bases are.
+        snapshot: What to write.
+        files: The vectors.
+        renumbering: How rows are numbered in the base, if not as in the snapshot. It is then left at
+            `pending_path`: the snapshot's views must not be found beside it.
 
     Raises:
         CorruptionError: the views are damaged; no base is written.
@@ -74,7 +109,8 @@ def save_base(directory: Path, snapshot: Snapshot, files: VectorFiles) -> BaseHe
     """
     directory.mkdir(exist_ok=True)
     header = header_of(snapshot)
-    write_base(directory, header, blocks_of(snapshot, files))
+    blocks = blocks_of(snapshot, files, renumbering)
+    write_base(directory, header, blocks, is_pending=renumbering is not None)
     return header
 
 
@@ -91,7 +127,9 @@ def header_of(snapshot: Snapshot) -> BaseHeader:
     )
 
 
-def blocks_of(snapshot: Snapshot, files: VectorFiles) -> Iterator[Block]:
+def blocks_of(
+    snapshot: Snapshot, files: VectorFiles, renumbering: Renumbering | None = None
+) -> Iterator[Block]:
     """The content of a base.
 
     Raises:
@@ -100,25 +138,60 @@ def blocks_of(snapshot: Snapshot, files: VectorFiles) -> Iterator[Block]:
     for table in TABLES:
         if table == LOG:
             continue
-        found = 0
-        for rows in snapshot.stored_rows(table, max_bytes=BLOCK_BYTES):
-            found += len(rows)
-            yield Block(table.decode(), rows)
-        if found != (wanted := snapshot.count(table)):
-            raise CorruptionError(f"views: {table.decode()}: {found} of {wanted} rows found")
-    for partition in sorted((row for _, row in snapshot.partitions()), key=lambda row: row.id):
-        section = f"{_VECTORS}/{partition.id}/{partition.dim}"
-        step = max(1, BLOCK_BYTES // (partition.dim * _FLOAT16_BYTES))
-        for first in range(0, partition.rows, step):
-            stop = min(first + step, partition.rows)
-            halves = files.read(partition.id, partition.dim, first, stop)
-            yield Block(section, [(U64.pack(first), halves.tobytes())])
+        if renumbering is not None and table in RENUMBERED_TABLES:
+            yield from (Block(table.decode(), rows) for rows in renumbering.rows(table) if rows)
+        else:
+            yield from _table_blocks(snapshot, table)
+    if renumbering is not None:
+        partitions = renumbering.partitions()
+    else:
+        rows = sorted((row for _, row in snapshot.partitions()), key=lambda row: row.id)
+        partitions = ((row, None) for row in rows)
+    for partition, move in partitions:
+        yield from _vector_blocks(files, partition, move)
 
 
-def load_base(base: BaseFile, cold: ColdTier, files: VectorFiles | None) -> None:
+def _table_blocks(snapshot: Snapshot, table: bytes) -> Iterator[Block]:
+    found = 0
+    for rows in snapshot.stored_rows(table, max_bytes=BLOCK_BYTES):
+        found += len(rows)
+        yield Block(table.decode(), rows)
+    if found != (wanted := snapshot.count(table)):
+        raise CorruptionError(f"views: {table.decode()}: {found} of {wanted} rows found")
+
+
+def _vector_blocks(
+    files: VectorFiles, partition: PartitionRow, move: Move | None
+) -> Iterator[Block]:
+    section = f"{_VECTORS}/{partition.id}/{partition.dim}"
+    step = max(1, BLOCK_BYTES // (partition.dim * _FLOAT16_BYTES))
+    source = partition if move is None else move.old
+    written = 0
+    for first in range(0, source.rows, step):
+        stop = min(first + step, source.rows)
+        halves = files.read(source.id, source.dim, first, stop)
+        if move is not None:
+            halves = halves[move.numbers[first:stop] >= 0]
+        if len(halves):
+            yield Block(section, [(U64.pack(written), halves.tobytes())])
+        written += len(halves)
+
+
+def load_base(
+    base: BaseFile,
+    cold: ColdTier,
+    files: VectorFiles | None,
+    only: Collection[int] | None = None,
+) -> None:
     """Fill empty views, and vector files if given, from a base.
 
     The log is left as it is, and if it is empty it gets a row that says when the base was made.
+
+    Args:
+        base: The base.
+        cold: Empty views.
+        files: Where vectors go; None: they are there.
+        only: Of these partitions only; the others' are there. The base was then written just now.
 
     Raises:
         CorruptionError: the base is damaged. The views are then incomplete.
@@ -132,10 +205,10 @@ def load_base(base: BaseFile, cold: ColdTier, files: VectorFiles | None) -> None
                 loading.add(section.encode(), rows)
             elif files is not None:
                 partition, dim = map(int, place.split("/"))
-                for first, halves in rows:
+                for first, halves in rows if only is None or partition in only else ():
                     files.write(partition, dim, U64.unpack(first)[0], halves)
         batch = loading.batch
-        if files is not None:
+        if files is not None and only is None:
             # Not one that was just written: it may be of an older layout, or imported.
             count_anew(batch)
         header = base.header

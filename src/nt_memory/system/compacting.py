@@ -7,7 +7,8 @@ So, while readers and writers go on:
 
 1. versions that retention no longer keeps are dropped, by entries;
 2. the journal begins a new segment, so that all older ones can go;
-3. a base is written from one read transaction and made durable;
+3. a base is written from one read transaction and made durable; in it the rows of partitions of
+   which much is dead are numbered anew (`renumbering`);
 4. fresh views are filled from that very file, which reads back and verifies every block of it, and
    catch up with the journal;
 5. between two batches of the journal the fresh views take the place of the old ones;
@@ -16,6 +17,11 @@ So, while readers and writers go on:
 A crash leaves, at any of these points, a base and a journal that together say everything: until 6
 the old base and journal are complete, and 6 begins when the new base is. The journal's thread is
 held up in 5 only, for the entries that came while 4 caught up, at most `_LAST_ENTRIES` of them.
+
+A base in which rows have other numbers than in the views in use is no base before 5: it takes its place
+right before the fresh views do. If it comes to no more than that, the views that are left are of
+another numbering than the base, and the next open makes them anew from base and journal. New vector
+files have ids of their own, so the two numberings never share one.
 
 The transaction of 3 keeps LMDB from reusing pages for as long as the base takes to write. That
 growth ends with the old views' file.
@@ -29,7 +35,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from nt_memory.errors import ClosedError, CorruptionError, ReadOnlyError
+from nt_memory.errors import ClosedError, CorruptionError, ReadOnlyError, StorageError
 from nt_memory.records import Compaction
 from nt_memory.replica import Follow, Replica
 from nt_memory.system.baseline import save_base
@@ -37,17 +43,20 @@ from nt_memory.system.copying import copy_store
 from nt_memory.system.governing import sweep_all
 from nt_memory.system.opening import VIEWS_NEW, VIEWS_OLD, build_views, catch_up
 from nt_memory.system.references import sweep_values
+from nt_memory.system.renumbering import Newcomers, plan
+from nt_memory.system.strays import drop_partition
 from nt_memory.system.upkeep import Upkeep
 from nt_memory.tiers.layout import U64, LogRow
 from nt_memory.tiers.views import LOG
-from nt_memory.transport.basefile import BaseFile, base_path, list_bases
-from nt_memory.transport.files import to_storage_error
+from nt_memory.transport.basefile import BaseFile, base_path, list_bases, pending_path
+from nt_memory.transport.files import sync_directory, to_storage_error
 from nt_memory.transport.segment_reader import SegmentReader
 
 if TYPE_CHECKING:
     import os
 
     from nt_memory.system.engine import Engine
+    from nt_memory.system.renumbering import Renumbering
     from nt_memory.tiers.cold import ColdTier
     from nt_memory.tiers.views import Snapshot
     from nt_memory.transport.local import LocalJournal
@@ -159,6 +168,8 @@ class _Compactor:
         self._old = engine.opened.cold
         self._new: ColdTier | None = None
         self._replica: Replica | None = None
+        self._renumbering: Renumbering | None = None
+        self._newcomers: Newcomers | None = None
         self.revision = 0
         self.sequence = 0
 
@@ -168,19 +179,39 @@ class _Compactor:
         try:
             # With relaxed durability the views may be ahead of the disk; the base must not be.
             self._journal.flush()
-            header = save_base(self._directory.bases, snapshot, self._files)
+            if not self._engine.opened.replica.is_backtest:
+                self._renumbering = plan(snapshot, self._engine.vectors)
+            header = save_base(self._directory.bases, snapshot, self._files, self._renumbering)
             self.revision, self.sequence = header.revision, header.sequence
-            with BaseFile(base_path(self._directory.bases, header.sequence)) as base:
-                self._new = build_views(self._engine.config, self._directory, base, None)
-            try:
-                self._copy_log(snapshot, self._new)
-                self._replica = Replica(self._new, None)
-                self._approach()
-            except BaseException:
-                self._discard()
-                raise
+            self._new = self._build()
+            self._copy_log(snapshot, self._new)
+            self._replica = self._replay_into(self._new)
+            self._approach(self._replica)
+        except BaseException:
+            self._discard()
+            raise
         finally:
             snapshot.close()
+
+    def _build(self) -> ColdTier:
+        """Fresh views, and the vectors of renumbered partitions, from the base that was written."""
+        place, files, ids = base_path, None, None
+        if self._renumbering is not None:
+            place, files, ids = pending_path, self._files, self._renumbering.ids
+            for partition in ids:
+                drop_partition(self._files, partition)  # of one that failed
+        with BaseFile(place(self._directory.bases, self.sequence)) as base:
+            return build_views(self._engine.config, self._directory, base, files, ids)
+
+    def _replay_into(self, new: ColdTier) -> Replica:
+        if self._renumbering is None:
+            return Replica(new, None)
+        fresh = new.snapshot()
+        try:
+            self._newcomers = Newcomers(self._engine.vectors, self._renumbering, fresh)
+        finally:
+            fresh.close()
+        return Replica(new, self._files, self._renumbering.ids)
 
     def swap(self) -> None:
         """On the journal's thread: let the fresh views take the place of the old ones."""
@@ -188,8 +219,10 @@ class _Compactor:
         assert new is not None and replica is not None  # noqa: S101, PT018 - prepare was called
         engine = self._engine
         try:
-            catch_up(replica, SegmentReader(self._directory.journal), self._journal.last_sequence)
+            self._catch_up(replica, SegmentReader(self._directory.journal))
             _check_agree(replica, engine.opened.replica)
+            if self._renumbering is not None:
+                self._publish()
             self._exchange(new)
         except BaseException:
             self._discard()
@@ -198,7 +231,17 @@ class _Compactor:
         engine.opened.cold, engine.opened.replica = new, replica
         follow = Follow(replica.revision, replica.sequence, replica.timeline_us)
         follow.snapshot = new.snapshot()
+        if self._newcomers is not None:
+            follow.moved = self._newcomers.moved()
         engine.writing.hand_over(follow)
+
+    def _publish(self) -> None:
+        """Put the base in its place. That is durable only when `clean_up` begins to delete."""
+        path = base_path(self._directory.bases, self.sequence)
+        try:
+            pending_path(self._directory.bases, self.sequence).rename(path)
+        except OSError as error:
+            raise to_storage_error(error, f"renaming to {path}") from error
 
     def _exchange(self, new: ColdTier) -> None:
         views = self._directory.views
@@ -214,6 +257,8 @@ class _Compactor:
         """Give back what the new base and views have replaced."""
         self._old.close()
         shutil.rmtree(self._directory.path / VIEWS_OLD, ignore_errors=True)
+        if self._renumbering is not None:
+            self._drop_moved(self._renumbering)
         for sequence in list_bases(self._directory.bases):
             if sequence < self.sequence:
                 path = base_path(self._directory.bases, sequence)
@@ -222,6 +267,14 @@ class _Compactor:
                 except OSError as error:
                     raise to_storage_error(error, f"deleting {path}") from error
         self._journal.drop_before(min(self.sequence + 1, self._oldest_wanted()))
+
+    def _drop_moved(self, renumbering: Renumbering) -> None:
+        try:
+            sync_directory(self._directory.bases)
+        except OSError as error:
+            raise to_storage_error(error, f"syncing {self._directory.bases}") from error
+        for move in renumbering.moves:
+            drop_partition(self._files, move.old.id)
 
     def _copy_log(self, snapshot: Snapshot, new: ColdTier) -> None:
         floor = max(min(self._floor, self.revision), snapshot.log_floor)
@@ -241,12 +294,15 @@ class _Compactor:
             batch.close()
             raise
 
-    def _approach(self) -> None:
+    def _approach(self, replica: Replica) -> None:
         """Catch up until little enough is left to do while the journal's thread waits."""
-        assert self._replica is not None  # noqa: S101 - the caller has set it
         reader = SegmentReader(self._directory.journal)
-        while self._journal.last_sequence - self._replica.sequence > _LAST_ENTRIES:
-            catch_up(self._replica, reader, self._journal.last_sequence)
+        while self._journal.last_sequence - replica.sequence > _LAST_ENTRIES:
+            self._catch_up(replica, reader)
+
+    def _catch_up(self, replica: Replica, reader: SegmentReader) -> None:
+        tell = None if self._newcomers is None else self._newcomers.follow
+        catch_up(replica, reader, self._journal.last_sequence, tell)
 
     def _oldest_wanted(self) -> int:
         """The first journal entry that a feed may still read."""
@@ -268,6 +324,12 @@ class _Compactor:
             self._new = None
         with suppress(OSError):
             shutil.rmtree(self._directory.path / VIEWS_NEW)
+        if self._renumbering is not None:
+            with suppress(OSError):
+                pending_path(self._directory.bases, self.sequence).unlink(missing_ok=True)
+            for partition in self._renumbering.ids:
+                with suppress(StorageError):
+                    drop_partition(self._files, partition)
 
 
 def _check_agree(fresh: Replica, live: Replica) -> None:

@@ -306,7 +306,7 @@ class Engine:
             return False
         # What takes long is read on another thread; the loop moves to it in one step.
         is_near = gap is not None and gap <= NEAR_REVISIONS
-        poll = functools.partial(self.opened.poll, self.revision)
+        poll = functools.partial(self.opened.poll, self.revision, self.vectors)
         follow = poll() if is_near else await self._off_loop(poll)
         if follow is None:
             return False

@@ -225,6 +225,9 @@ class _Reader:
         self._partitions: dict[int, PartitionRow] = {
             row.id: row for _, row in snapshot.partitions()
         }
+        # A compaction may remove a file whose rows it has numbered anew. What is mapped stays.
+        for row in self._partitions.values():
+            files.rows(row.id, row.dim, row.rows)
 
     def header(self) -> Header:
         found = header_of(self._snapshot)

@@ -11,12 +11,12 @@ import numpy as np
 from nt_memory.codec import is_filed
 from nt_memory.entries import STATE
 from nt_memory.system.reads import hot_bytes, to_record
-from nt_memory.tiers.layout import ROW_TIMES
+from nt_memory.system.renumbering import read_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from nt_memory.replica import Change, Follow
+    from nt_memory.replica import Change, Follow, Moved
     from nt_memory.tiers.hot import HotTier
     from nt_memory.tiers.vectors import VectorTier
     from nt_memory.tiers.views import Snapshot
@@ -36,15 +36,19 @@ class Listeners:
         ballots: Ballot events.
         bank: Changes in the ReasoningBank's spaces.
         tagged: Puts of records that carry tags.
+        moved: Vector partitions that have another id now.
     """
 
     locks: Callable[[Sequence[Any]], None] = _ignore
     ballots: Callable[[Sequence[Any]], None] = _ignore
     bank: Callable[[Sequence[Change]], None] = _ignore
     tagged: Callable[[Sequence[Change]], None] = _ignore
+    moved: Callable[[Sequence[Moved]], None] = _ignore
 
     def tell(self, follow: Follow) -> None:
         """A batch became visible."""
+        if follow.moved:
+            self.moved(follow.moved)
         if follow.lock_events:
             self.locks(follow.lock_events)
         if follow.ballot_events:
@@ -61,17 +65,24 @@ class Listeners:
 
 @dataclass(slots=True)
 class RowCounts:
-    """Vector partitions by name (`partition_name`), and how many rows each has here."""
+    """Vector partitions by name (`partition_name`), and how many rows each has here.
+
+    Attributes:
+        partitions: Ids by name.
+        counts: Rows by id.
+        numbering: Grows whenever partitions get other ids: what was found by the ids of before says
+            nothing any more.
+    """
 
     partitions: dict[bytes, int] = field(default_factory=dict[bytes, int])
     counts: Counter[int] = field(default_factory=Counter[int])
+    numbering: int = 0
 
 
 def attach_vectors(vectors: VectorTier, snapshot: Snapshot, known: RowCounts) -> None:
     """Hand the vector tier what the views hold. Cost: about a microsecond a row; off the loop."""
     for name, partition in snapshot.partitions():
-        times = b"".join(data[:ROW_TIMES] for data in snapshot.vector_rows(partition.id))
-        columns = np.frombuffer(times, dtype="<i8").reshape(-1, 4).astype(np.int64)
+        columns = read_columns(snapshot, partition.id)
         known.partitions[name] = partition.id
         known.counts[partition.id] = len(columns)
         vectors.attach(
@@ -86,6 +97,8 @@ def attach_vectors(vectors: VectorTier, snapshot: Snapshot, known: RowCounts) ->
 
 def move_vectors(vectors: VectorTier, follow: Follow, known: RowCounts) -> None:
     """Make a batch's new vector rows searchable, and end those it superseded."""
+    if follow.moved:
+        _exchange(vectors, follow, known)
     known.partitions.update(follow.new_partitions)
     for rows in follow.rows.values():
         known.counts[rows.partition] += len(rows.from_us)
@@ -99,6 +112,18 @@ def move_vectors(vectors: VectorTier, follow: Follow, known: RowCounts) -> None:
             )
     for partition, row, until_us, until_revision in follow.ended:
         vectors.end(partition, row, until_us, until_revision)
+
+
+def _exchange(vectors: VectorTier, follow: Follow, known: RowCounts) -> None:
+    """Partitions have other ids from here on; whatever takes long was prepared."""
+    gone = [moved.old for moved in follow.moved if moved.old is not None]
+    for number in gone:
+        known.counts.pop(number, None)
+    for moved in follow.moved:
+        known.partitions[moved.name] = moved.new
+        known.counts[moved.new] = moved.prepared.columns.view.rows
+    vectors.exchange(gone, [moved.prepared for moved in follow.moved])
+    known.numbering += 1
 
 
 LARGE_VALUE_BYTES = 64 * 1024

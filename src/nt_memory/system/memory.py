@@ -103,6 +103,7 @@ class MemorySystem(
         engine.listeners.ballots = self.consensus.follow
         engine.listeners.bank = self.bank.follow
         engine.listeners.tagged = self._tags.follow
+        engine.listeners.moved = self._tags.drop
 
     @staticmethod
     def open(

@@ -26,24 +26,24 @@ from nt_memory.errors import (
     StorePermissionError,
     TrimmedError,
 )
-from nt_memory.replica import Change, Follow, NewRows, Replica
+from nt_memory.replica import Follow, Replica
 from nt_memory.system.at_rest import (
     are_trustworthy,
     digest_files,
     read_state,
     write_state,
 )
-from nt_memory.system.baseline import check_origin, load_base, newest_base
-from nt_memory.system.checking import check_views
-from nt_memory.tiers.cold import ColdTier
-from nt_memory.tiers.layout import (
-    LAYOUT_VERSION,
-    name_of,
-    row_key,
-    to_stored,
-    unpack_row,
-    version_key,
+from nt_memory.system.baseline import (
+    check_origin,
+    load_base,
+    newest_base,
+    numbering_of_base,
 )
+from nt_memory.system.checking import check_views
+from nt_memory.system.strays import drop_strays
+from nt_memory.system.trailing import continues, follow_log, moved_partitions
+from nt_memory.tiers.cold import ColdTier
+from nt_memory.tiers.layout import LAYOUT_VERSION, NUMBERING
 from nt_memory.tiers.vectors import VectorFiles
 from nt_memory.transport.basefile import list_bases
 from nt_memory.transport.directory import StoreDirectory
@@ -51,10 +51,11 @@ from nt_memory.transport.local import LocalJournal
 from nt_memory.transport.segment_reader import SegmentReader
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
     from nt_memory.clock import StoreClock
     from nt_memory.config import MemoryConfig
-    from nt_memory.tiers.layout import ChangeRow, LogRow
-    from nt_memory.tiers.views import Snapshot
+    from nt_memory.tiers.vectors import VectorTier
     from nt_memory.transport.basefile import BaseFile
     from nt_memory.transport.ports import Frame
 
@@ -112,8 +113,10 @@ class Opened:
         finally:
             snapshot.close()
 
-    def poll(self, revision: int) -> Follow | None:
+    def poll(self, revision: int, vectors: VectorTier) -> Follow | None:
         """What another process made visible after `revision`, or None.
+
+        Partitions that have other ids in new views are prepared for `vectors`.
 
         Raises:
             StorageError: that process has rebuilt the views; these are no longer written.
@@ -124,18 +127,18 @@ class Opened:
         if not self.cold.is_in_place:
             # Nobody writes to these any more, and they reach further than where the new ones begin:
             # whoever was held up reads them to their end first.
-            follow = self._follow(revision)
+            follow = self._follow(revision, vectors)
             if follow is not None or not self._take_new_views():
                 return follow
-        return self._follow(revision)
+        return self._follow(revision, vectors)
 
-    def _follow(self, revision: int) -> Follow | None:
+    def _follow(self, revision: int, vectors: VectorTier) -> Follow | None:
         snapshot = self.cold.snapshot()
         newest = snapshot.number(b"revision") or 0
         if newest == revision and self.retired is None:
             snapshot.close()
             return None
-        if self.retired is not None and not _continues(snapshot, self.retired, revision):
+        if self.retired is not None and not continues(snapshot, self.retired, revision):
             snapshot.close()
             raise StorageError(
                 f"{self.directory.path}: its views were rebuilt, and no longer reach back to "
@@ -144,9 +147,13 @@ class Opened:
         follow = Follow(revision=newest, sequence=snapshot.number(b"sequence") or 0)
         follow.timeline_us = snapshot.number(b"timeline_us")
         follow.snapshot = snapshot
-        known: set[int] = set()
+        if self.retired is not None:
+            follow.moved = moved_partitions(snapshot, self.retired, vectors)
+        # Rows of what has moved are taken from the views, not one by one from the log, which names
+        # some by their old numbers.
+        known = {moved.new for moved in follow.moved}
         for number, row in snapshot.logs(revision, None):
-            _follow_log(snapshot, follow, number, row, known)
+            follow_log(snapshot, follow, number, row, known)
         return follow
 
     def _take_new_views(self) -> bool:
@@ -159,19 +166,6 @@ class Opened:
             return False
         self.retired, self.cold = self.cold, cold
         return True
-
-
-def _continues(snapshot: Snapshot, retired: ColdTier, revision: int) -> bool:
-    """Whether new views know of all that follows what the old ones showed at `revision`."""
-    if (snapshot.number(b"revision") or 0) < revision or snapshot.log_floor > revision:
-        return False
-    before = retired.snapshot()
-    try:
-        was, now = before.log_times(revision), snapshot.log_times(revision)
-    finally:
-        before.close()
-    # The same entry, and not one of another history under the same number.
-    return was is None or (now is not None and was.now_us == now.now_us)
 
 
 def open_store(config: MemoryConfig, clock: StoreClock, *, read_only: bool) -> Opened:
@@ -258,6 +252,7 @@ def _open_writer(config: MemoryConfig, clock: StoreClock, directory: StoreDirect
         clock.start_after(journal.recorded_at)
         try:
             catch_up(replica, SegmentReader(directory.journal), journal.last_sequence)
+            drop_strays(directory, cold, files)
         except BaseException:
             journal.close()
             raise
@@ -303,11 +298,38 @@ def _load_replica(directory: StoreDirectory, cold: ColdTier, files: VectorFiles)
     replica = Replica(cold, files)
     if replica.sequence < max(list_bases(directory.bases), default=0):
         raise CorruptionError(f"{directory.views}: the views are older than the base")
+    if not are_numbered_alike(directory, cold):
+        # A crash between the two of an exchange. Here the base is right: it goes with the journal.
+        raise CorruptionError(f"{directory.views}: the rows are not numbered as in the base")
     return replica
 
 
-def catch_up(replica: Replica, reader: SegmentReader, until: int) -> None:
+def are_numbered_alike(directory: StoreDirectory, cold: ColdTier) -> bool:
+    """Whether the rows of views have the numbers that the newest base gives them.
+
+    A base that is too damaged to say so is no reason to distrust views that are not.
+    """
+    numbering = numbering_of_base(directory.bases)
+    snapshot = cold.snapshot()
+    try:
+        return numbering is None or numbering == (snapshot.number(NUMBERING) or 0)
+    finally:
+        snapshot.close()
+
+
+def catch_up(
+    replica: Replica,
+    reader: SegmentReader,
+    until: int,
+    tell: Callable[[Follow], None] | None = None,
+) -> None:
     """Apply what the journal has and the views have not, up to the sequence `until`.
+
+    Args:
+        replica: The views.
+        reader: The journal.
+        until: How far.
+        tell: Is called with what each batch did.
 
     Raises:
         CorruptionError: the journal is damaged, or does not reach back to where the views end.
@@ -327,17 +349,23 @@ def catch_up(replica: Replica, reader: SegmentReader, until: int) -> None:
         batch.append(frame)
         size += len(frame.payload)
         if len(batch) == REPLAY_BATCH or size >= REPLAY_BYTES:
-            apply_frames(replica, batch)
+            follow = apply_frames(replica, batch)
+            if tell is not None:
+                tell(follow)
             batch, size = [], 0
     if batch:
-        apply_frames(replica, batch)
+        follow = apply_frames(replica, batch)
+        if tell is not None:
+            tell(follow)
 
 
-def apply_frames(replica: Replica, batch: list[Frame]) -> None:
-    """Apply frames that nobody waits for and nobody follows."""
+def apply_frames(replica: Replica, batch: list[Frame]) -> Follow:
+    """Apply frames that nobody waits for; what they did, without a snapshot."""
     follow = replica.apply(batch)
     if follow.snapshot is not None:
         follow.snapshot.close()
+        follow.snapshot = None
+    return follow
 
 
 def clear_leftovers(directory: StoreDirectory) -> None:
@@ -370,9 +398,13 @@ def _rebuild_views(config: MemoryConfig, directory: StoreDirectory) -> None:
 
 
 def build_views(
-    config: MemoryConfig, directory: StoreDirectory, base: BaseFile, files: VectorFiles | None
+    config: MemoryConfig,
+    directory: StoreDirectory,
+    base: BaseFile,
+    files: VectorFiles | None,
+    only: Collection[int] | None = None,
 ) -> ColdTier:
-    """Views at `VIEWS_NEW`, filled from a base; and the vectors, unless `files` is None.
+    """Views at `VIEWS_NEW`, filled from a base; and the vectors, see `load_base`.
 
     Raises:
         CorruptionError: the base is damaged.
@@ -381,7 +413,7 @@ def build_views(
     new = directory.path / VIEWS_NEW
     cold = ColdTier(new, max_map_bytes=config.max_map_bytes)
     try:
-        load_base(base, cold, files)
+        load_base(base, cold, files, only)
         write_state(new)
     except BaseException:
         cold.close()
@@ -398,51 +430,3 @@ def drop_views(directory: StoreDirectory) -> None:
         if path.exists():
             shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
-
-
-def _follow_log(
-    snapshot: Snapshot, follow: Follow, revision: int, row: LogRow, known: set[int]
-) -> None:
-    for change in row.changes:
-        name = name_of(change.space, change.agent, change.key)
-        key = version_key(name, change.known_at, revision)
-        version = snapshot.version(key)
-        current = snapshot.current(name)
-        if change.kind == "expire" or version is None:
-            if current is None:
-                continue
-            stored = to_stored(name, *current)
-            is_current = change.kind == "expire"
-        else:
-            stored = to_stored(name, change.known_at, revision, version)
-            is_current = current is not None and current[:2] == (change.known_at, revision)
-        follow.changes.append(Change(change.kind, stored, revision, is_current))
-        _follow_rows(snapshot, follow, change, known)
-
-
-def _follow_rows(snapshot: Snapshot, follow: Follow, change: ChangeRow, known: set[int]) -> None:
-    if change.partition >= 0:
-        _follow_partition(snapshot, follow, change.partition, known)
-        data = snapshot.get(b"rows", row_key(change.partition, change.row))
-        if data is not None:
-            rows = follow.rows[change.partition]
-            if not rows.from_us:
-                rows.first_row = change.row
-            row = unpack_row(data)
-            rows.from_us.append(row.from_us)
-            rows.until_us.append(row.until_us)
-            rows.revision.append(row.revision)
-    for partition, number in change.ended:
-        row_now = snapshot.vector_row(partition, number)
-        if row_now is not None:
-            follow.ended.append((partition, number, row_now.until_us, row_now.until_revision))
-
-
-def _follow_partition(snapshot: Snapshot, follow: Follow, partition: int, known: set[int]) -> None:
-    if partition in known:
-        return
-    known.add(partition)
-    for name, row in snapshot.partitions():
-        if row.id == partition:
-            follow.rows[partition] = NewRows(partition, row.dim, 0)
-            follow.new_partitions.append((name, partition))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nt_memory.entries import Stored
-    from nt_memory.replica import Change
+    from nt_memory.replica import Change, Moved
     from nt_memory.system.engine import Engine
 
 
@@ -39,6 +39,13 @@ class TagRows:
             if table is not None:
                 for tag in change.stored.tags:
                     table.setdefault(tag, []).append(change.stored.row)
+
+    def drop(self, moved: Sequence[Moved]) -> None:
+        """Partitions have other ids; their tables are built anew when they are asked."""
+        for partition in moved:
+            if partition.old is not None:
+                self._rows.pop(partition.old, None)
+                self._unknown.pop(partition.old, None)
 
     def mask(self, partition: int, tags: Sequence[str]) -> NDArray[np.bool_]:
         """Rows that carry all of `tags`, and those of which that is not known any more."""

@@ -44,8 +44,10 @@ class Query(NamedTuple):
 async def search(engine: Engine, query: Query, *, stay: bool) -> list[Hit] | None:
     """Widen the search until enough candidates are accepted, or all rows were looked at.
 
-    None if `history` has dropped the version behind a candidate meanwhile.
+    None if the version behind a candidate was dropped meanwhile, or if partitions got other ids: then
+    `RowCounts.numbering` is another than before, and the query has to be made anew.
     """
+    numbering = engine.rows.numbering
     total = sum(engine.rows.counts[partition] for partition in query.partitions)
     wanted = query.top_k
     while True:
@@ -60,6 +62,8 @@ async def search(engine: Engine, query: Query, *, stay: bool) -> list[Hit] | Non
             exact=exact,
             stay=stay,
         )
+        if engine.rows.numbering != numbering:
+            return None  # a partition that was gone when it was looked up would have seemed empty
         candidates = found[0]
         hits = await _accepted(engine, candidates, query, stay=stay)
         if hits is None:

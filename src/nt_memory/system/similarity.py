@@ -13,13 +13,14 @@ from msgspec import structs
 from nt_memory.clock import turn
 from nt_memory.codec import Draft, compress, draft
 from nt_memory.entries import STATE, Write, WriteOp
-from nt_memory.errors import DimensionError, InvalidInputError, TrimmedError
+from nt_memory.errors import CorruptionError, DimensionError, InvalidInputError, TrimmedError
 from nt_memory.filters import compile_where
 from nt_memory.namespace import check_agent, check_key, check_label
 from nt_memory.records import Hit
 from nt_memory.replica import partition_name
 from nt_memory.system.arguments import check_request, resolve, to_fence, to_known_at, to_ttl_us
 from nt_memory.system.guarding import Guard
+from nt_memory.system.renumbering import check_rows_floor
 from nt_memory.system.searching import READS_A_TURN, Query, search
 from nt_memory.system.units import to_half, to_unit, to_units
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from nt_memory.filters import Where
     from nt_memory.system.engine import Engine
     from nt_memory.system.rows import TagRows
-    from nt_memory.timeline import AsOfLike
+    from nt_memory.timeline import AsOfLike, Moment
 
 MAX_TAGS = 64
 CHUNK_BYTES = 256 * 1024
@@ -239,6 +240,7 @@ class SimilarityCalls:
             EmbeddingError: the query is malformed.
             InvalidInputError: `top_k` or `where` is malformed.
             LookAheadError: `as_of` lies past a backtest's now.
+            TrimmedError: some of what was in force at `as_of` was dropped (retention, `history`).
 
         Cost: about ef * log n distance computations, plus `top_k` reads of L3. With `where` the
             data of candidates is read, best first, until enough pass.
@@ -253,30 +255,64 @@ class SimilarityCalls:
         accept = None if where is None else compile_where(where)
         wanted = None if tags is None else _check_tags(tags)
         moment = resolve(engine, as_of)
-        partitions: list[int] = []
-        for name in dict.fromkeys(agents):
+        names = list(dict.fromkeys(agents))
+        for name in names:
             check_agent(name)
             self._check_dim(name, len(unit))
-            partition = engine.rows.partitions.get(partition_name(name, ""))
-            if partition is not None:
-                partitions.append(partition)
-        if not partitions:
-            return []
-        allow = (
-            {partition: self._tags.mask(partition, wanted) for partition in partitions}
-            if wanted
-            else None
-        )
-        query = Query(partitions, unit[np.newaxis], top_k, moment, allow, accept, exact)
         for attempt in itertools.count():
+            numbering = engine.rows.numbering
+            partitions = self._partitions(names, None if as_of is None else moment)
+            if not partitions:
+                return []
+            allow = self._allowed(partitions, wanted)
+            query = Query(partitions, unit[np.newaxis], top_k, moment, allow, accept, exact)
             # After a few tries the search stays on the loop, where nothing can drop a version.
-            hits = await search(engine, query, stay=attempt >= MAX_RETRIES)
+            hits = await self._try(query, stay=attempt >= MAX_RETRIES)
             if hits is not None:
                 return hits
-            if as_of is not None:
+            if as_of is None:
+                moment = resolve(engine, None)
+            elif engine.rows.numbering == numbering:
                 raise TrimmedError("some of what was in force then was dropped", oldest=0)
-            query = query._replace(moment=resolve(engine, None))
         raise AssertionError  # pragma: no cover
+
+    async def _try(self, query: Query, *, stay: bool) -> list[Hit] | None:
+        """As `search`."""
+        engine = self._engine
+        numbering = engine.rows.numbering
+        try:
+            return await search(engine, query, stay=stay)
+        except CorruptionError:
+            # The file of a partition that has another id by now may have been removed; a follower
+            # may not know yet that it has.
+            if engine.is_read_only:
+                await engine.catch_up()
+            if engine.rows.numbering == numbering:
+                raise
+            return None
+
+    def _partitions(self, agents: Sequence[str], as_of: Moment | None) -> list[int]:
+        """Ids of the partitions of agents' observations, as they are numbered now.
+
+        Raises:
+            TrimmedError: what was in force at `as_of` may have been given back.
+        """
+        engine = self._engine
+        found: list[int] = []
+        for agent in agents:
+            partition = engine.rows.partitions.get(partition_name(agent, ""))
+            if partition is not None:
+                if as_of is not None:
+                    check_rows_floor(engine.snapshot, agent, as_of)
+                found.append(partition)
+        return found
+
+    def _allowed(
+        self, partitions: Sequence[int], tags: Sequence[str] | None
+    ) -> dict[int, NDArray[np.bool_]] | None:
+        if not tags:
+            return None
+        return {partition: self._tags.mask(partition, tags) for partition in partitions}
 
     def _key_written(self, revision: int | None, name: str) -> str:
         """The key that an entry observed: a repeated request returns that of the first."""

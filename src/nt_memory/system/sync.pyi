@@ -670,6 +670,7 @@ class SyncMemory:
             EmbeddingError: the query is malformed.
             InvalidInputError: `top_k` or `where` is malformed.
             LookAheadError: `as_of` lies past a backtest's now.
+            TrimmedError: some of what was in force at `as_of` was dropped (retention, `history`).
 
         Cost: about ef * log n distance computations, plus `top_k` reads of L3. With `where` the
             data of candidates is read, best first, until enough pass.

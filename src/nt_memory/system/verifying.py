@@ -34,7 +34,7 @@ from nt_memory.system.opening import apply_frames
 from nt_memory.system.references import Wanted, in_frame, in_views
 from nt_memory.system.value_damage import DAMAGED, check_values, describe, known_losses
 from nt_memory.tiers.cold import ColdTier
-from nt_memory.tiers.layout import LAYOUT_VERSION, decode_usage
+from nt_memory.tiers.layout import LAYOUT_VERSION, NUMBERING, decode_usage
 from nt_memory.tiers.vectors import VectorFiles, is_snapshot_whole
 from nt_memory.transport.basefile import list_bases
 from nt_memory.transport.directory import StoreDirectory
@@ -115,9 +115,11 @@ def verify(
     while True:
         attempts += 1
         bases = list_bases(directory.bases)
-        found = _Pass(directory, progress or _ignore).run(scratch)
+        one = _Pass(directory, progress or _ignore)
+        found = one.run(scratch)
         # A compaction may have taken away what was just being read: then look again.
-        if found.is_ok or bases == list_bases(directory.bases) or attempts == _ATTEMPTS:
+        is_steady = bases == list_bases(directory.bases)
+        if attempts == _ATTEMPTS or ((is_steady or found.is_ok) and not one.is_between):
             return found
 
 
@@ -134,6 +136,8 @@ class _Pass:
         self._directory = directory
         self._progress = progress
         self._wanted: dict[tuple[bytes, str], Wanted] = {}
+        self.is_between = False
+        """Base and views were met in the middle of an exchange, or were left there by a crash."""
         self.found = Verification(str(directory.path))
 
     def run(self, scratch: str | os.PathLike[str] | None) -> Verification:
@@ -209,6 +213,8 @@ class _Pass:
                 self._want_versions(cold)
             if snapshot is None or replica is None or not is_whole:
                 return
+            if self._is_numbered_otherwise(cold, snapshot):
+                return
             self.found.sequence, self.found.revision = replica.sequence, replica.revision
             if replica.sequence != until:
                 self.found.damage.append(
@@ -219,6 +225,18 @@ class _Pass:
         finally:
             files.close()
             cold.close()
+
+    def _is_numbered_otherwise(self, cold: ColdTier, live: Snapshot) -> bool:
+        fresh = cold.snapshot()
+        try:
+            self.is_between = fresh.number(NUMBERING) != live.number(NUMBERING)
+        finally:
+            fresh.close()
+        if self.is_between:
+            self.found.warnings.append(
+                "views: their rows are not numbered as in the base: rebuilt when it is opened"
+            )
+        return self.is_between
 
     def _load(self, cold: ColdTier, files: VectorFiles) -> Replica | None:
         """A replica as of the base; None if that is damaged."""

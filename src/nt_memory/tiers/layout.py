@@ -120,6 +120,23 @@ class Floor(msgspec.Struct, frozen=True, array_like=True, gc=False):
     revision: int
 
 
+ROWS_FLOOR = b"rows/"
+"""Under it and agent the table of policies has a `Floor`: which vector rows were given back.
+
+All of those had ended by its time, and by entries up to its revision; a search as of an earlier moment
+may have needed them.
+"""
+
+NUMBERING = b"numbering"
+"""In `meta`: the sequence at which rows were numbered anew last. Not there: never."""
+
+MOVED = b"moved"
+"""In `meta`: how many partition ids were taken from the top, by partitions whose rows were numbered
+anew. The others are taken from the bottom, so the two never meet."""
+
+LAST_PARTITION = (1 << 32) - 1
+"""The greatest partition id."""
+
 QUOTA = b"quota/"
 """Under it and agent the table of policies has the agent's quota; without an agent, all others'."""
 

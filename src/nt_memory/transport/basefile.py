@@ -7,7 +7,7 @@ appears by rename when it is durable, and never changes.
 The file is a short preamble and then blocks. Each block is a list of rows of one section, and its
 checksum is seeded with its number, so that a block cannot be lost, repeated or moved unnoticed. The
 first block is the header, the last one says how many there are. Everything in it follows from the
-entries alone, so two bases of one sequence have the same bytes.
+entries, and from the compactions by which rows were numbered anew.
 
 This module knows the form only. What a row means is the business of those who write and read it.
 """
@@ -91,12 +91,18 @@ def list_bases(directory: Path) -> list[int]:
     return sorted(int(name[1]) for name in names if name)
 
 
+def pending_path(directory: Path, sequence: int) -> Path:
+    """Where the base at `sequence` is before it is put in its place; no base to anybody else."""
+    return base_path(directory, sequence).with_suffix(".new")
+
+
 def write_base(
     directory: Path,
     header: BaseHeader,
     blocks: Iterable[Block],
     *,
     files: FileSystem | None = None,
+    is_pending: bool = False,
 ) -> Path:
     """Write a base; it appears whole and durable, or not at all.
 
@@ -105,6 +111,7 @@ def write_base(
         header: What it covers.
         blocks: Its rows; a section's blocks follow each other, in key order.
         files: How files are changed; for tests.
+        is_pending: Leave it at `pending_path`, durable, to be renamed by the caller.
 
     Raises:
         StorageFullError: no space is left.
@@ -114,7 +121,7 @@ def write_base(
     """
     files = OsFileSystem() if files is None else files
     path = base_path(directory, header.sequence)
-    new = path.with_suffix(".new")
+    new = pending_path(directory, header.sequence)
     try:
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
         try:
@@ -122,6 +129,8 @@ def write_base(
             files.sync(fd)
         finally:
             os.close(fd)
+        if is_pending:
+            return new
         new.rename(path)
         sync_directory(directory)
     except OSError as error:
@@ -232,7 +241,7 @@ class BaseFile:
             header = msgspec.convert(fields, BaseHeader)
         except msgspec.ValidationError as error:
             raise self._damage(f"not a header: {error}") from None
-        if section != _HEADER or self.path.name != base_path(self.path, header.sequence).name:
+        if section != _HEADER or self.path.stem != base_path(self.path, header.sequence).stem:
             raise self._damage(f"the header says {section}, sequence {header.sequence}")
         return header
 

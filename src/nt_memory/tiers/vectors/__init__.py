@@ -3,7 +3,7 @@
 from nt_memory.tiers.vectors.columns import NEVER
 from nt_memory.tiers.vectors.files import VectorFiles
 from nt_memory.tiers.vectors.index import kmeans
-from nt_memory.tiers.vectors.partition import Tuning
+from nt_memory.tiers.vectors.partition import Partition, Tuning
 from nt_memory.tiers.vectors.ranking import Candidates
 from nt_memory.tiers.vectors.snapshots import is_snapshot_whole
 from nt_memory.tiers.vectors.tier import VectorStats, VectorTier
@@ -11,6 +11,7 @@ from nt_memory.tiers.vectors.tier import VectorStats, VectorTier
 __all__ = [
     "NEVER",
     "Candidates",
+    "Partition",
     "Tuning",
     "VectorFiles",
     "VectorStats",

@@ -78,6 +78,8 @@ class Partition:
         self.columns = Columns()
         self.is_parked = False
         """Unloaded to save memory: the indexer leaves it alone until it is searched again."""
+        self.is_detached = False
+        """Another has taken its place: searches that hold it go on, but nothing is built or saved."""
         self.last_searched = 0
         self.loads = 0
         self._placement = placement
@@ -108,6 +110,11 @@ class Partition:
     def is_loaded(self) -> bool:
         """Whether anything but the columns is in memory."""
         return self._graph is not None or self._head.held_bytes > 0
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it has so many rows that they are searched through a graph."""
+        return self._is_large(self.columns.view.rows)
 
     @property
     def graph_rows(self) -> int:
@@ -180,7 +187,7 @@ class Partition:
         rows that came after it.
         """
         rows = self.columns.view.rows
-        if self.is_parked or not self._is_large(2 * rows):
+        if self.is_parked or self.is_detached or not self._is_large(2 * rows):
             return 0
         if not self._placement.is_deterministic:
             return rows
@@ -242,7 +249,7 @@ class Partition:
         Raises:
             OSError: it could not be written; an older one stays.
         """
-        if self._placement.read_only:
+        if self._placement.read_only or self.is_detached:
             return False
         with self._gate.shared():
             graph = self._graph

@@ -26,7 +26,7 @@ from nt_memory.tiers.vectors.partition import Partition, Placement, Tuning
 from nt_memory.tiers.vectors.ranking import Candidates, Piece, Segment, rank, scan
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -131,6 +131,41 @@ class VectorTier:
         if partition in self._partitions:
             raise InvalidInputError(f"partition {partition} is attached already")
         self._extend(partition, dim, from_us, until_us, until_revision, revision)
+
+    def prepare(self, partition: int, dim: int) -> Partition:
+        """A partition that no search sees before `exchange`; its columns are the caller's to fill.
+
+        Callable from any thread; the columns have one writer at a time.
+        """
+        return Partition(partition, dim, self._placement)
+
+    def exchange(self, gone: Iterable[int], come: Iterable[Partition]) -> None:
+        """Put prepared partitions in the place of others; both at once, for whoever is on this thread.
+
+        Searches that run go on with what they have; one that has not looked up its partitions yet
+        finds those that are gone empty, so its caller must ask again. Graphs of the new ones are
+        built in the background. O(partitions).
+        """
+        for partition in come:
+            self._partitions[partition.number] = partition
+            if partition.target > partition.graph_rows:
+                self._indexer.submit(partition)
+        for number in gone:
+            old = self._partitions.pop(number, None)
+            if old is not None:
+                old.is_detached = True
+            if self._placement.read_only:
+                self._placement.files.forget(number)
+
+    def ended_rows(self, partition: int) -> int:
+        """How many rows of a partition have an end; 0 if it is not attached. Any thread."""
+        found = self._partitions.get(partition)
+        return 0 if found is None else found.columns.view.ended_rows
+
+    def is_indexed(self, partition: int) -> bool:
+        """Whether a partition is big enough to be searched through a graph. Any thread."""
+        found = self._partitions.get(partition)
+        return found is not None and found.is_large
 
     def append(
         self,

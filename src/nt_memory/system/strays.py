@@ -1,0 +1,46 @@
+"""Files of partitions that are gone: their vectors and saved graphs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nt_memory.transport.files import to_storage_error
+
+if TYPE_CHECKING:
+    from nt_memory.tiers.cold import ColdTier
+    from nt_memory.tiers.vectors import VectorFiles
+    from nt_memory.transport.directory import StoreDirectory
+
+_SUFFIXES = frozenset((".f16", ".sums", ".hnsw"))
+
+
+def drop_strays(directory: StoreDirectory, cold: ColdTier, files: VectorFiles) -> None:
+    """Remove vector files and graphs of partitions that there are not, as a crash may leave them.
+
+    For a store that nobody writes to yet: a partition that is being made has a file first.
+
+    Raises:
+        StorageError: one could not be removed.
+    """
+    snapshot = cold.snapshot()
+    try:
+        ids = {row.id for _, row in snapshot.partitions()}
+    finally:
+        snapshot.close()
+    for path in directory.vectors.iterdir():
+        if path.suffix in _SUFFIXES and path.stem.isdecimal() and int(path.stem) not in ids:
+            drop_partition(files, int(path.stem))
+
+
+def drop_partition(files: VectorFiles, partition: int) -> None:
+    """Remove the vectors and the saved graph of a partition that is gone.
+
+    Raises:
+        StorageError: one of them could not be removed.
+    """
+    files.remove(partition)
+    graph = files.path(partition).with_suffix(".hnsw")
+    try:
+        graph.unlink(missing_ok=True)
+    except OSError as error:
+        raise to_storage_error(error, f"deleting {graph}") from error
