@@ -31,6 +31,10 @@ from hypothesis.stateful import (
 
 from nt_memory import AsOf, MemoryConfig, MemorySystem
 from nt_memory.clock import ManualClock
+from nt_memory.errors import TrimmedError
+from nt_memory.system import renumbering
+from nt_memory.system.compacting import _Compactor
+from nt_memory.system.verifying import verify
 
 START = datetime(2024, 1, 2, 14, 30, tzinfo=UTC)
 GRID_S = 10
@@ -98,6 +102,7 @@ class SimilarityMachine(RuleBasedStateMachine):
     """Observations on a live timeline."""
 
     is_backtest = False
+    oldest_revision = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -236,7 +241,7 @@ class SimilarityMachine(RuleBasedStateMachine):
     async def newest(self, name: tuple[str, str]) -> int:
         """Revision of the last entry that wrote a key; entries of time passing may come between."""
         found = 0
-        watcher = self.memory.watch(name[0], after=max(self.times, default=0))
+        watcher = self.memory.watch(name[0], after=max([*self.times, self.oldest_revision]))
         revision = self.memory.revision
         await self.memory.put(name[0], "end", None)  # something to stop at
         while True:
@@ -260,7 +265,7 @@ class SimilarityMachine(RuleBasedStateMachine):
         rows = [row for row in rows if row[0][0] == agent]
         if not rows:
             return
-        times = [self.now - (delay or 0) for *_, delay in rows]
+        times = [self.known_at(delay)[0] for *_, delay in rows]
         self.run(
             self.memory.observe_many(
                 agent,
@@ -355,6 +360,89 @@ class BacktestSimilarityMachine(SimilarityMachine):
     is_backtest = True
 
 
+class KeepingMachine(SimilarityMachine):
+    """The same under retention, with compactions that number rows anew, and crashes in their midst.
+
+    What retention keeps must be answered; what it does not keep may be refused, but never be answered
+    with something else.
+    """
+
+    max_age = 2 * GRID_S
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.run(self.memory.set_retention(None, max_age=self.max_age))
+
+    def known_at(self, delay: int | None) -> tuple[int, datetime | None]:
+        """Nothing is written so late that what it would lie between may be gone."""
+        return super().known_at(None if delay is None else min(delay, self.max_age))
+
+    def answers(self, question: Question, as_of: Any, time: int, revision: int) -> bool:
+        """Whether the memory agrees with the model, or may and does refuse to answer."""
+        try:
+            found = self.run(self.ask(question, as_of))
+        except TrimmedError:
+            assert time < self.now - self.max_age or revision < self.oldest_revision
+            return False
+        assert found == self.answer(question, time, revision)
+        return True
+
+    @rule()
+    def compact(self) -> None:
+        """Old versions go, and rows that nobody needs."""
+        self.run(self.memory.compact())
+        self.oldest_revision = self.memory.revision
+        assert verify(self.directory / "store").damage == []
+
+    @rule(step=st.sampled_from(["_publish", "_exchange", "_drop_moved", "clean_up"]))
+    def crash(self, step: str) -> None:
+        """The process dies in a compaction, right before a step; somebody opens what it left."""
+        left = self.directory / "left"
+        original = getattr(_Compactor, step)
+
+        def copy_first(compactor: _Compactor, *arguments: Any) -> None:
+            if not left.exists():
+                shutil.copytree(self.directory / "store", left)
+            original(compactor, *arguments)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(_Compactor, step, copy_first)
+            self.run(self.memory.compact())
+        revision = self.memory.revision
+        self.run(self.memory.close())
+        if left.exists():
+            shutil.rmtree(self.directory / "store")
+            left.rename(self.directory / "store")
+            assert verify(self.directory / "store").damage == []
+        self.run(self.open())
+        assert self.memory.revision >= revision
+        self.oldest_revision = self.memory.revision
+        assert verify(self.directory / "store").damage == []
+
+    @rule(question=questions, data=st.data())
+    def search_past(self, question: Question, data: st.DataObject) -> None:
+        """As of a time, a revision or both."""
+        seconds = data.draw(st.integers(-16, self.now // 5)) * 5
+        self.answers(question, moment(seconds), seconds, 2**62)
+        if self.times:
+            revision = data.draw(st.sampled_from(sorted(self.times)))
+            self.answers(question, revision, self.times[revision], revision)
+            self.answers(question, AsOf(moment(seconds), revision), seconds, revision)
+
+    @rule(question=questions)
+    def search_everywhere(self, question: Question) -> None:
+        """By both clocks: all recent revisions, each as of many times."""
+        for revision in sorted(self.times)[-8:]:
+            for seconds in range(max(-80, self.now - 120), self.now + 1, 10):
+                self.answers(question, AsOf(moment(seconds), revision), seconds, revision)
+
+    @rule(question=questions)
+    def search_kept(self, question: Question) -> None:
+        """Everything that retention keeps is answered."""
+        for seconds in range(self.now - self.max_age, self.now + 1, 5):
+            assert self.answers(question, moment(seconds), seconds, 2**62)
+
+
 def _settings(max_examples: int) -> settings:
     if hypothesis.settings.get_current_profile_name() == "long":
         return settings(suppress_health_check=list(HealthCheck))
@@ -367,7 +455,12 @@ def _settings(max_examples: int) -> settings:
 
 
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("machine", [SimilarityMachine, BacktestSimilarityMachine])
-def test_search_agrees_with_the_model(machine: type[RuleBasedStateMachine]) -> None:
+@pytest.mark.parametrize("machine", [SimilarityMachine, BacktestSimilarityMachine, KeepingMachine])
+def test_search_agrees_with_the_model(
+    machine: type[RuleBasedStateMachine], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every search, as of any moment and with any filter, answers what a scan of a list would."""
+    # One dead row is enough to renumber.
+    monkeypatch.setattr(renumbering, "MIN_DEAD_ROWS", 1)
+    monkeypatch.setattr(renumbering, "DEAD_SHARE", 10_000)
     run_state_machine_as_test(machine, settings=_settings(15))

@@ -22,7 +22,7 @@ import numpy as np
 
 from nt_memory import MemorySystem
 from nt_memory.replica import Follow, Outcome, Replica
-from nt_memory.system import engine, opening
+from nt_memory.system import engine, opening, renumbering
 from nt_memory.tiers.vectors import VectorTier
 from nt_memory.tiers.vectors.partition import Tuning
 from nt_memory.transport.local import LocalJournal
@@ -31,6 +31,8 @@ from nt_memory.transport.segments import HEADER_BYTES, unpack_position
 
 DIM = 8
 SEGMENT_BYTES = 64 * 1024
+CHURNED = "churned"
+CHURNED_KEYS = 12
 KINDS = ("put", "overwrite", "pair", "observe", "request", "delete", "large", "many")
 
 
@@ -42,7 +44,7 @@ def value_of(worker: int, number: int, size: int = 600) -> dict[str, object]:
 
 def vector_of(worker: int, number: int) -> np.ndarray:
     """The embedding of an operation."""
-    return np.random.default_rng([worker, number]).normal(size=DIM)
+    return np.random.default_rng([worker + 1, number]).normal(size=DIM)
 
 
 def writes(worker: int, number: int) -> dict[str, object]:  # noqa: PLR0911 - one per kind
@@ -104,6 +106,16 @@ async def work(memory: MemorySystem, worker: int, first: int) -> None:
         say(f"{worker} {number} {revision}")
 
 
+async def churn(memory: MemorySystem) -> None:
+    """Replace a few observations over and over, so that compactions have rows to give back."""
+    await memory.set_retention(CHURNED, max_versions=0)
+    last = [record.value async for record in memory.scan(CHURNED)]
+    for number in itertools.count(max(last, default=-1) + 1):
+        key = f"c{number % CHURNED_KEYS}"
+        await memory.observe(CHURNED, vector_of(-1, number), number, key=key)
+        say(f"churned {number}")
+
+
 async def maintain(memory: MemorySystem, snapshots: Path) -> None:
     """Compact and copy, over and over."""
     for n in itertools.count():
@@ -123,7 +135,7 @@ async def main(store: str, snapshots: str, first: list[int]) -> None:
     async with MemorySystem.open(store) as memory:
         say("open")
         jobs = [work(memory, worker, number) for worker, number in enumerate(first)]
-        await asyncio.gather(*jobs, maintain(memory, Path(snapshots)))
+        await asyncio.gather(*jobs, churn(memory), maintain(memory, Path(snapshots)))
 
 
 # --- how this process differs from a real one ---------------------------------------------------
@@ -132,6 +144,7 @@ async def main(store: str, snapshots: str, first: list[int]) -> None:
 def shrink() -> None:
     """Make everything that happens rarely happen often."""
     opening.LocalJournal = functools.partial(LocalJournal, segment_bytes=SEGMENT_BYTES)
+    renumbering.MIN_DEAD_ROWS = 4
     engine.VectorTier = functools.partial(VectorTier, tuning=Tuning(scan_values=DIM * 16))
 
     def save_always(self: VectorTier, partition: object) -> None:

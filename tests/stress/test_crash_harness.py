@@ -41,10 +41,12 @@ class Heard:
     Attributes:
         acknowledged: Revisions by worker and number.
         copies: What was acknowledged, by worker, when each finished copy was begun.
+        churned: The last replacement of an observation that was acknowledged.
     """
 
     acknowledged: list[dict[int, int]] = field(default_factory=lambda: [{} for _ in range(WORKERS)])
     copies: dict[str, list[int]] = field(default_factory=dict)
+    churned: int = -1
     phase: str = ""
 
 
@@ -59,9 +61,11 @@ def listen(lines: list[str], before: list[int]) -> Heard:
                 ]
             case ["copied", name]:
                 heard.copies[name] = begun[name]
+            case ["churned", number]:
+                heard.churned = int(number)
             case [worker, number, revision]:
                 heard.acknowledged[int(worker)][int(number)] = int(revision)
-        if not line[0].isdigit():
+        if not line[0].isdigit() and not line.startswith("churned"):
             heard.phase = line.split()[0]
     return heard
 
@@ -137,11 +141,36 @@ async def judge_search(memory: MemorySystem, worker: int, done: int, found) -> l
     return violations
 
 
+async def judge_churned(memory: MemorySystem, last: int) -> list[str]:
+    """Of the replaced observations exactly the newest are there, and each is found by its embedding.
+
+    Args:
+        memory: The store.
+        last: Number of the last replacement that was acknowledged; -1: nothing is known.
+    """
+    there = {record.key: record.value async for record in memory.scan(child.CHURNED)}
+    done = max(there.values(), default=-1)
+    if last >= 0 and done not in {last, last + 1}:
+        return [f"churned: {last} was acknowledged, and {done} is there"]
+    first = max(0, done + 1 - child.CHURNED_KEYS)
+    wanted = {f"c{n % child.CHURNED_KEYS}": n for n in range(first, done + 1)}
+    violations = [] if there == wanted else [f"churned: {there} instead of {wanted}"]
+    for number in wanted.values():
+        hits = await memory.search_similar(child.CHURNED, child.vector_of(-1, number), 99)
+        if len(hits) != len(wanted) or hits[0].data != number or hits[0].score < 0.999:
+            violations.append(f"churned: a search for {number} finds {hits}")
+    row = memory._engine.snapshot.partition(f"{child.CHURNED}\0".encode())
+    if row is not None and len(wanted) == child.CHURNED_KEYS:
+        violations += [] if row.rows >= len(wanted) else [f"churned: {row}"]
+    return violations
+
+
 async def judge_store(store: Path, heard: Heard, last: list[int]) -> tuple[list[int], list[str]]:
     """Open a store after a crash and judge it."""
     newest = [max(done, default=last[n]) for n, done in enumerate(heard.acknowledged)]
     async with MemorySystem.open(store) as memory:
         done, violations = await judge(memory, heard.acknowledged, newest)
+        violations += await judge_churned(memory, heard.churned)
         tail = memory.tail(after=memory._engine.snapshot.log_floor)
         for revision in range(tail.revision + 1, memory.revision + 1):
             if (found := (await anext(tail)).revision) != revision:
@@ -160,6 +189,7 @@ async def judge_copy(path: Path, begun: list[int], acknowledged) -> list[str]:
                 number += 1
             last.append(number)
         _, violations = await judge(memory, acknowledged, last)
+        violations += await judge_churned(memory, -1)
     return [f"copy {path.name}: {violation}" for violation in violations]
 
 
