@@ -184,6 +184,7 @@ def apply_twice() -> None:
         load(self, views)  # type: ignore[arg-type]
         if not loaded:
             self.sequence = max(0, self.sequence - 5)
+            self.last_recorded_at = 0  # or the journal would be taken for another store's
         loaded.append(self)
 
     Replica._load = load_too_little  # type: ignore[method-assign, assignment]
