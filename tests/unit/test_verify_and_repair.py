@@ -19,6 +19,7 @@ from nt_memory.errors import (
     StorageError,
     StoreInUseError,
 )
+from nt_memory.system.at_rest import write_state
 from nt_memory.system.repairing import repair
 from nt_memory.system.verifying import verify
 from nt_memory.tiers.layout import decode_version, encode_row, version_key
@@ -529,3 +530,61 @@ def test_a_missing_base_is_not_taken_for_an_empty_one(store, made):
     assert not done.is_repaired
     assert "restore a copy" in done.lost[0]
     assert journal(store).read_bytes() == before
+
+
+def test_a_store_whose_first_writer_was_killed_verifies(store, made):
+    """It had said that it would make views, and had made none."""
+    write_state(store / "views")
+    (store / "views" / "data.mdb").unlink()
+    found = verify(store)
+    assert found.is_ok
+    assert any("views" in warning for warning in found.warnings)
+
+    async def read():
+        async with MemorySystem.open(store, read_only=True):
+            pass
+
+    with pytest.raises(StorageError, match="open the store for writing once"):
+        asyncio.run(read())
+
+
+def _segments(store, run):
+    """Three segments with entries in them, and nothing else."""
+
+    async def body():
+        async with MemorySystem.open(store) as memory:
+            for _ in range(2):
+                await asyncio.to_thread(memory._engine.journal.begin_segment)
+                for n in range(20):
+                    await memory.put("more", f"k{n}", n)
+
+    run(body())
+    shutil.rmtree(store / "views")
+    return sorted((store / "journal").glob("*.log"))
+
+
+def test_segments_under_each_others_names_lose_nothing(store, made, run, reopened):
+    """Their headers say who is who."""
+    _, second, third = _segments(store, run)
+    second.rename(third.with_suffix(".x"))
+    third.rename(second)
+    third.with_suffix(".x").rename(third)
+    assert not verify(store).is_ok
+    done = repair(store)
+    assert done.is_repaired
+    assert done.lost == []
+    assert verify(store).is_ok
+    assert reopened().items() >= made.items()
+
+
+def test_a_segment_that_is_there_twice_is_taken_away_once(store, made, run, reopened):
+    """Also after a repair that was stopped between its two renames."""
+    first, second, third = _segments(store, run)
+    shutil.copy(third, third.with_name(f"{int(second.stem) + 1:020d}.log"))
+    second.rename(second.with_name(second.name + ".moving"))
+    done = repair(store)
+    assert done.is_repaired
+    assert done.lost == []
+    assert sorted((store / "journal").glob("*.log"))[:3] == [first, second, third]
+    assert not list((store / "journal").glob("*.moving"))
+    assert reopened().items() >= made.items()

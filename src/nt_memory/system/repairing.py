@@ -46,6 +46,7 @@ from nt_memory.transport.salvage import (
     find_break,
     has_journal,
     readable_after,
+    restore_names,
 )
 from nt_memory.transport.segments import list_segments, segment_path
 
@@ -153,6 +154,7 @@ class _Surgeon:
 
     def mend(self) -> None:
         """Do it all; afterwards base and journal are whole, or `is_repaired` is False."""
+        self._name_segments()
         base_damage, base = self._check_base()
         intact = self._check_views()
         reached = 0 if intact is None else intact.sequence
@@ -245,6 +247,16 @@ class _Surgeon:
         return broken is None or intact.sequence >= broken.sequence - 1
 
     # --- mending --------------------------------------------------------------------------------
+
+    def _name_segments(self) -> None:
+        try:
+            renamed, spare = restore_names(self._directory.journal)
+        except OSError as error:
+            raise to_storage_error(error, f"renaming in {self._directory.journal}") from error
+        self._done.actions += [
+            f"renamed {old} to {new}, as its header says" for old, new in renamed
+        ]
+        self._move(spare)
 
     def _rebase(self, intact: Reached) -> None:
         """Let the views be the base, and the journal begin behind them."""

@@ -33,7 +33,7 @@ from nt_memory.system.comparing import compare_tables
 from nt_memory.system.opening import apply_frames
 from nt_memory.system.references import Wanted, in_frame, in_views
 from nt_memory.system.value_damage import DAMAGED, check_values, describe, known_losses
-from nt_memory.tiers.cold import ColdTier
+from nt_memory.tiers.cold import ColdTier, has_views
 from nt_memory.tiers.layout import LAYOUT_VERSION, NUMBERING, decode_usage
 from nt_memory.tiers.vectors import VectorFiles, is_snapshot_whole
 from nt_memory.transport.basefile import list_bases
@@ -172,6 +172,10 @@ class _Pass:
             )
             return None
         if state.is_clean and not self._is_as_closed(state):
+            return None
+        if not has_views(self._directory.views):
+            # Its first writer was killed before it had made any.
+            self.found.warnings.append("views: there are none yet; they are made when it is opened")
             return None
         try:
             return ColdTier(self._directory.views, max_map_bytes=SCRATCH_MAP_BYTES, read_only=True)

@@ -136,6 +136,11 @@ def _unshare(shared: _Environment) -> None:
         shared.env.close()
 
 
+def has_views(directory: Path) -> bool:
+    """Whether there is an environment in a directory, whatever state it is in."""
+    return (directory / _DATA).exists()
+
+
 class ColdTier:
     """The LMDB environment of one store.
 
@@ -173,6 +178,11 @@ class ColdTier:
         except lmdb.ReadersFullError as error:
             raise StoreInUseError(f"{directory}: too many readers: {error}") from error
         except lmdb.Error as error:
+            if read_only and not has_views(directory):
+                raise StorageError(
+                    f"{directory}: there are no views yet; open the store for writing once, which "
+                    "makes them"
+                ) from error
             raise StorageError(f"{directory}: {error}") from error
         if not read_only:
             self._env.reader_check()

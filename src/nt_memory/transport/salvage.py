@@ -19,6 +19,7 @@ from nt_memory.transport.segments import (
     encode_header,
     judge_newest,
     list_segments,
+    read_any_header,
     read_frame,
     read_header,
     segment_path,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from nt_memory.transport.ports import Frame
 
 _CHUNK = 1 << 18
+_MOVING = ".moving"
 
 
 class Break(NamedTuple):
@@ -69,6 +71,54 @@ def has_journal(directory: Path) -> bool:
         finally:
             os.close(fd)
     return False
+
+
+def misnamed(directory: Path) -> list[tuple[Path, int]]:
+    """Segments with a sound header that are not under the name it says, and its first sequence.
+
+    Those that `restore_names` was about to rename when it was stopped count too.
+    """
+    paths = [segment_path(directory, first) for first in list_segments(directory)]
+    found: list[tuple[Path, int]] = []
+    for path in [*paths, *sorted(directory.glob(f"*{_MOVING}"))]:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            first = read_any_header(fd, path).first_sequence
+        except CorruptionError:
+            continue
+        finally:
+            os.close(fd)
+        if path != segment_path(directory, first):
+            found.append((path, first))
+    return found
+
+
+def restore_names(directory: Path) -> tuple[list[tuple[str, str]], list[Path]]:
+    """Give segments the names that their headers say.
+
+    Returns:
+        What was renamed, from and to; and those whose name another has by right, left as they are.
+
+    Raises:
+        OSError: one could not be renamed.
+    """
+    wrong = misnamed(directory)
+    names = {path for path, _ in wrong}
+    moving: dict[int, tuple[Path, Path]] = {}
+    spare: list[Path] = []
+    for path, first in wrong:
+        target = segment_path(directory, first)
+        if first in moving or (target.exists() and target not in names):
+            spare.append(path)
+        else:
+            moving[first] = (path, target)
+    # All out of the way first: they may have each other's names.
+    for path, target in moving.values():
+        path.rename(target.with_name(target.name + _MOVING))
+    for _, target in moving.values():
+        target.with_name(target.name + _MOVING).rename(target)
+    sync_directory(directory)
+    return [(path.name, target.name) for path, target in moving.values()], spare
 
 
 def find_break(directory: Path, *, after: int, applied_sequence: int) -> Break | None:

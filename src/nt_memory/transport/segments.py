@@ -114,6 +114,14 @@ def read_header(fd: int, path: Path) -> SegmentHeader:
         CorruptionError: it is incomplete, fails its checksum or belongs to another segment.
         FormatVersionError: a newer version wrote it.
     """
+    header = read_any_header(fd, path)
+    if path.name != f"{header.first_sequence:020d}.log":
+        raise CorruptionError(f"{path}: offset 0: the header says sequence {header.first_sequence}")
+    return header
+
+
+def read_any_header(fd: int, path: Path) -> SegmentHeader:
+    """As `read_header`, of a segment under whatever name."""
     data = os.pread(fd, HEADER_BYTES, 0)
     if len(data) < HEADER_BYTES:
         raise CorruptionError(f"{path}: offset 0: the segment header is incomplete")
@@ -124,8 +132,6 @@ def read_header(fd: int, path: Path) -> SegmentHeader:
         raise FormatVersionError(
             f"{path}: journal format {version}; this version reads {FORMAT_VERSION}"
         )
-    if path.name != f"{first_sequence:020d}.log":
-        raise CorruptionError(f"{path}: offset 0: the header says sequence {first_sequence}")
     return SegmentHeader(first_sequence, recorded_at, salt)
 
 
