@@ -230,6 +230,9 @@ class _ReadOnlyFiles:
     def reserve(self, fd, size):
         self.append(fd, b"")
 
+    def start_sync(self, fd, start, size):
+        self.append(fd, b"")
+
     def truncate(self, fd, size):
         self.append(fd, b"")
 

@@ -80,6 +80,17 @@ class Step(NamedTuple):
     follow: Follow
 
 
+class Prepared(NamedTuple):
+    """A batch of frames folded into a transaction that nobody else sees yet."""
+
+    batch: WriteBatch
+    follow: Follow
+
+    def discard(self) -> None:
+        """Forget it."""
+        self.batch.close()
+
+
 class Replica:
     """Views, and the only code that changes them. Lives on the journal's thread once started.
 
@@ -175,6 +186,16 @@ class Replica:
             FormatVersionError: a newer version wrote an entry.
             CorruptionError: a row that was needed is damaged; the batch left nothing behind.
         """
+        return self.commit(self.prepare(frames))
+
+    def prepare(self, frames: Sequence[Frame]) -> Prepared:
+        """`apply` up to where its effects would show: `commit` makes them, `discard` forgets them.
+
+        After `discard`, and after an error, the replica must not be used again.
+
+        Raises:
+            As `apply`.
+        """
         follow = Follow()
         batch = self._cold.begin()
         try:
@@ -188,13 +209,22 @@ class Replica:
             batch.put_number(b"recorded_at", self.last_recorded_at)
             if self.timeline_us is not None:
                 batch.put_number(b"timeline_us", self.timeline_us)
-            self._cold.commit(batch)
         except BaseException as error:
             batch.close()
             explained = self._cold.explain(error)
             if explained is error:
                 raise
             raise explained from error
+        return Prepared(batch, follow)
+
+    def commit(self, prepared: Prepared) -> Follow:
+        """Make visible what was prepared; returns and raises as `apply`."""
+        batch, follow = prepared
+        try:
+            self._cold.commit(batch)
+        except BaseException:
+            batch.close()
+            raise
         follow.revision = self.revision
         follow.sequence = self.sequence
         follow.timeline_us = self.timeline_us

@@ -142,7 +142,7 @@ class Engine:
         if self.journal is None:
             self._background.append(self._loop.create_task(keep_up(self)))
             return
-        self.journal.start(self.writing.deliver, self.writing.fail)
+        self.journal.start(self.writing.deliver, self.writing.fail, self.writing.prepare)
         if not self.opened.replica.is_configured:
             await self.submit(
                 Configure(self.config.swarm, self.config.timeline, self.config.history)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from nt_memory.entries import Body
     from nt_memory.replica import Follow
+    from nt_memory.replica.replica import Prepared
     from nt_memory.system.engine import Engine
     from nt_memory.transport.local import LocalJournal
     from nt_memory.transport.ports import Frame
@@ -61,6 +62,7 @@ class Writing:
         self._behind = threading.BoundedSemaphore(MAX_BEHIND)
         self._turn = asyncio.Lock()
         self._pause = threading.Event()
+        self._prepared: Prepared | None = None  # the journal's thread's own
         self.failure: NtMemoryError | None = None
         self.fullness: StorageFullError | None = None
 
@@ -134,9 +136,31 @@ class Writing:
     def _announce(self, room: asyncio.Future[None]) -> None:
         self._loop.call_soon_threadsafe(set_done, room)
 
+    def prepare(self, frames: Sequence[Frame]) -> None:
+        """On the journal's thread, while the disk writes: fold what is not durable yet.
+
+        Nobody sees it before `deliver` commits it. What goes wrong here goes wrong there once more,
+        when what it is about is durable.
+        """
+        opened = self._engine.opened
+        try:
+            self._prepared = opened.replica.prepare(frames)
+        except (NtMemoryError, OSError):
+            opened.replica = Replica(opened.cold, opened.files)
+
     def deliver(self, frames: Sequence[Frame]) -> None:
         """On the journal's thread: fold what is durable into the views, and hand it to the loop."""
-        self.hand_over(self._apply(frames))
+        prepared, self._prepared = self._prepared, None
+        if prepared is None:
+            follow = self._apply(frames)
+        else:
+            try:
+                follow = self._engine.opened.replica.commit(prepared)
+            except StorageFullError as error:
+                self._wait_for_space(error)
+                follow = self._apply(frames)
+        self.fullness = None
+        self.hand_over(follow)
 
     def _apply(self, frames: Sequence[Frame]) -> Follow:
         while True:
@@ -145,7 +169,6 @@ class Writing:
             except StorageFullError as error:
                 self._wait_for_space(error)
             else:
-                self.fullness = None
                 return follow
 
     def _wait_for_space(self, error: StorageFullError) -> None:
@@ -178,6 +201,9 @@ class Writing:
 
     def fail(self, tickets: Sequence[Any], error: BaseException) -> None:
         """On the journal's thread: what was not written, and why."""
+        if self._prepared is not None:
+            self._prepared.discard()
+            self._prepared = None
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._reject, list(tickets), error)
 

@@ -60,6 +60,10 @@ class FaultyFileSystem:
         _raise_if(errno.ENOSPC if self.space is not None else self.append_error)
         self._files.reserve(fd, size)
 
+    def start_sync(self, fd: int, start: int, size: int) -> None:
+        """Begin to write, which promises nothing."""
+        self._files.start_sync(fd, start, size)
+
     def sync(self, fd: int) -> None:
         """Sync the file, once it may and if it can."""
         if not self._may_sync.is_set():

@@ -21,6 +21,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _sync_data = getattr(os, "fdatasync", os.fsync)
 _allocate: Callable[[int, int, int], None] | None = getattr(os, "posix_fallocate", None)
+_advise: Callable[[int, int, int, int], None] | None = getattr(os, "posix_fadvise", None)
 # macOS acknowledges an fsync before the drive has written; this one waits for the drive.
 _FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
 
@@ -42,6 +43,10 @@ class FileSystem(Protocol):
 
     def sync(self, fd: int) -> None:
         """Return once everything written to the file would survive a power loss."""
+        ...
+
+    def start_sync(self, fd: int, start: int, size: int) -> None:
+        """Begin to write a part of the file to the disk, without waiting, where that can be done."""
         ...
 
     def truncate(self, fd: int, size: int) -> None:
@@ -75,6 +80,13 @@ class OsFileSystem:
         if _allocate is None:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
         _allocate(fd, 0, size)
+
+    def start_sync(self, fd: int, start: int, size: int) -> None:
+        """See `FileSystem.start_sync`."""
+        # Linux writes out what is said to be needed no more; it drops whole pages only, and only
+        # those that are on disk already.
+        if _advise is not None:
+            _advise(fd, start, size, os.POSIX_FADV_DONTNEED)
 
     def truncate(self, fd: int, size: int) -> None:
         """See `FileSystem.truncate`."""

@@ -150,11 +150,16 @@ class LocalJournal:
         self,
         deliver: Callable[[Sequence[Frame]], None],
         fail: Callable[[Sequence[Any], BaseException], None],
+        prepare: Callable[[Sequence[Frame]], None] | None = None,
     ) -> None:
-        """See `Journal.start`; once. Neither callable may call `flush` or `close`."""
+        """See `Journal.start`; once. No callable may call `flush` or `close`.
+
+        With "commit", `prepare` is called while the disk writes. With "relaxed" it is not: there is
+        nothing to wait for.
+        """
         if self._thread is not None or self._submissions.is_closing:
             raise ClosedError("the journal was started before")
-        self._deliver, self._fail = deliver, fail
+        self._deliver, self._fail, self._prepare = deliver, fail, prepare
         self._submissions.accept()
         # A daemon, so that a journal nobody closed cannot keep the interpreter from exiting; the
         # exit hook still gives it the time to write what is queued.
@@ -326,6 +331,9 @@ class LocalJournal:
         if self._is_relaxed:
             self._unsynced_since_ns = self._unsynced_since_ns or self._clock.monotonic_ns()
         else:
+            if self._prepare is not None:
+                self._writer.start_sync()
+                self._prepare(frames)
             try:
                 self._writer.sync()
             except StorageError:

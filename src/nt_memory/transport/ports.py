@@ -83,8 +83,14 @@ class Journal(Protocol):
         self,
         deliver: Callable[[Sequence[Frame]], None],
         fail: Callable[[Sequence[Any], BaseException], None],
+        prepare: Callable[[Sequence[Frame]], None] | None = None,
     ) -> None:
-        """Begin to order submissions and deliver them, from its own thread."""
+        """Begin to order submissions and deliver them, from its own thread.
+
+        A journal may call `prepare` with frames that have their place and are not durable yet, while
+        it waits for the disk; then either `deliver` follows with the same frames, or `fail` with
+        their tickets. If it raises, the journal stops.
+        """
         ...
 
     def submit(self, payload: bytes, ticket: object) -> bool:

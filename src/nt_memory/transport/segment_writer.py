@@ -133,6 +133,12 @@ class SegmentWriter:
         self.recorded_at = recorded_at
         return frames
 
+    def start_sync(self) -> None:
+        """Begin to write out what is not durable, so that `sync` has less to wait for. Best effort."""
+        if self.has_unsynced:
+            with contextlib.suppress(OSError):
+                self._files.start_sync(self._fd, self._synced, self._end - self._synced)
+
     def sync(self) -> None:
         """Make everything appended durable.
 
