@@ -17,7 +17,7 @@ import nt_memory
 from nt_memory import MemoryConfig, MemorySystem
 from nt_memory.clock import turn
 from nt_memory.errors import ClosedError, StoreInUseError, WrongLoopError
-from nt_memory.system import opening, writing
+from nt_memory.system import opened, writing
 from nt_memory.system.at_rest import read_state
 from nt_memory.system.verifying import verify
 from nt_memory.testing.faults import FaultyFileSystem
@@ -138,12 +138,12 @@ def test_a_disk_too_full_to_vouch_closes_all_the_same(store, run, monkeypatch):
             raise OSError(28, "No space left on device")
         real(views)
 
-    real = opening.write_state
+    real = opened.write_state
 
     async def body():
         memory = await MemorySystem.open(store)
         await memory.put("a", "k", 1)
-        monkeypatch.setattr(opening, "write_state", write_state)
+        monkeypatch.setattr(opened, "write_state", write_state)
         await memory.close()
         monkeypatch.undo()
         assert not is_clean(store)

@@ -38,8 +38,8 @@ from nt_memory.entries import (
 )
 from nt_memory.replica import Replica
 from nt_memory.tiers.cold import ColdTier
+from nt_memory.tiers.tables import TABLES
 from nt_memory.tiers.vectors import VectorFiles
-from nt_memory.tiers.views import TABLES
 from nt_memory.transport.ports import Frame
 
 T0 = 1_700_000_000_000_000

@@ -14,7 +14,7 @@ from nt_memory.replica.quotas import count_anew
 from nt_memory.system.renumbering import TABLES as RENUMBERED_TABLES
 from nt_memory.tiers.layout import LAYOUT_VERSION, NEVER_STARTED, NUMBERING, U64, LogRow
 from nt_memory.tiers.sealing import unseal
-from nt_memory.tiers.views import LOG, TABLES
+from nt_memory.tiers.tables import LOG, TABLES
 from nt_memory.transport.basefile import (
     BLOCK_BYTES,
     BaseFile,

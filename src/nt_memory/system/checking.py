@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nt_memory.errors import CorruptionError, NtMemoryError
 from nt_memory.tiers.cold import ColdTier
+from nt_memory.tiers.tables import TABLES
 from nt_memory.tiers.vectors import VectorFiles
-from nt_memory.tiers.views import TABLES
 
 if TYPE_CHECKING:
     from nt_memory.tiers.views import Snapshot

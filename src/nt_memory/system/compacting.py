@@ -47,7 +47,7 @@ from nt_memory.system.renumbering import Newcomers, plan
 from nt_memory.system.strays import drop_partition
 from nt_memory.system.upkeep import Upkeep
 from nt_memory.tiers.layout import U64, LogRow
-from nt_memory.tiers.views import LOG
+from nt_memory.tiers.tables import LOG
 from nt_memory.transport.basefile import BaseFile, base_path, list_bases, pending_path
 from nt_memory.transport.files import sync_directory, to_storage_error
 from nt_memory.transport.segment_reader import SegmentReader

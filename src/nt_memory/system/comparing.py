@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from nt_memory.clock import to_datetime
 from nt_memory.tiers.layout import U64, decode_log, decode_version, parse_name, parse_tail
 from nt_memory.tiers.sealing import unseal
-from nt_memory.tiers.views import LOG, TABLES
+from nt_memory.tiers.tables import LOG, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

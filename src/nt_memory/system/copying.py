@@ -11,7 +11,7 @@ from nt_memory.errors import ForeignStoreError
 from nt_memory.transport.values import parse_name
 
 if TYPE_CHECKING:
-    from nt_memory.system.opening import Opened
+    from nt_memory.system.opened import Opened
 
 _MARKER = "FORMAT"
 

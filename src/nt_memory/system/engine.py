@@ -34,7 +34,8 @@ from nt_memory.system.following import (
     move_vectors,
 )
 from nt_memory.system.holds import Holds
-from nt_memory.system.opening import Opened, check_settings, open_store
+from nt_memory.system.opened import Opened
+from nt_memory.system.opening import check_settings, open_store
 from nt_memory.system.writing import Writing, set_done
 from nt_memory.tiers.hot import HotTier
 from nt_memory.tiers.vectors import VectorTier

@@ -35,8 +35,8 @@ from nt_memory.system.spelling import ROWS, UNREADABLE, VERSIONS, spell
 from nt_memory.tiers.cold import ColdTier
 from nt_memory.tiers.layout import ROW_KEY, decode_version, parse_name, unpack_row, version_key
 from nt_memory.tiers.sealing import unseal
+from nt_memory.tiers.tables import LOG, TABLES
 from nt_memory.tiers.vectors import VectorFiles
-from nt_memory.tiers.views import LOG, TABLES
 from nt_memory.transport.directory import StoreDirectory
 
 if TYPE_CHECKING:

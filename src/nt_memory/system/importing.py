@@ -46,7 +46,7 @@ from nt_memory.system.spelling import UNREADABLE, unspell
 from nt_memory.system.staging import UNFINISHED, Staging
 from nt_memory.tiers.layout import LAYOUT_VERSION
 from nt_memory.tiers.sealing import seal
-from nt_memory.tiers.views import LOG, TABLES
+from nt_memory.tiers.tables import LOG, TABLES
 from nt_memory.transport.basefile import BaseHeader, write_base
 from nt_memory.transport.directory import STORE_FORMAT, STORE_VERSION
 from nt_memory.transport.files import sync_directory, to_storage_error

@@ -26,7 +26,7 @@ from nt_memory.errors import (
 )
 from nt_memory.system.exportlines import JsonLinesSink, JsonLinesSource, Place, row_line
 from nt_memory.system.spelling import VERSIONS, spell_time, unspell_time
-from nt_memory.tiers.views import TABLES
+from nt_memory.tiers.tables import TABLES
 from nt_memory.transport.files import sync_directory, to_storage_error
 
 try:

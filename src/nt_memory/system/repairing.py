@@ -53,7 +53,7 @@ from nt_memory.transport.segments import list_segments, segment_path
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nt_memory.system.opening import Opened
+    from nt_memory.system.opened import Opened
     from nt_memory.transport.ports import Frame
 
 _MAP_BYTES = 1 << 40

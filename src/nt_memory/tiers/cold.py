@@ -28,7 +28,8 @@ from nt_memory.errors import (
     StorageFullError,
     StoreInUseError,
 )
-from nt_memory.tiers.views import TABLES, Snapshot, WriteBatch
+from nt_memory.tiers.tables import TABLES
+from nt_memory.tiers.views import Snapshot, WriteBatch
 
 MAX_READERS = 126
 _LITTLE_SPACE_BYTES = 1 << 20

@@ -1,12 +1,13 @@
 """L2: vectors, searched exactly or through a graph, as of any time and revision."""
 
 from nt_memory.tiers.vectors.columns import NEVER
+from nt_memory.tiers.vectors.counters import VectorStats
 from nt_memory.tiers.vectors.files import VectorFiles
 from nt_memory.tiers.vectors.index import kmeans
 from nt_memory.tiers.vectors.partition import Partition, Tuning
 from nt_memory.tiers.vectors.ranking import Candidates
 from nt_memory.tiers.vectors.snapshots import is_snapshot_whole
-from nt_memory.tiers.vectors.tier import VectorStats, VectorTier
+from nt_memory.tiers.vectors.tier import VectorTier
 
 __all__ = [
     "NEVER",

@@ -15,12 +15,13 @@ identity.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nt_memory.errors import ClosedError, DimensionError, EmbeddingError, InvalidInputError
 from nt_memory.tiers.vectors.columns import visible
+from nt_memory.tiers.vectors.counters import VectorStats
 from nt_memory.tiers.vectors.indexer import Indexer
 from nt_memory.tiers.vectors.partition import Partition, Placement, Tuning
 from nt_memory.tiers.vectors.ranking import Candidates, Piece, Segment, rank, scan
@@ -32,34 +33,6 @@ if TYPE_CHECKING:
 
     from nt_memory.tiers.vectors.columns import Visible
     from nt_memory.tiers.vectors.files import VectorFiles
-
-
-class VectorStats(NamedTuple):
-    """Counters of the tier since open.
-
-    Attributes:
-        partitions: Partitions attached.
-        rows: Rows of all of them, ended ones included.
-        graph_rows: Rows in graphs that are in memory.
-        pending: Rows searched by scan until the indexer reaches them.
-        bytes: Anonymous memory held: columns, float32 copies, graphs.
-        hits: Searches of a partition that found it loaded.
-        misses: Searches that had to load it first.
-        loads: Graphs loaded from a snapshot or begun.
-        unloads: Partitions unloaded.
-        failures: Steps of the indexer that failed; each costs time, none results.
-    """
-
-    partitions: int
-    rows: int
-    graph_rows: int
-    pending: int
-    bytes: int
-    hits: int
-    misses: int
-    loads: int
-    unloads: int
-    failures: int
 
 
 class VectorTier:
