@@ -35,6 +35,7 @@ from nt_memory.entries import (
     Release,
     Renew,
     Retain,
+    SetQuota,
     StartSession,
     Sweep,
     Tick,
@@ -97,6 +98,13 @@ BODIES: dict[type, st.SearchStrategy[Any]] = {
     ),
     Sweep: st.builds(Sweep, st.just(MAX), st.just(MAX), st.integers(1, 50)),
     Tick: st.just(Tick()),
+    SetQuota: st.builds(
+        SetQuota,
+        agents | st.just(""),
+        st.none() | st.integers(0, 3),
+        st.none() | st.integers(0, 200),
+        st.none() | st.integers(0, 3),
+    ),
     Acquire: st.builds(
         Acquire,
         resources,
