@@ -19,6 +19,7 @@ import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -652,7 +653,10 @@ class StateMachine(RuleBasedStateMachine):
         """The process is gone between two steps; perhaps the machine was, and its pages with it."""
         self.mark_time()
         store, left = self.directory / "store", self.directory / "left"
-        shutil.copytree(store, left)
+        # On the journal's thread, between two batches: a copy of files that are being written to is
+        # not what a crash leaves.
+        copy = partial(shutil.copytree, store, left)
+        self.run(asyncio.to_thread(self.memory._engine.journal.perform, copy))
         self.run(self.close())
         shutil.rmtree(store)
         left.rename(store)
