@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import DecodeError
 
+from nt_memory.clock import StoreClock, SystemClock
+from nt_memory.config import MemoryConfig
 from nt_memory.errors import (
     CodecError,
     ConfigMismatchError,
@@ -48,10 +50,9 @@ from nt_memory.transport.local import LocalJournal
 from nt_memory.transport.segment_reader import SegmentReader
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Collection
 
-    from nt_memory.clock import StoreClock
-    from nt_memory.config import MemoryConfig
     from nt_memory.transport.basefile import BaseFile
     from nt_memory.transport.ports import Frame
 
@@ -75,6 +76,19 @@ def open_store(config: MemoryConfig, clock: StoreClock, *, read_only: bool) -> O
     except BaseException:
         directory.close()
         raise
+
+
+def make_views(path: str | os.PathLike[str]) -> None:
+    """Make the views of a store that has none, as a copy or an import, so that it can be read.
+
+    Blocks while base and journal are read. Nothing is added to the journal.
+
+    Raises:
+        StorageError: and its subclasses; see `MemorySystem.open`.
+    """
+    config = MemoryConfig(storage_path=path)
+    opened = open_store(config, StoreClock(SystemClock()), read_only=False)
+    opened.close(is_clean=True, stop_journal=True)
 
 
 def check_settings(config: MemoryConfig, replica: Replica) -> None:

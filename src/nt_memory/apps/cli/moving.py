@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nt_memory.config import MemoryConfig
 from nt_memory.system.exporting import export_store
 from nt_memory.system.importing import import_store
+from nt_memory.system.opening import make_views
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -65,6 +66,8 @@ def import_(
     path = _path(store)
     with _progress("import") as told:
         done = import_store(source, path, progress=told)
+        if done.is_new:
+            make_views(path)  # so that commands that only read find them
     if done.is_new:
         typer.echo(f"imported {done.rows:,} rows as of revision {done.revision}", err=True)
     else:
