@@ -102,11 +102,6 @@ class Partition:
         return held if graph is None else held + graph.held_bytes
 
     @property
-    def has_graph(self) -> bool:
-        """Whether a graph is in memory."""
-        return self._graph is not None
-
-    @property
     def is_loaded(self) -> bool:
         """Whether anything but the columns is in memory."""
         return self._graph is not None or self._head.held_bytes > 0
