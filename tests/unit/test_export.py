@@ -923,7 +923,9 @@ def test_the_commands(source, tmp_path, name):
     result = invoke("import", tmp_path / name, "--store", tmp_path / "made")
     assert (result.exit_code, result.stdout) == (0, "")
     assert base_bytes(tmp_path / "made") == source.base.read_bytes()
-    result = invoke("stats", "--store", tmp_path / "made")  # it can be read without being opened first
+    result = invoke(
+        "stats", "--store", tmp_path / "made"
+    )  # it can be read without being opened first
     assert result.exit_code == 0, result.stderr
     result = invoke("import", tmp_path / name, "--store", tmp_path / "made")
     assert result.exit_code == 0
