@@ -15,8 +15,8 @@ from nt_memory.system.arguments import MAX_REVISION, to_ttl_us
 if TYPE_CHECKING:
     from nt_memory.system.engine import Engine
 
-SWEEP_LIMIT = 1024
-"""Versions one sweep looks at: about 5 ms of the journal's thread."""
+SWEEP_LIMIT = 96
+"""Versions one sweep looks at: about 1 ms of the journal's thread, for which a write may have to wait."""
 
 
 class _Swept(NamedTuple):

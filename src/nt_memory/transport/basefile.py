@@ -38,6 +38,7 @@ BASE_VERSION = 1
 BLOCK_BYTES = 1 << 20
 """Writers begin a new block once this many bytes of rows are in one."""
 
+_STRETCH_BYTES = 1 << 20
 _MAGIC = b"NTMBASE\0"
 _PREAMBLE = struct.Struct("<8sII")
 _BLOCK = struct.Struct("<III")
@@ -148,11 +149,17 @@ def _write(files: FileSystem, fd: int, header: BaseHeader, blocks: Iterable[Bloc
     checksum = crc32(_MAGIC, BASE_VERSION)
     files.append(fd, _PREAMBLE.pack(_MAGIC, BASE_VERSION, checksum))
     compressor = zstandard.ZstdCompressor(level=1)
-    number = 0
+    number = started = written = 0
     plain = msgspec.msgpack.encode((_HEADER, header))
     for section in _spelled(plain, blocks):
-        files.append(fd, _block(section, number, compressor))
+        block = _block(section, number, compressor)
+        files.append(fd, block)
         number += 1
+        written += len(block)
+        if written - started >= _STRETCH_BYTES:
+            # All at once at the end it would hold up the journal, which syncs to the same disk.
+            files.start_sync(fd, started, written - started)
+            started = written
     files.append(fd, _block(msgspec.msgpack.encode((_END, number)), number, compressor))
 
 
