@@ -169,7 +169,7 @@ class Partition:
                 found = probe(graph, reach, queries, k)
                 rest = self.segment(place, reach, graph.rows)
                 raw = self._rows(min(graph.rows, reach.prefix))
-                return [Piece(place, rows, raw[rows]) for rows in found], rest
+                return [Piece(place, rows, raw[rows]) for rows in found.rows], rest
 
     # --- indexing -----------------------------------------------------------------------------
 

@@ -1,14 +1,17 @@
-"""Asking the graph: which of its searches suits how many rows pass the filter.
+"""Asking a graph: how wide to search, and when a scan of the codes is cheaper.
 
-HNSW visits rows that do not pass only to get to others, and loses recall when few pass (measured
-at 1M x 384: 0.89 at 10 %, 0.48 at 2 %). So: hardly any filtered rows are dropped afterwards; a mild
-filter goes into the graph search, which then looks further; a selective one turns it into a scan of
-the 8-bit codes that pass; and where no more pass than are wanted anyway, they are all returned.
+HNSW visits rows that do not pass a filter only to get to others, and a filter that follows the data
+leaves the search on the wrong side of it: with a selector in the search, recall fell to 0.48 where 2 %
+passed at random (1M x 384), and further where what passes lies far from the query. So no filter ever
+goes into the search. It is made wide enough that enough of what it finds passes, which holds the
+recall of a search without a filter whatever the filter is; how many passed says how wide, near this
+very query, it has to be. As soon as the next search would cost more than comparing the codes of
+every row that passes, that is done instead, and it misses nothing.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -20,17 +23,36 @@ if TYPE_CHECKING:
 
 # Codes are coarse: more rows than wanted are fetched, and ranked again by their float16 values.
 _SPARE = 32
-_EFFORT = 128
-# Shares of the graph's rows.
-_DROP_AFTERWARDS = 0.1
-_SCAN_BELOW = 0.2
 # So few rows are scored directly.
 _GATHER = 256
+# The first search is so much wider than the share that passes asks for.
+_MARGIN = 1.25
+# Nanoseconds on one core, measured at 1M x 384: a wider search, a row and a code of a scan.
+_WIDER_NS = 600.0
+_WIDER_VALUE_NS = 4.0
+_ROW_NS = 1.5
+_CODE_NS = 30.0
+_CODE_VALUE_NS = 0.25
 
 
-def probe(
-    graph: Graph, reach: Visible, queries: NDArray[np.float32], k: int
-) -> list[NDArray[np.int64]]:
+class Probed(NamedTuple):
+    """What a graph gave, and how.
+
+    Attributes:
+        rows: For each query the rows that may be among its best, roughly best first.
+        how: "graph": by searching it; "codes": for some query by a scan of the codes; "rows": all
+            rows that pass were taken.
+        width: Most rows a search was asked for; 0 if there was none.
+        passing: So many of the graph's rows pass, at least.
+    """
+
+    rows: list[NDArray[np.int64]]
+    how: str
+    width: int
+    passing: int
+
+
+def probe(graph: Graph, reach: Visible, queries: NDArray[np.float32], k: int) -> Probed:
     """Visible rows of the graph near each query, at least `k` if so many are visible.
 
     Args:
@@ -38,32 +60,100 @@ def probe(
         reach: What may be returned.
         queries: Shape (m, dim).
         k: Wanted rows.
+
+    Cost: see `_search_ns` and `_scan_ns`, whichever is less, for each query.
     """
-    rows = graph.rows
-    stop = min(rows, reach.prefix)
-    wanted = min(k + max(_SPARE, k // 4), rows)
-    effort = max(_EFFORT, wanted + wanted // 2)
-    unwanted = rows - stop + reach.most_hidden
-    if reach.mask is None and unwanted <= _DROP_AFTERWARDS * rows:
-        found = [_kept(row, reach) for row in graph.search(queries, wanted, effort=effort)]
-        if all(len(row) >= k for row in found):
-            return found
-    mask = reach.full_mask()
-    mask = np.ones(stop, np.bool_) if mask is None else mask[:stop]
-    passing = int(np.count_nonzero(mask))
-    if passing <= max(k, _GATHER):
-        return [np.flatnonzero(mask)] * len(queries)
-    if passing < _SCAN_BELOW * rows or wanted > _SCAN_BELOW * passing:
-        return [row[row >= 0] for row in graph.scan(queries, wanted, mask)]
-    effort = int(effort * min(4.0, rows / passing))
-    found = [row[row >= 0] for row in graph.search(queries, wanted, effort=effort, mask=mask)]
-    for index, row in enumerate(found):
-        if len(row) < k:
-            again = graph.scan(queries[index : index + 1], wanted, mask)[0]
-            found[index] = again[again >= 0]
-    return found
+    filtered = _Filtered(graph, reach, k)
+    if filtered.passing <= max(k, _GATHER) and filtered.count() <= max(k, _GATHER):
+        return Probed([filtered.all_rows()] * len(queries), "rows", 0, filtered.passing)
+    width = filtered.first_width()
+    found: list[NDArray[np.int64] | None] = [None] * len(queries)
+    open_queries = list(range(len(queries)))
+    widest = 0
+    while open_queries and filtered.is_search_cheaper(width):
+        widest = width
+        raw = graph.search(queries[open_queries], width, effort=max(graph.effort, width))
+        least = width
+        for number, rows in zip(open_queries, raw, strict=True):
+            kept = filtered.keep(rows)
+            if len(kept) >= filtered.enough:
+                found[number] = kept[: filtered.wanted]
+            least = min(least, len(kept))
+        open_queries = [number for number in open_queries if found[number] is None]
+        width = filtered.next_width(width, least)
+    for number in open_queries:
+        found[number] = filtered.scan(queries[number : number + 1])
+    how = "codes" if open_queries else "graph"
+    return Probed([rows for rows in found if rows is not None], how, widest, filtered.passing)
 
 
-def _kept(rows: NDArray[np.int64], reach: Visible) -> NDArray[np.int64]:
-    rows = rows[(rows >= 0) & (rows < reach.prefix)]
-    return rows[~reach.is_hidden(rows)] if reach.most_hidden else rows
+class _Filtered:
+    """A graph's rows that one search may return, and what it costs to find the nearest of them."""
+
+    def __init__(self, graph: Graph, reach: Visible, k: int) -> None:
+        self._graph = graph
+        self._reach = reach
+        self._rows = graph.rows
+        self._stop = min(graph.rows, reach.prefix)
+        self._mask: NDArray[np.bool_] | None = None
+        self._k = k
+        if reach.mask is None:
+            self.passing = max(0, self._stop - reach.most_hidden)
+        else:
+            self.passing = self.count()
+
+    @property
+    def wanted(self) -> int:
+        """Rows to be ranked by their float16 values."""
+        return min(self._k + max(_SPARE, self._k // 4), self._rows)
+
+    @property
+    def enough(self) -> int:
+        """As few that pass will do, if there are so many: some more than wanted of the caller."""
+        return min(self._k + max(_SPARE // 4, self._k // 16), max(self._k, self.passing))
+
+    def count(self) -> int:
+        """How many rows pass; from now on that is known exactly."""
+        self.passing = int(np.count_nonzero(self._full_mask()))
+        return self.passing
+
+    def all_rows(self) -> NDArray[np.int64]:
+        """All rows that pass."""
+        return np.flatnonzero(self._full_mask())
+
+    def first_width(self) -> int:
+        """How wide to search if what passes is spread evenly."""
+        if self.passing >= self._rows:
+            return self.wanted
+        return min(self._rows, int(_MARGIN * self.wanted * self._rows / max(1, self.passing)) + 1)
+
+    def next_width(self, width: int, kept: int) -> int:
+        """How wide to search after one of `width` found `kept` that pass."""
+        wider = int(_MARGIN * width * self.wanted / max(1, kept))
+        return min(self._rows, max(2 * width, wider))
+
+    def is_search_cheaper(self, width: int) -> bool:
+        """Whether a search so wide costs less than a scan of the codes of all that pass."""
+        dim = self._graph.dim
+        search_ns = width * (_WIDER_NS + _WIDER_VALUE_NS * dim)
+        scan_ns = self._rows * _ROW_NS + self.passing * (_CODE_NS + _CODE_VALUE_NS * dim)
+        return search_ns <= scan_ns and width < self._rows
+
+    def keep(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of `rows` that pass, in their order; -1 stands for none."""
+        rows = rows[(rows >= 0) & (rows < self._stop)]
+        if self._mask is not None:
+            return rows[self._mask[rows]]
+        return rows[~self._reach.is_hidden(rows)] if self._reach.most_hidden else rows
+
+    def scan(self, query: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The nearest by their codes, of all that pass; `query` has shape (1, dim)."""
+        mask = None if self.passing >= self._rows else self._full_mask()
+        rows = self._graph.scan(query, self.wanted, mask)[0]
+        return rows[rows >= 0]
+
+    def _full_mask(self) -> NDArray[np.bool_]:
+        if self._mask is None:
+            mask = self._reach.full_mask()
+            self._mask = np.ones(self._stop, np.bool_) if mask is None else mask[: self._stop]
+        return self._mask
