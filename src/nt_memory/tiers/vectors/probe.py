@@ -143,7 +143,8 @@ class _Filtered:
         """Those of `rows` that pass, in their order; -1 stands for none."""
         rows = rows[(rows >= 0) & (rows < self._stop)]
         if self._mask is not None:
-            return rows[self._mask[rows]]
+            kept: NDArray[np.int64] = rows[self._mask[rows]]
+            return kept
         return rows[~self._reach.is_hidden(rows)] if self._reach.most_hidden else rows
 
     def scan(self, query: NDArray[np.float32]) -> NDArray[np.int64]:
