@@ -150,7 +150,8 @@ class Load:
             self._took.setdefault(name, []).append(time.perf_counter() - start)
             self.counts[name] = count + 1
             # What is more than a second late is given up, so that a stall is not followed by a rush.
-            due = max(due + gap, start - 1.0)
+            # Gaps vary, or all kinds would go on in step for ever after such a stall.
+            due = max(due + gap * self._rng.uniform(0.5, 1.5), start - 1.0)
 
     def _agent(self, number: int) -> str:
         return AGENTS[number % len(AGENTS)]
