@@ -177,31 +177,35 @@ def rank(
     """
     count = sum(len(piece.rows) for piece in pieces)
     places, rows = np.empty(count, np.int64), np.empty(count, np.int64)
-    vectors = np.empty((count, len(query)), np.float32)
+    scores = np.empty(count, np.float64)
     at = 0
     for piece in pieces:
         end = at + len(piece.rows)
         places[at:end] = piece.place
         rows[at:end] = piece.rows
-        vectors[at:end] = piece.vectors
+        _cosines(piece.vectors, query, scores[at:end])
         at = end
-    scores = _cosines(vectors, query)
     order = np.lexsort((rows, ids[places], -scores))
     if count > k:
         order = order[scores[order] >= scores[order[k - 1]]]
     return places[order], rows[order], scores[order]
 
 
-def _cosines(vectors: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float64]:
+def _cosines(
+    vectors: NDArray[np.float16] | NDArray[np.float32],
+    query: NDArray[np.float32],
+    out: NDArray[np.float64],
+) -> None:
     """Final scores, shape (n,), of rows as stored, shape (n, dim); each depends on its row alone."""
-    scores = np.empty(len(vectors), np.float64)
+    wide = query.astype(np.float64)
     step = max(1, _CHUNK_VALUES // len(query))
     for at in range(0, len(vectors), step):
-        part = vectors[at : at + step].astype(np.float64)
-        lengths = np.sqrt(np.square(part).sum(axis=1))
-        part *= query
-        scores[at : at + step] = part.sum(axis=1) / lengths
-    return np.clip(scores, -1.0, 1.0)
+        # In C order: how numpy sums a row depends on how it lies in memory.
+        part = vectors[at : at + step].astype(np.float64, order="C")
+        lengths = np.sqrt((part * part).sum(axis=1))
+        part *= wide
+        np.divide(part.sum(axis=1), lengths, out=out[at : at + step])
+    np.clip(out, -1.0, 1.0, out=out)
 
 
 def _largest_error(query: NDArray[np.float32]) -> float:
