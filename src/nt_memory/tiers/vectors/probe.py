@@ -145,7 +145,9 @@ class _Filtered:
         if self._mask is not None:
             kept: NDArray[np.int64] = rows[self._mask[rows]]
             return kept
-        return rows[~self._reach.is_hidden(rows)] if self._reach.most_hidden else rows
+        if self._reach.most_hidden:
+            rows = rows[~self._reach.is_hidden(rows)]
+        return rows
 
     def scan(self, query: NDArray[np.float32]) -> NDArray[np.int64]:
         """The nearest by their codes, of all that pass; `query` has shape (1, dim)."""
