@@ -141,13 +141,13 @@ class _Filtered:
 
     def keep(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of `rows` that pass, in their order; -1 stands for none."""
-        rows = rows[(rows >= 0) & (rows < self._stop)]
+        is_kept = (rows >= 0) & (rows < self._stop)
+        kept: NDArray[np.int64] = rows[is_kept]
         if self._mask is not None:
-            kept: NDArray[np.int64] = rows[self._mask[rows]]
-            return kept
-        if self._reach.most_hidden:
-            rows = rows[~self._reach.is_hidden(rows)]
-        return rows
+            kept = kept[self._mask[kept]]
+        elif self._reach.most_hidden:
+            kept = kept[~self._reach.is_hidden(kept)]
+        return kept
 
     def scan(self, query: NDArray[np.float32]) -> NDArray[np.int64]:
         """The nearest by their codes, of all that pass; `query` has shape (1, dim)."""
