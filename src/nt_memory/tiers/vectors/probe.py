@@ -141,19 +141,18 @@ class _Filtered:
 
     def keep(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of `rows` that pass, in their order; -1 stands for none."""
-        is_kept = (rows >= 0) & (rows < self._stop)
-        kept: NDArray[np.int64] = rows[is_kept]
+        kept = np.compress((rows >= 0) & (rows < self._stop), rows)
         if self._mask is not None:
-            kept = kept[self._mask[kept]]
+            kept = np.compress(self._mask[kept], kept)
         elif self._reach.most_hidden:
-            kept = kept[~self._reach.is_hidden(kept)]
+            kept = np.compress(~self._reach.is_hidden(kept), kept)
         return kept
 
     def scan(self, query: NDArray[np.float32]) -> NDArray[np.int64]:
         """The nearest by their codes, of all that pass; `query` has shape (1, dim)."""
         mask = None if self.passing >= self._rows else self._full_mask()
-        rows = self._graph.scan(query, self.wanted, mask)[0]
-        return rows[rows >= 0]
+        rows: NDArray[np.int64] = self._graph.scan(query, self.wanted, mask)[0]
+        return np.compress(rows >= 0, rows)
 
     def _full_mask(self) -> NDArray[np.bool_]:
         if self._mask is None:
