@@ -330,7 +330,10 @@ def _may_give_up(case: Case) -> bool:
 
 def _judge_repaired(made: Made, case: Case, store: Path, done: dict[str, Any]) -> None:
     lost = " ".join(done["lost"])
-    right, found = made.right, made.ask(store)[1]
+    code, found = made.ask(store)
+    if code:
+        case.wrong.append(f"repaired, but reading it ended with {code}")
+    right = made.right
     if case.state == "without views" and case.done.area in {"base", "journal"}:
         reach = _reach(made, store)
         case.wrong += _judge_lost(made, case, reach, done)
