@@ -66,6 +66,8 @@ class _Environment:
         self.env = env
         self.inode = inode
         self.users = 0
+        self.writer = threading.Lock()
+        """Held by the write transaction that is open."""
         self.tables = {name: env.open_db(name, create=not read_only) for name in TABLES}
 
 
@@ -168,6 +170,7 @@ class ColdTier:
             directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self._is_closed = False
+        self._batch: WriteBatch | None = None
         try:
             self._shared = _share(
                 str(directory.resolve()), max_map_bytes, read_only=read_only, is_alone=is_alone
@@ -193,8 +196,29 @@ class ColdTier:
         return Snapshot(self._tables, self._env.begin())
 
     def begin(self) -> WriteBatch:
-        """Start a write transaction; end it with `commit` or `close`."""
-        return WriteBatch(self._tables, self._env.begin(write=True))
+        """Start a write transaction; end it with `commit` or `close`, on the same thread.
+
+        Raises:
+            StorageError: one is open already: LMDB would wait until it ends, and nobody may be left
+                who ends it. Or LMDB could not start one.
+        """
+        writer = self._shared.writer
+        if not writer.acquire(blocking=False):
+            raise StorageError(f"{self._directory}: a write transaction is open already")
+        try:
+            batch = WriteBatch(self._tables, self._env.begin(write=True), self._end_batch)
+        except BaseException as error:
+            writer.release()
+            explained = self.explain(error)
+            if explained is error:
+                raise
+            raise explained from error
+        self._batch = batch
+        return batch
+
+    def _end_batch(self) -> None:
+        self._batch = None
+        self._shared.writer.release()
 
     def commit(self, batch: WriteBatch) -> None:
         """Make a batch visible to later snapshots.
@@ -204,7 +228,7 @@ class ColdTier:
             StorageError: LMDB could not write it; the views must be reopened.
         """
         try:
-            batch.txn.commit()
+            batch.commit()
         except lmdb.Error as error:
             raise self.explain(error) from error
 
@@ -248,9 +272,15 @@ class ColdTier:
         self._env.sync(True)  # noqa: FBT003 - lmdb's own signature
 
     def close(self) -> None:
-        """Close the environment. All snapshots must be closed first. Idempotent."""
+        """Close the environment. All snapshots must be closed first. Idempotent.
+
+        A batch that was left open is dropped; the thread that began it must have ended, or be this.
+        """
         if not self._is_closed:
             self._is_closed = True
+            if self._batch is not None:
+                # LMDB would wait for that thread to end it.
+                self._batch.close()
             _unshare(self._shared)
 
     def move(self, directory: Path) -> None:

@@ -24,7 +24,7 @@ from nt_memory.tiers.sealing import seal, unseal
 from nt_memory.tiers.tables import Tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from nt_memory.timeline import Moment
 
@@ -260,7 +260,36 @@ class Snapshot(Tables):
 
 
 class WriteBatch(Snapshot):
-    """One write transaction: reads see what it has written so far."""
+    """One write transaction: reads see what it has written so far.
+
+    Args:
+        tables: See `Tables`.
+        txn: The transaction.
+        on_end: Called once, when it has ended one way or the other.
+    """
+
+    def __init__(self, tables: dict[bytes, Any], txn: Any, on_end: Callable[[], None]) -> None:
+        super().__init__(tables, txn)
+        self._on_end: Callable[[], None] | None = on_end
+
+    def commit(self) -> None:
+        """Make it visible. If that fails it is dropped. For `ColdTier`, which explains the errors."""
+        try:
+            self.txn.commit()
+        finally:
+            self._end()
+
+    def close(self) -> None:
+        """Drop it, unless it was committed. Idempotent."""
+        try:
+            super().close()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end()
 
     def put(self, table: bytes, key: bytes, value: bytes) -> None:
         """Set a value."""
