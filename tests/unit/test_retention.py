@@ -9,6 +9,7 @@ import pytest
 
 from nt_memory import MemoryConfig, MemorySystem
 from nt_memory.errors import InvalidInputError, InvalidNameError, InvalidTimeError, TrimmedError
+from nt_memory.records import Retention
 from nt_memory.system.governing import sweep_all
 from nt_memory.system.verifying import verify
 
@@ -230,6 +231,25 @@ def test_rules_and_what_they_dropped_outlive_the_views(store, clock, run):
                 with pytest.raises(TrimmedError):
                     await memory.get("a", "never", as_of=times[0])
                 await memory.compact()
+
+    run(body())
+
+
+def test_a_follower_says_which_rules_hold_now(store, clock, run):
+    """Those that were made and taken back since it was opened too."""
+
+    async def body():
+        async with (
+            MemorySystem.open(store, clock=clock) as writer,
+            MemorySystem.open(store, clock=clock, read_only=True) as follower,
+        ):
+            for rule in ({"max_versions": 2}, {"max_age": 60}, {}):
+                for agent in (None, "a"):
+                    await writer.set_retention(agent, **rule)
+                    await follower.sync()
+                    assert follower.retention("a") == writer.retention("a")
+                    assert follower.retention("b") == writer.retention("b")
+            assert follower.retention("a") == Retention()
 
     run(body())
 

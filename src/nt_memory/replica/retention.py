@@ -34,6 +34,15 @@ _PREFIX = STATE.encode()
 _decode_rule = msgspec.msgpack.Decoder(Retain).decode
 
 
+def retention_in(views: Snapshot, agent: str) -> Retain | None:
+    """The rule in force for an agent's keys: its own, or else the one for all agents."""
+    for name in (agent, ""):
+        data = views.get(b"policies", RULE + name.encode())
+        if data is not None:
+            return _decode_rule(data)
+    return None
+
+
 class Swept(NamedTuple):
     """What one sweep did.
 

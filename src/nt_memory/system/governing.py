@@ -10,6 +10,7 @@ from nt_memory.errors import InvalidInputError
 from nt_memory.namespace import check_agent
 from nt_memory.records import Quota, Retention, Usage
 from nt_memory.replica.quotas import rule_in, usage_in
+from nt_memory.replica.retention import retention_in
 from nt_memory.system.arguments import MAX_REVISION, to_ttl_us
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ class GoverningCalls:
     def retention(self, agent: str) -> Retention:
         """The rule in force for an agent's keys: its own, or else the one for all agents."""
         self._engine.check_usable()
-        rule = self._engine.opened.replica.retention.rule(check_agent(agent))
+        # Not the replica's rules: they may be ahead of what is durable, and a follower's stand still.
+        rule = retention_in(self._engine.snapshot, check_agent(agent))
         if rule is None:
             return Retention()
         age = None if rule.max_age_us is None else timedelta(microseconds=rule.max_age_us)
