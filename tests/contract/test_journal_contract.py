@@ -25,6 +25,7 @@ from nt_memory.errors import (
 from nt_memory.testing.faults import FaultyFileSystem
 from nt_memory.transport import local as local_module
 from nt_memory.transport.local import LocalJournal
+from nt_memory.transport.segments import FRAME_BYTES, unpack_position
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -404,6 +405,90 @@ def test_nothing_is_delivered_before_it_is_durable(commit: LocalStore) -> None:
     assert list(journal.replay(0)) == []
     commit.files.resume_sync()
     sink.wait(frames=1)
+
+
+def test_a_batch_is_prepared_while_the_disk_writes_it(commit: LocalStore) -> None:
+    """After the disk was told to begin with all of it, and before it is waited for; once a batch."""
+    journal, sink, files = commit.open(), Sink(), commit.files
+    prepared: list[Sequence[Frame]] = []
+
+    def prepare(frames: Sequence[Frame]) -> None:
+        prepared.append(frames)
+        begun, size = files.starts[-1]
+        offset = unpack_position(frames[0].position)[1]
+        assert begun <= offset
+        assert begun + size == offset + sum(FRAME_BYTES + len(one.payload) for one in frames)
+        assert files.syncs == syncs[-1]
+        assert len(sink.frames) == frames[0].sequence - 1 == journal.last_sequence
+
+    syncs = [files.syncs]
+    journal.start(sink.deliver, sink.fail, prepare)
+    for count in (1, 3, 20):
+        _submit(journal, *(f"{count} {n}" for n in range(count)))
+        journal.flush()
+        syncs.append(files.syncs)
+    assert [frame for batch in prepared for frame in batch] == sink.frames
+    assert len(prepared) == len(sink.batches) == len(files.starts)
+    assert not sink.failed
+
+
+def test_a_disk_that_cannot_begin_early_writes_all_the_same(commit: LocalStore) -> None:
+    """It only saves time."""
+    journal, sink = commit.open(), Sink()
+    commit.files.start_error = errno.EINVAL
+    journal.start(sink.deliver, sink.fail, lambda _: None)
+    _submit(journal, "a", "b")
+    journal.flush()
+    assert sink.tickets == ["a", "b"]
+
+
+def test_what_was_prepared_is_delivered_or_fails(commit: LocalStore) -> None:
+    """A batch for which there is no space is not prepared; one whose fsync fails is not delivered."""
+    journal, sink = commit.open(), Sink()
+    prepared: list[Any] = []
+    journal.start(
+        sink.deliver, sink.fail, lambda frames: prepared.extend(frame.ticket for frame in frames)
+    )
+    commit.files.space = 20
+    _submit(journal, "full")
+    sink.wait(failed=1)
+    assert not prepared
+    commit.files.space = None
+    _submit(journal, "kept")
+    journal.flush()
+    commit.files.sync_error = errno.EIO
+    _submit(journal, "lost")
+    sink.wait(failed=2)
+    assert prepared == ["kept", "lost"]
+    assert sink.tickets == ["kept"]
+    assert [ticket for ticket, _ in sink.failed] == ["full", "lost"]
+    commit.files.sync_error = None
+
+
+def test_an_error_while_preparing_stops(commit: LocalStore) -> None:
+    """Nothing is delivered that may be half prepared, and everybody is told."""
+    journal, sink = commit.open(), Sink()
+
+    def prepare(_frames: Sequence[Frame]) -> None:
+        raise RuntimeError("not foreseen")
+
+    journal.start(sink.deliver, sink.fail, prepare)
+    _submit(journal, "a")
+    sink.wait(failed=1)
+    assert not sink.frames
+    assert "not foreseen" in str(sink.failed[0][1])
+    _assert_stopped(journal)
+
+
+def test_relaxed_prepares_nothing(relaxed: LocalStore) -> None:
+    """Nobody waits for the disk there, so there is no time to use."""
+    journal, sink = relaxed.open(), Sink()
+    prepared: list[Sequence[Frame]] = []
+    journal.start(sink.deliver, sink.fail, prepared.append)
+    _submit(journal, "a", "b")
+    journal.flush()
+    assert sink.tickets == ["a", "b"]
+    assert not prepared
 
 
 def test_group_commit(commit: LocalStore) -> None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import errno
 import struct
+from contextlib import suppress
+from pathlib import Path
 from zlib import crc32
 
+import numpy as np
 import pytest
 
 from nt_memory.errors import CorruptionError, FormatVersionError, StorageError, StorageFullError
 from nt_memory.testing.faults import FaultyFileSystem
+from nt_memory.transport import basefile
 from nt_memory.transport.basefile import (
     BaseFile,
     BaseHeader,
     Block,
     base_path,
     list_bases,
+    pending_path,
     write_base,
 )
 
@@ -131,3 +136,78 @@ def test_an_error_of_the_source_leaves_nothing(tmp_path):
     with pytest.raises(CorruptionError, match="views"):
         write_base(tmp_path, HEADER, rows())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_remains_of_an_earlier_try_do_no_harm(tmp_path):
+    """A killed process leaves half a base behind, of any length."""
+    pending_path(tmp_path, HEADER.sequence).write_bytes(bytes(100_000))
+    assert read(write_base(tmp_path, HEADER, BLOCKS)) == (HEADER, BLOCKS)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("is_pending", [False, True])
+def test_its_name_lasts_when_it_is_told(tmp_path, monkeypatch, is_pending):
+    """A base in its place has its name on disk; one that waits for its place is nobody's base yet."""
+    synced = []
+
+    def sync(directory):
+        synced.append((directory, list_bases(directory)))
+
+    monkeypatch.setattr(basefile, "sync_directory", sync)
+    path = write_base(tmp_path, HEADER, BLOCKS, is_pending=is_pending)
+    if is_pending:
+        assert path == pending_path(tmp_path, 42)
+        assert list_bases(tmp_path) == synced == []
+        path = path.rename(base_path(tmp_path, 42))
+    else:
+        assert synced == [(tmp_path, [42])]
+    assert read(path) == (HEADER, BLOCKS)
+
+
+@pytest.mark.skipif(not Path("/dev/fd").is_dir(), reason="counts open files in /dev/fd")
+@pytest.mark.parametrize("space", [None, 500])
+def test_its_file_is_closed(tmp_path, space):
+    """Whether it could be written or not."""
+    files = FaultyFileSystem()
+    files.space = space
+    before = sorted(Path("/dev/fd").iterdir())
+    with suppress(StorageFullError):
+        write_base(tmp_path, HEADER, BLOCKS, files=files)
+    assert sorted(Path("/dev/fd").iterdir()) == before
+
+
+def large_blocks(count=14):
+    """Some MiB that do not shrink."""
+    draw = np.random.default_rng(1)
+    return [Block("vectors/0/8", [(bytes([n]), draw.bytes(400_000))]) for n in range(count)]
+
+
+def test_it_is_written_out_as_it_goes(tmp_path):
+    """By stretches that leave nothing out, so that little is left for the sync at the end."""
+    files = FaultyFileSystem()
+    blocks = large_blocks()
+
+    def one_by_one():
+        given = 0
+        for block in blocks:
+            assert given - sum(size for _, size in files.starts) < (1 << 20) + 400_000
+            yield block
+            given += 400_000
+
+    path = write_base(tmp_path, HEADER, one_by_one(), files=files)
+    assert len(files.starts) > 3
+    end = 0
+    for start, size in files.starts:
+        assert start == end
+        assert (1 << 20) <= size < (1 << 20) + 500_000
+        end += size
+    assert path.stat().st_size - (1 << 20) - 100 < end <= path.stat().st_size
+    assert read(path) == (HEADER, blocks)
+
+
+def test_a_disk_that_cannot_begin_early_gets_the_base_all_the_same(tmp_path):
+    """It only saves time."""
+    files = FaultyFileSystem()
+    files.start_error = errno.EINVAL
+    blocks = large_blocks(6)
+    assert read(write_base(tmp_path, HEADER, blocks, files=files)) == (HEADER, blocks)

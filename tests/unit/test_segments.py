@@ -16,6 +16,7 @@ from nt_memory.errors import (
     TrimmedError,
 )
 from nt_memory.testing.faults import FaultyFileSystem
+from nt_memory.transport import files as files_module
 from nt_memory.transport import segments
 from nt_memory.transport.segment_reader import SegmentReader
 from nt_memory.transport.segment_writer import SegmentWriter
@@ -184,6 +185,26 @@ def test_a_disk_that_cannot_reserve_is_written_all_the_same(tmp_path: Path) -> N
     assert segment_path(tmp_path, 1).stat().st_size == writer.size_bytes
     writer.close()
     assert _payloads(tmp_path) == [b"one"]
+
+
+def test_the_system_is_asked_to_write_what_is_not_durable(tmp_path: Path, monkeypatch) -> None:
+    """Exactly that, before it is waited for; and nothing where there is nothing."""
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        files_module, "_advise", lambda _fd, start, size, _how: asked.append((start, size))
+    )
+    writer = _open(tmp_path)
+    writer.start_sync()
+    assert not asked
+    for payload in (b"a" * 100, b"b" * 5000):
+        end = writer.size_bytes
+        writer.append([(payload, None)], 1)
+        writer.start_sync()
+        assert asked.pop() == (end, FRAME_BYTES + len(payload))
+        writer.sync()
+        writer.start_sync()
+        assert not asked
+    writer.close()
 
 
 def test_torn_tail_is_cut(tmp_path: Path) -> None:

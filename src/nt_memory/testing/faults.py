@@ -23,7 +23,9 @@ class FaultyFileSystem:
         sync_error: errno of every later `sync`; None: it works.
         truncate_error: errno of every later `truncate`; None: it works.
         append_error: errno of every later `append`, which writes nothing; None: it works.
+        start_error: errno of every later `start_sync`; None: it works.
         syncs: How often `sync` succeeded.
+        starts: First byte and size of what each `start_sync` was asked to write, in order.
     """
 
     def __init__(self) -> None:
@@ -38,7 +40,9 @@ class FaultyFileSystem:
         self.append_error: int | None = None
         self.sync_error: int | None = None
         self.truncate_error: int | None = None
+        self.start_error: int | None = None
         self.syncs = 0
+        self.starts: list[tuple[int, int]] = []
 
     def append(self, fd: int, data: bytes) -> None:
         """Write at the end, once it may and as far as there is space."""
@@ -61,7 +65,9 @@ class FaultyFileSystem:
         self._files.reserve(fd, size)
 
     def start_sync(self, fd: int, start: int, size: int) -> None:
-        """Begin to write, which promises nothing."""
+        """Begin to write, which promises nothing, if it can."""
+        _raise_if(self.start_error)
+        self.starts.append((start, size))
         self._files.start_sync(fd, start, size)
 
     def sync(self, fd: int) -> None:

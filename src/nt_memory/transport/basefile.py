@@ -149,7 +149,7 @@ def _write(files: FileSystem, fd: int, header: BaseHeader, blocks: Iterable[Bloc
     checksum = crc32(_MAGIC, BASE_VERSION)
     files.append(fd, _PREAMBLE.pack(_MAGIC, BASE_VERSION, checksum))
     compressor = zstandard.ZstdCompressor(level=1)
-    number = started = written = 0
+    number, started, written = 0, 0, _PREAMBLE.size
     plain = msgspec.msgpack.encode((_HEADER, header))
     for section in _spelled(plain, blocks):
         block = _block(section, number, compressor)
@@ -158,7 +158,8 @@ def _write(files: FileSystem, fd: int, header: BaseHeader, blocks: Iterable[Bloc
         written += len(block)
         if written - started >= _STRETCH_BYTES:
             # All at once at the end it would hold up the journal, which syncs to the same disk.
-            files.start_sync(fd, started, written - started)
+            with suppress(OSError):  # it saves time, and nothing else depends on it
+                files.start_sync(fd, started, written - started)
             started = written
     files.append(fd, _block(msgspec.msgpack.encode((_END, number)), number, compressor))
 
