@@ -7,8 +7,11 @@ import errno
 
 import pytest
 
-from nt_memory import MemorySystem
-from nt_memory.errors import StorageError, StorageFullError
+from nt_memory import MemoryConfig, MemorySystem
+from nt_memory.clock import turn
+from nt_memory.errors import ConflictError, CorruptionError, StorageError, StorageFullError
+from nt_memory.replica.quotas import Quotas
+from nt_memory.system import writing
 from nt_memory.system.verifying import verify
 from nt_memory.testing.faults import FaultyFileSystem
 from nt_memory.transport import segment_writer
@@ -60,6 +63,7 @@ def test_what_an_fsync_failed_to_keep_was_never_there(store, run, files):
         with pytest.raises(StorageError):
             await memory.put("a", "k", 2)
         assert memory._engine.writing._prepared is None
+        memory._engine.opened.cold.begin().close()  # nothing is left open
         assert await contents(memory) == {"before": 1}
         with pytest.raises(StorageError):
             await memory.put("a", "k", 3)
@@ -73,28 +77,133 @@ def test_what_an_fsync_failed_to_keep_was_never_there(store, run, files):
     run(body())
 
 
-@pytest.mark.parametrize("when", ["prepare", "commit"])
-def test_views_that_are_full_for_a_moment_take_it_later(store, run, monkeypatch, when):
-    """Whether that is noticed before the entry is durable or after."""
+def fail_for_a_moment(monkeypatch, owner, name, error):
+    """The next two calls raise `error`, and do nothing; how many are still to fail."""
+    real, left = getattr(owner, name), [error, error]
+
+    def fail(*args):
+        if left:
+            raise left.pop()
+        return real(*args)
+
+    monkeypatch.setattr(owner, name, fail)
+    return left
+
+
+@pytest.mark.parametrize("where", ["begin", "fold", "commit"])
+def test_views_that_are_full_for_a_moment_take_it_later(store, run, monkeypatch, where):
+    """Noticed before the entry is durable, and before or after some of it was folded, or after that."""
 
     async def body():
         async with MemorySystem.open(store) as memory:
             cold = memory._engine.opened.cold
-            name = "begin" if when == "prepare" else "commit"
-            real, failures = getattr(cold, name), 2
-
-            def fail_for_a_moment(*args):
-                nonlocal failures
-                if failures:
-                    failures -= 1
-                    raise StorageFullError("no space left for the views")
-                return real(*args)
-
-            monkeypatch.setattr(cold, name, fail_for_a_moment)
-            revisions = [await memory.put("a", "k", n) for n in range(3)]
-            assert failures == 0
-            assert revisions == [revisions[0], revisions[0] + 1, revisions[0] + 2]
-            assert [one.value async for one in memory.history("a", "k")] == [2, 1, 0]
+            owner, name = (Quotas, "save") if where == "fold" else (cold, where)
+            full = StorageFullError("no space left for the views")
+            left = fail_for_a_moment(monkeypatch, owner, name, full)
+            first = memory.revision
+            await memory.observe("a", [1.0, 0.0], 0, key="k")
+            assert not left
+            assert memory.revision == first + 1
+            await memory.observe("a", [0.0, 1.0], 1, key="k")
+            assert await memory.put("a", "plain", 2) == first + 3
+            assert [one.value async for one in memory.history("a", "k")] == [1, 0]
+            assert [hit.data for hit in await memory.search_similar("a", [1.0, 0.0])] == [1]
         assert verify(store).is_ok
+
+    run(body())
+
+
+@pytest.mark.parametrize("error", [CorruptionError("a row"), OSError(errno.EIO, "of some kind")])
+def test_what_fails_only_while_it_is_prepared_fails_nobody(store, run, monkeypatch, error):
+    """Whatever it was: once the entry is durable it is folded as if nothing had been tried."""
+
+    async def body():
+        async with MemorySystem.open(store) as memory:
+            left = fail_for_a_moment(monkeypatch, Quotas, "save", error)
+            left.pop()
+            revision = memory.revision
+            assert await memory.put("a", "k", 1) == revision + 1
+            assert not left
+            assert await memory.put("a", "k", 2) == revision + 2
+        assert verify(store).is_ok
+
+    run(body())
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_callers_are_told_in_the_order_of_their_entries(store, run, files, is_kept):
+    """Those that were accepted and those that were refused, and all of them when the disk fails."""
+
+    async def body():
+        memory = await MemorySystem.open(store)
+        told = []
+        files.stall_sync()
+        puts = [asyncio.ensure_future(memory.put("a", "first", 0))]
+        assert await asyncio.to_thread(files.wait_stalled)
+        for n in range(6):
+            puts.append(asyncio.ensure_future(memory.put("a", "k", n, expect=7 if n % 2 else None)))
+            await turn()
+        for n, put in enumerate(puts):
+            put.add_done_callback(lambda _, n=n: told.append(n))
+        files.sync_error = None if is_kept else errno.EIO
+        files.resume_sync()
+        results = await asyncio.gather(*puts, return_exceptions=True)
+        assert told == list(range(7))
+        refused = ConflictError if is_kept else StorageError
+        kinds = [int if is_kept and n in {0, 1, 3, 5} else refused for n in range(7)]
+        assert all(isinstance(result, kind) for result, kind in zip(results, kinds, strict=True))
+        files.sync_error = None
+        await memory.close()
+
+    run(body())
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_rules_hold_when_they_are_durable(store, run, files, is_kept):
+    """What the swarm agreed on is told when everybody will find it, and not if nobody will."""
+
+    async def body():
+        memory = await MemorySystem.open(store)
+        files.stall_sync()
+        rule = asyncio.ensure_future(memory.set_retention("a", max_versions=3))
+        assert await asyncio.to_thread(files.wait_stalled)
+        try:
+            assert memory._engine.writing._prepared is not None
+            assert memory.retention("a").max_versions is None
+        finally:
+            files.sync_error = None if is_kept else errno.EIO
+            files.resume_sync()
+        await asyncio.wait([rule])
+        assert (rule.exception() is None) == is_kept
+        assert memory.retention("a").max_versions == (3 if is_kept else None)
+        files.sync_error = None
+        await memory.close()
+
+    run(body())
+
+
+def test_relaxed_keeps_its_bound_while_the_views_are_full(store, clock, run, files, monkeypatch):
+    """What was acknowledged is on disk 50 ms later, however long the next entry cannot be applied."""
+    monkeypatch.setattr(writing, "FULL_RETRY_S", 1e9)
+
+    async def body():
+        config = MemoryConfig(storage_path=store, durability="relaxed")
+        async with MemorySystem.open(config, clock=clock) as memory:
+            await memory.put("a", "k", 1)
+            await memory.flush()
+            cold = memory._engine.opened.cold
+            full = StorageFullError("no space left for the views")
+            fail_for_a_moment(monkeypatch, cold, "commit", full).pop()
+            held = asyncio.ensure_future(memory.put("a", "k", 2))
+            while memory._engine.writing.fullness is None:
+                await asyncio.wait([held], timeout=0.001)
+            syncs = files.syncs
+            clock.advance(0.06)
+            while files.syncs == syncs:
+                await asyncio.wait([held], timeout=0.001)
+            assert not held.done()
+        assert await held
+        async with MemorySystem.open(config, clock=clock) as memory:
+            assert await contents(memory) == {"k": 2}
 
     run(body())

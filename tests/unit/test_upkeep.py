@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 from datetime import timedelta
 
@@ -372,6 +373,169 @@ def test_held_files_are_no_reason_to_try_again(opened, clock, store):
         assert (await anext(feed)).revision == 1
 
     opened(body, history=0)
+
+
+def test_value_files_are_counted_now_and_then(opened, clock, monkeypatch):
+    """About once a minute, not at every look: it reads a directory."""
+
+    async def body(memory):
+        counts = []
+        real = upkeep.Upkeep._sweep_files
+
+        async def count(self, bound):
+            counts.append(bound)
+            await real(self, bound)
+
+        monkeypatch.setattr(upkeep.Upkeep, "_sweep_files", count)
+        for _ in range(2 * upkeep.LOOKS_A_COUNT):
+            await look(memory, clock)
+        assert counts == [BOUND] * 2
+
+    opened(body)
+
+
+async def leave_unused(memory, count):
+    """Value files of writes that were refused."""
+    await memory.set_quota("b", max_bytes=0)
+    for _ in range(count):
+        with pytest.raises(QuotaError):
+            await memory.put("b", "model", os.urandom(FILE_FROM_BYTES + 1000))
+
+
+def test_few_unused_files_are_left_beside_many_that_are_kept(opened, clock, store):
+    """As much again as is kept: sweeping reads all that is referred to."""
+
+    async def body(memory):
+        for n in range(3):
+            await memory.put("a", f"model{n}", os.urandom(FILE_FROM_BYTES + 1000))
+        await leave_unused(memory, 2)
+        await count_files(memory, clock)
+        assert len(files_of(store)) == 5
+        await leave_unused(memory, 2)
+        await count_files(memory, clock)
+        assert len(files_of(store)) == 3
+
+    opened(body, history=None)
+
+
+def test_few_unused_files_are_left_below_the_bound(opened, clock, store):
+    """Also where hardly any is kept."""
+
+    async def body(memory):
+        await leave_unused(memory, 3)
+        await count_files(memory, clock)
+        assert len(files_of(store)) == 3
+        await leave_unused(memory, 2)
+        await count_files(memory, clock)
+        assert files_of(store) == []
+
+    opened(body, history=None, compact_at_bytes=4 * FILE_FROM_BYTES)
+
+
+def test_the_wait_after_failures_has_an_end(opened, clock, monkeypatch):
+    """Twice as long after each, an hour at most; after one that succeeded it begins anew."""
+
+    async def body(memory):
+        tries, is_full = [], True
+        prepare = _Compactor.prepare
+
+        def try_once(compactor):
+            tries.append(clock.now())
+            if is_full:
+                raise StorageFullError("no space left")
+            prepare(compactor)
+
+        async def wait_for_another():
+            count, waited = len(tries), 0.0
+            while len(tries) == count:
+                clock.advance(upkeep.RETRY_S)
+                waited += upkeep.RETRY_S
+                await look(memory, clock)
+            return waited
+
+        monkeypatch.setattr(_Compactor, "prepare", try_once)
+        await grow(memory, clock)
+        await look(memory, clock)
+        waits = [await wait_for_another() for _ in range(9)]
+        assert waits == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
+        is_full = False
+        await wait_for_another()
+        assert memory.stats().compaction_failure == ""
+        is_full = True
+        await grow(memory, clock)
+        await look(memory, clock)
+        assert await wait_for_another() == upkeep.RETRY_S
+
+    opened(body)
+
+
+@pytest.mark.parametrize("where", ["look", "compaction"])
+def test_an_error_of_the_system_is_a_failure_too(opened, clock, monkeypatch, where):
+    """Wherever it comes up: it is told, and ends nothing but the try."""
+
+    async def body(memory):
+        def fail(*_):
+            raise PermissionError(errno.EACCES, "not any more")
+
+        await grow(memory, clock)
+        with monkeypatch.context() as patched:
+            if where == "look":
+                patched.setattr(upkeep, "list_bases", fail)
+            else:
+                patched.setattr(_Compactor, "prepare", fail)
+            await look(memory, clock)
+            assert "PermissionError" in memory.stats().compaction_failure
+            await look(memory, clock)
+        clock.advance(upkeep.RETRY_S)
+        await look(memory, clock)
+        assert memory.stats().compaction_failure == ""
+        assert memory.stats().compactions == 1
+
+    opened(body)
+
+
+def test_a_base_that_could_not_be_deleted_counts_for_nothing(opened, clock, store):
+    """How large the base is, and what of the journal lies behind it, is said by the newest."""
+
+    async def body(memory):
+        feed = memory.tail()
+        await grow(memory, clock)
+        await look(memory, clock)
+        assert memory.stats().compactions == 1
+        journal, directory = memory._engine.journal, memory._engine.opened.directory
+        size = upkeep.base_bytes(directory)
+        (store / "base" / f"{1:020d}.base").write_bytes(bytes(10 * BOUND))
+        assert upkeep.base_bytes(directory) == size > 0
+        assert journal.size_bytes > BOUND, "the feed holds it back"
+        assert upkeep.grown_bytes(directory, journal) < 1000
+        assert (await anext(feed)).revision == 1
+
+    opened(body)
+
+
+def test_closing_is_no_failure(opened, clock, monkeypatch, caplog):
+    """One that is begun while the memory closes is not, and nothing is said of it."""
+
+    async def body(memory):
+        await grow(memory, clock)
+        started = asyncio.Event()
+        real = memory._engine.maintenance.compact
+
+        async def compact_late():
+            started.set()
+            while not memory._engine.maintenance._is_over:
+                await turn()
+            await real()
+
+        monkeypatch.setattr(memory._engine.maintenance, "compact", compact_late)
+        memory._engine.maintenance.upkeep.look()
+        await started.wait()
+        await memory.close()
+        assert memory._engine.maintenance.upkeep.failure == ""
+        assert memory._engine.maintenance.upkeep._running.done()
+        assert caplog.text == ""
+
+    opened(body)
 
 
 def test_the_bound_is_checked():

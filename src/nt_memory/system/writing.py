@@ -176,8 +176,10 @@ class Writing:
         self.fullness = error
         if self._pause.is_set():
             raise error  # the next open applies it
-        self._pause.wait(FULL_RETRY_S)
-        self._while_stuck()
+        waited_s = 0.0
+        while waited_s < FULL_RETRY_S and not self._pause.wait(STUCK_S):
+            self._while_stuck()
+            waited_s += STUCK_S
         self._engine.opened.replica = Replica(self._engine.opened.cold, self._engine.opened.files)
 
     def hand_over(self, follow: Follow) -> None:
