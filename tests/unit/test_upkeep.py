@@ -494,6 +494,24 @@ def test_an_error_of_the_system_is_a_failure_too(opened, clock, monkeypatch, whe
     opened(body)
 
 
+def test_a_little_is_no_reason_however_small_the_base(opened, clock):
+    """Nor is the old journal that a feed holds back, with it."""
+
+    async def body(memory):
+        feed = memory.tail()
+        await grow(memory, clock)
+        await look(memory, clock)
+        await update(memory, clock, 200)
+        journal, directory = memory._engine.journal, memory._engine.opened.directory
+        grown = upkeep.grown_bytes(directory, journal)
+        assert upkeep.GROWTH * upkeep.base_bytes(directory) < grown < BOUND < journal.size_bytes
+        await look(memory, clock)
+        assert memory.stats().compactions == 1
+        assert (await anext(feed)).revision == 1
+
+    opened(body)
+
+
 def test_a_base_that_could_not_be_deleted_counts_for_nothing(opened, clock, store):
     """How large the base is, and what of the journal lies behind it, is said by the newest."""
 
