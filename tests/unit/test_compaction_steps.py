@@ -19,6 +19,7 @@ from nt_memory.system import compacting, renumbering
 from nt_memory.system.compacting import _Compactor
 from nt_memory.system.verifying import verify
 from nt_memory.testing.faults import FaultyFileSystem
+from nt_memory.tiers.cold import ColdTier
 from nt_memory.transport import local, segment_writer
 
 
@@ -176,6 +177,55 @@ def test_nothing_is_deleted_before_the_new_base_is_there_for_good(
             assert sorted(found) == sorted(f"o{n}" for n in range(12))
             await memory.compact()
         assert verify(store).damage == []
+
+    run(body())
+
+
+def test_a_feed_that_wants_the_last_entry_of_a_segment_gets_it(store, clock, run):
+    """The segments before it go, and no other."""
+
+    async def body():
+        async with MemorySystem.open(store, clock=clock) as memory:
+            await memory.put("a", "k", 1)
+            await asyncio.to_thread(memory._engine.journal.begin_segment)
+            await memory.put("a", "k", 2)
+            feed = memory.tail(after=memory.revision)
+            revision = await memory.put("a", "k", 3)
+            segments = names(store, "journal")
+            await memory.compact()
+            assert names(store, "journal")[:-1] == segments[1:]
+            await memory.put("a", "k", 4)
+            assert [(await anext(feed)).revision for _ in range(2)] == [revision, revision + 1]
+
+    run(body())
+
+
+def test_views_that_cannot_be_exchanged_stay_in_their_place(store, run, monkeypatch):
+    """The old ones had made room already: they come back, and the next compaction succeeds."""
+
+    async def body():
+        async with MemorySystem.open(store) as memory:
+            await memory.put("a", "k", 1)
+            cold = memory._engine.opened.cold
+            move = ColdTier.move
+
+            def move_old_only(tier, directory):
+                if tier is not cold:
+                    raise StorageError("renaming failed")
+                move(tier, directory)
+
+            with monkeypatch.context() as patched:
+                patched.setattr(ColdTier, "move", move_old_only)
+                with pytest.raises(StorageError, match="renaming"):
+                    await memory.compact()
+            assert memory._engine.opened.cold is cold
+            assert cold.is_in_place
+            assert sorted(path.name for path in store.glob("views*")) == ["views"]
+            await memory.put("a", "k", 2)
+            await memory.compact()
+            assert not cold.is_in_place
+            assert await contents(memory) == {"k": 2}
+        assert verify(store).is_ok
 
     run(body())
 

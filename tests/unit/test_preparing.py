@@ -122,9 +122,10 @@ def test_what_fails_only_while_it_is_prepared_fails_nobody(store, run, monkeypat
             left = fail_for_a_moment(monkeypatch, Quotas, "save", error)
             left.pop()
             revision = memory.revision
-            assert await memory.put("a", "k", 1) == revision + 1
+            await memory.observe("a", [1.0, 0.0], 1, key="k")
             assert not left
-            assert await memory.put("a", "k", 2) == revision + 2
+            await memory.observe("a", [0.0, 1.0], 2, key="l")
+            assert await memory.put("a", "plain", 3) == revision + 3
         assert verify(store).is_ok
 
     run(body())

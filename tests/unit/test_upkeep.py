@@ -394,6 +394,33 @@ def test_value_files_are_counted_now_and_then(opened, clock, monkeypatch):
     opened(body)
 
 
+def test_nothing_is_begun_beside_a_sweep(opened, clock, monkeypatch):
+    """It may take longer than it is to the next look, and closing waits for all that was begun."""
+
+    async def body(memory):
+        begun, may_end = [], asyncio.Event()
+        real = upkeep.Upkeep._sweep_files
+
+        async def sweep_slowly(self, bound):
+            begun.append(bound)
+            await may_end.wait()
+            await real(self, bound)
+
+        monkeypatch.setattr(upkeep.Upkeep, "_sweep_files", sweep_slowly)
+        for _ in range(3):
+            memory._engine.maintenance.upkeep._looks = upkeep.LOOKS_A_COUNT - 1
+            memory._engine.maintenance.upkeep.look()
+            await turn()
+        assert begun == [BOUND]
+        may_end.set()
+        await count_files(memory, clock)
+        assert begun == [BOUND]
+        await count_files(memory, clock)
+        assert begun == [BOUND] * 2
+
+    opened(body)
+
+
 async def leave_unused(memory, count):
     """Value files of writes that were refused."""
     await memory.set_quota("b", max_bytes=0)
@@ -430,6 +457,22 @@ def test_few_unused_files_are_left_below_the_bound(opened, clock, store):
         assert files_of(store) == []
 
     opened(body, history=None, compact_at_bytes=4 * FILE_FROM_BYTES)
+
+
+def test_a_sweep_makes_the_next_one_no_earlier(opened, clock, store):
+    """What plain values take is counted as kept before and after it alike."""
+
+    async def body(memory):
+        for n in range(3):
+            await memory.put("a", f"k{n}", os.urandom(700_000))
+        await leave_unused(memory, 5)
+        await count_files(memory, clock)
+        assert files_of(store) == []
+        await leave_unused(memory, 3)
+        await count_files(memory, clock)
+        assert len(files_of(store)) == 3
+
+    opened(body, history=None)
 
 
 def test_the_wait_after_failures_has_an_end(opened, clock, monkeypatch):

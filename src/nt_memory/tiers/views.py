@@ -279,7 +279,7 @@ class WriteBatch(Snapshot):
         finally:
             self._end()
 
-    def close(self) -> None:
+    def close(self) -> None:  # type: ignore[explicit-override]
         """Drop it, unless it was committed. Idempotent."""
         try:
             super().close()
