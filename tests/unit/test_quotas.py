@@ -291,6 +291,110 @@ def test_a_transaction_is_refused_as_a_whole(live, clock):
     live(body)
 
 
+@pytest.mark.parametrize("request_id", [None, "r"])
+def test_every_agent_of_a_transaction_is_judged(live, request_id):
+    """The second like the first, before it is ordered and, where it may be a repetition, after."""
+
+    async def body(memory):
+        await memory.set_quota("a", max_keys=5)
+        await memory.set_quota("b", max_keys=0)
+        before = memory.stats().journal_bytes
+
+        async def commit():
+            async with memory.transaction(request_id=request_id) as tx:
+                tx.put("a", "k", 1)
+                tx.put("b", "k", 1)
+
+        await refused(commit(), agent="b", limit="keys", used=0, wanted=1, maximum=0)
+        assert (memory.stats().journal_bytes == before) == (request_id is None)
+        assert await memory.get("a", "k") is None
+        assert memory.usage("a") == Usage()
+
+    live(body)
+
+
+def test_who_has_nothing_has_no_row(store, clock, run):
+    """So that a base says the same whether there ever was something or not."""
+
+    async def body():
+        config = MemoryConfig(storage_path=store, history=0)
+        async with MemorySystem.open(config, clock=clock) as memory:
+            await memory.put("a", "k", 1)
+            assert [key for key, _ in memory._engine.snapshot.items(b"usage")] == [b"a"]
+            await memory.delete("a", "k")
+            assert memory._engine.snapshot.count(b"usage") == 0
+        assert verify(store).is_ok
+
+    run(body())
+
+
+def test_a_key_that_ran_out_is_none_when_it_is_written_again(store, clock, run, drive):
+    """Once that was told it needs room like a new one, and no count takes it for one that shows."""
+
+    async def body():
+        async with MemorySystem.open(store, clock=clock) as memory:
+            await memory.set_quota("a", max_keys=1)
+            watch = memory.watch("a")
+            await memory.put("a", "k", 1, ttl=5.0)
+            assert (await anext(watch)).kind == "put"
+            clock.advance(6)
+            assert (await drive(anext(watch))).kind == "expire"
+            await memory.put("a", "other", 1)
+            await refused(memory.put("a", "k", 1), limit="keys", used=1, wanted=1)
+            assert memory.usage("a").keys == 1
+        assert verify(store).damage == []
+
+    run(body())
+
+
+def test_a_key_that_does_not_show_needs_no_room(live, clock):
+    """A late version of a deleted key, and one that the same transaction deletes again."""
+
+    async def body(memory):
+        start = clock.now()
+        clock.advance(100)
+        await memory.put("a", "k", 1)
+        await memory.delete("a", "k")
+        await memory.set_quota("a", max_keys=0)
+        await memory.put("a", "k", 0, known_at=start)
+        async with memory.transaction() as tx:
+            tx.put("a", "new", 1, known_at=start)
+            tx.delete("a", "new")
+        assert memory.usage("a").keys == 0
+        await refused(memory.put("a", "k", 1), limit="keys")
+
+    live(body)
+
+
+def test_a_vector_that_history_drops_makes_room(store, clock, run):
+    """With history=0 an observation can be replaced whatever the limit."""
+
+    async def body():
+        config = MemoryConfig(storage_path=store, history=0)
+        async with MemorySystem.open(config, clock=clock) as memory:
+            await memory.set_quota("a", max_vectors=1)
+            for n in range(3):
+                await memory.observe("a", [1.0, n], n, key="k")
+            await refused(memory.observe("a", [1.0, 0.0], key="l"), limit="vectors")
+            assert memory.usage("a").vectors == 1
+
+    run(body())
+
+
+def test_counts_that_are_not_cached_are_read(store, clock, run, monkeypatch):
+    """However many agents there are, and in whatever order they write."""
+    monkeypatch.setattr(quotas, "MAX_CACHED", 2)
+
+    async def body():
+        async with MemorySystem.open(store, clock=clock) as memory:
+            for n in range(4):
+                await asyncio.gather(*(memory.put(f"a{i}", f"k{n}", 1) for i in range(5)))
+            assert {memory.usage(f"a{i}").keys for i in range(5)} == {4}
+        assert verify(store).is_ok
+
+    run(body())
+
+
 def test_vectors_are_limited(live, clock):
     """Singly and in bulk; a refused bulk writes no row, and search finds what was there."""
 
