@@ -198,3 +198,9 @@ def _checked(cls: type, table: dict[str, object], where: str) -> dict[str, typin
         if not is_plain:
             raise InvalidInputError(f"{where}: {key} = {value!r} has the wrong type")
     return dict(table)
+
+
+def secret_from_env(name: str, environ: Mapping[str, str] | None = None) -> str | None:
+    """A secret that is set in the environment, without the blanks around it; None if it is not."""
+    source = os.environ if environ is None else environ
+    return source.get(name, "").strip() or None

@@ -50,6 +50,34 @@ class DimensionError(EmbeddingError):
         self.got = got
 
 
+class EmbedderError(NtMemoryError):
+    """A model or an embedding service refused, or answered what makes no sense.
+
+    Attributes:
+        status: HTTP status of the answer; None if there was none.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class EmbedderUnavailableError(EmbedderError):
+    """An embedding service is busy, over its rate limit or out of reach, after all retries.
+
+    Attributes:
+        retry_after: Seconds the service asked to wait; None if it did not say.
+    """
+
+    retryable = True
+
+    def __init__(
+        self, message: str, *, status: int | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, status=status)
+        self.retry_after = retry_after
+
+
 class UnsupportedError(NtMemoryError):
     """The chosen backend cannot do this."""
 

@@ -1,8 +1,7 @@
-"""Embedders: from what an agent sees to the vector its situation is remembered under.
+"""From the closes of a market to the vectors its stocks' situations are remembered under.
 
-An embedder is fitted once, on data known before its first use, and then frozen: a scaler that drifts
-moves every remembered situation away from today's. `version` names what it was fitted to, so that
-vectors of different fits are never mixed up.
+The scaler is fitted once, on data known before its first use, and then frozen: one that drifts moves
+every remembered situation away from today's. `version` names what it was fitted to.
 
 No BLAS and no reduction over an axis is used, only elementwise steps in a fixed order. A situation has
 therefore the same bytes whether it is embedded alone, live, or as one of many days at once.
@@ -12,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,24 +42,6 @@ FEATURES = (
     "return_22_in_volatility",
     "log_distance_from_high_252",
 )
-
-
-class Embedder(Protocol):
-    """Turns a window of observations into one vector per instrument."""
-
-    @property
-    def version(self) -> str:
-        """Names the fit; equal versions give equal vectors."""
-        ...
-
-    @property
-    def dim(self) -> int:
-        """Length of a vector."""
-        ...
-
-    def embed(self, window: ArrayLike) -> Floats:
-        """Vectors of the window's last moment, shape (n_instruments, dim)."""
-        ...
 
 
 def _check_prices(prices: ArrayLike) -> Floats:
