@@ -19,6 +19,7 @@ from nt_memory.records import AsOf, Change, Hit, MemoryStats, Quota, Record, Usa
 from nt_memory.system import MemorySystem
 from nt_memory.system.exporting import export_store
 from nt_memory.system.importing import import_store
+from nt_memory.system.maps import MemoryMap
 from nt_memory.system.sync import SyncMemory
 from nt_memory.timeline import session_close
 
@@ -34,6 +35,7 @@ __all__ = [
     "LockToken",
     "ManualClock",
     "MemoryConfig",
+    "MemoryMap",
     "MemoryStats",
     "MemorySystem",
     "Namespace",

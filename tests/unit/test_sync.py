@@ -42,7 +42,7 @@ SOURCE = str(Path(nt_memory.__file__).parent.parent)
 # Public names that are for the owner of a handle, not for its user.
 LEFT_OUT = {
     "MemorySystem": {"open", "open_sync"},
-    "ReasoningBank": {"follow"},
+    "ReasoningBank": {"follow", "situations"},
     "Consensus": {"close", "follow"},
     "Receiver": {"accept", "attach", "end"},
     "LossSignal": {"end", "extend"},

@@ -12,6 +12,7 @@ from nt_memory.reasoningbank.feedback import Advisor
 from nt_memory.reasoningbank.question import ask
 from nt_memory.reasoningbank.recording import Recording
 from nt_memory.reasoningbank.reporting import report
+from nt_memory.reasoningbank.situations import Situations, find_situations
 from nt_memory.reasoningbank.trajectory import Trajectory
 from nt_memory.reasoningbank.wire import action_key
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from nt_memory.reasoningbank.backing import Backing, KMeans
     from nt_memory.reasoningbank.frame import Frame
     from nt_memory.reasoningbank.verdict import Verdict
-    from nt_memory.timeline import AsOfLike
+    from nt_memory.timeline import AsOfLike, Moment
 
 
 class ReasoningBank(Recording):
@@ -201,3 +202,10 @@ class ReasoningBank(Recording):
         """
         moment = await self._at(as_of)
         return report(kind, self._backing, self._memories, self._patterns, moment)
+
+    async def situations(
+        self, agent: str, action_type: str | None, moment: Moment
+    ) -> Situations | None:
+        """What `MemorySystem.map` shows; see `find_situations`."""
+        await self._memories.ready()
+        return await find_situations(self._memories, self._patterns, agent, action_type, moment)

@@ -27,6 +27,7 @@ from nt_memory.system.coordinating import CoordinationCalls
 from nt_memory.system.engine import Engine
 from nt_memory.system.governing import GoverningCalls
 from nt_memory.system.keeping import KeepingCalls
+from nt_memory.system.mapping import MapCalls
 from nt_memory.system.rows import TagRows
 from nt_memory.system.similarity import SimilarityCalls
 from nt_memory.system.state import StateCalls
@@ -78,7 +79,13 @@ class TimelineHandle:
 
 
 class MemorySystem(
-    StateCalls, SimilarityCalls, BankCalls, CoordinationCalls, GoverningCalls, KeepingCalls
+    StateCalls,
+    SimilarityCalls,
+    MapCalls,
+    BankCalls,
+    CoordinationCalls,
+    GoverningCalls,
+    KeepingCalls,
 ):
     """Memory of one swarm. Made by `MemorySystem.open`; belongs to one event loop.
 

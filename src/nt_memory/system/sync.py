@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 
-@mirror(ReasoningBank, leave_out=frozenset({"follow"}))
+@mirror(ReasoningBank, leave_out=frozenset({"follow", "situations"}))
 class SyncBank(Mirror):
     """`ReasoningBank`, without await."""
 

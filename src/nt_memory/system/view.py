@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nt_memory.filters import Where
     from nt_memory.reasoningbank import Advice, Pattern
     from nt_memory.records import Hit, Record
+    from nt_memory.system.maps import MemoryMap
     from nt_memory.system.memory import MemorySystem
     from nt_memory.timeline import Moment
 
@@ -57,6 +58,14 @@ class MemoryView:
         """See `MemorySystem.search_similar`."""
         return await self._memory.search_similar(
             agent, query_embedding, top_k, as_of=self.as_of, tags=tags, where=where, exact=exact
+        )
+
+    async def map(
+        self, agent: str, *, action_type: str | None = None, sample: int = 2_000, seed: int = 0
+    ) -> MemoryMap:
+        """See `MemorySystem.map`."""
+        return await self._memory.map(
+            agent, action_type=action_type, as_of=self.as_of, sample=sample, seed=seed
         )
 
     async def patterns(self, agent: str) -> list[Pattern]:

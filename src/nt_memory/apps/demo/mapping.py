@@ -8,18 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nt_memory.apps.demo.result import Neighbour, SituationMap, WorkedRecall
-from nt_memory.apps.demo.target import HORIZON
+from nt_memory.apps.demo.target import ACTION_TYPE, HORIZON
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
     from nt_memory.apps.demo.plan import Plan
     from nt_memory.apps.demo.swarm import Forecast, Shared
     from nt_memory.reasoningbank import Pattern
-
-    Floats = NDArray[np.float64]
 
 CRISIS = date(2020, 3, 16)
 SHOWN = 10
@@ -69,41 +65,25 @@ def take_apart(plan: Plan, day: int, forecasts: Sequence[Forecast]) -> WorkedRec
     )
 
 
-async def map_situations(shared: Shared, plan: Plan, end: int) -> SituationMap | None:
+async def map_situations(shared: Shared, plan: Plan) -> SituationMap | None:
     """Situations in two dimensions, with the patterns distilled from the first ticker's."""
-    patterns = await shared.watch.time("distill", shared.memory.bank.distill(plan.agents[0]))
-    known = slice(plan.first_day, max(plan.first_day, end - HORIZON))
-    situations = plan.situations[known, 0]
-    outcomes = plan.baselines.outcomes[known, 0]
-    usable = np.isfinite(situations).all(axis=1) & np.isfinite(outcomes)
-    situations, outcomes = situations[usable], outcomes[usable]
-    if len(situations) <= SHOWN or not patterns:
+    memory, agent = shared.memory, plan.agents[0]
+    await shared.watch.time("distill", memory.bank.distill(agent))
+    found = await memory.map(agent, action_type=ACTION_TYPE, sample=MAP_POINTS)
+    if len(found) <= SHOWN or not found.patterns:
         return None
-    units = situations / np.linalg.norm(situations, axis=1, keepdims=True)
-    step = max(1, len(units) // MAP_POINTS)
-    centre, axes = _principal_axes(units)
-    centroids = np.array([pattern.centroid for pattern in patterns], dtype=np.float64)
     return SituationMap(
-        agent=plan.agents[0],
-        points=(units[::step] - centre) @ axes,
-        outcomes=outcomes[::step],
-        centroids=(centroids - centre) @ axes,
-        labels=[_label(pattern) for pattern in patterns],
-        sizes=[pattern.n for pattern in patterns],
+        agent=agent,
+        points=found.points.astype(np.float64),
+        outcomes=found.outcomes,
+        centroids=found.centroids.astype(np.float64),
+        labels=[_label(pattern) for pattern in found.patterns],
+        sizes=[pattern.n for pattern in found.patterns],
         success=[
             float("nan") if pattern.success_rate is None else pattern.success_rate
-            for pattern in patterns
+            for pattern in found.patterns
         ],
     )
-
-
-def _principal_axes(units: Floats) -> tuple[Floats, Floats]:
-    """Mean, and the first two principal axes, shape (dim, 2), with a sign that does not vary."""
-    centre = units.mean(axis=0)
-    _, _, rows = np.linalg.svd(units - centre, full_matrices=False)
-    axes = rows[:2].T
-    signs = np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])
-    return centre, axes * signs
 
 
 def _label(pattern: Pattern) -> str:

@@ -321,7 +321,7 @@ class Run:
             ),
         }
         self._progress("look back", 1, 3)
-        situations = await map_situations(shared, plan, end)
+        situations = await map_situations(shared, plan)
         self._progress("look back", 2, 3)
         books = self._books(forecasts, window)
         self._seconds["look back"] = time.perf_counter() - began

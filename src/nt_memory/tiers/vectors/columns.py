@@ -93,6 +93,11 @@ class Visible(NamedTuple):
         mask[hidden] = False
         return mask
 
+    def rows(self) -> NDArray[np.int64]:
+        """Their numbers, ascending. O(prefix)."""
+        mask = self.full_mask()
+        return np.arange(self.prefix) if mask is None else np.flatnonzero(mask)
+
     def is_hidden(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of `rows` ended by the time and revision."""
         is_past = self.view.until_us[rows] <= self.time_us

@@ -239,6 +239,13 @@ class VectorTier:
             for pieces, query in zip(found, queries, strict=True)
         ]
 
+    def rows_at(self, partition: int, time_us: int, revision: int) -> NDArray[np.int64]:
+        """Rows that a search as of then may return, ascending: ambiguous ones too. O(rows)."""
+        found = self._partitions.get(partition)
+        if found is None:
+            return np.empty(0, np.int64)
+        return visible(found.columns.view, time_us, revision).rows()
+
     @property
     def stats(self) -> VectorStats:
         """Counters now; O(partitions)."""
