@@ -98,7 +98,7 @@ def test_parts_of_a_big_batch_are_put_together_in_order(monkeypatch: pytest.Monk
     whole = EMBEDDER.embed(some)
     monkeypatch.setattr("nt_memory.embedders.hashing._PART_CHARACTERS", 100)
     assert EMBEDDER.embed(some[:300]).tobytes() == whole[:300].tobytes()
-    monkeypatch.setattr("nt_memory.embedders.hashing._PART_TEXTS", 1)
+    monkeypatch.setattr("nt_memory.embedders.hashing._PART_VALUES", 1)
     assert EMBEDDER.embed(some[1020:1030]).tobytes() == whole[1020:1030].tobytes()
 
 

@@ -2,7 +2,7 @@
 
 Two texts are close when they share wording: a story and its rewrite, the same event by two agencies,
 a misspelt name. They are not close for meaning the same in other words; that takes a trained model.
-What this offers instead: nothing to download or fit, tens of microseconds a headline, and the same
+What this offers instead: nothing to download or fit, 20 microseconds a headline, and the same
 bytes on every machine for ever, so it also serves tests and examples that must not depend on a model.
 
 *Features.* Text is normalised (NFKC, case folded) and cut into words, numbers keeping their sign and
@@ -47,9 +47,9 @@ LENGTHS = (3, 4, 5)
 WORD, PAIR, PIECE = 0, 1, 2
 SHARES = np.array([0.35, 0.15, 0.5])
 
-# A batch is cut into parts of so many characters and texts, which bounds the memory it takes.
+# A batch is cut into parts of so many characters and components, which bounds the memory it takes.
 _PART_CHARACTERS = 1 << 17
-_PART_TEXTS = 1 << 10
+_PART_VALUES = 1 << 19
 
 _MULTIPLIER = 0x9E3779B97F4A7C15
 _INVERSE = pow(_MULTIPLIER, -1, 1 << 64)
@@ -123,11 +123,12 @@ class HashingTextEmbedder:
         Raises:
             InvalidInputError: a text is blank, or not a string; the message says which.
 
-        Cost: 35 us a headline in bulk, 0.2 ms alone; 7 MB of memory a hundred thousand characters.
+        Cost: 20 us a headline in bulk, 0.15 ms alone, 0.7 ms an article of 4,000 characters; under
+            100 MB of memory besides the result, unless one text is longer than that takes.
         """
         checked = check_texts(texts)
         vectors = np.empty((len(checked), self.dim), np.float32)
-        for start, part in _parts(checked):
+        for start, part in _parts(checked, max(_PART_VALUES // self.dim, 1)):
             vectors[start : start + len(part)] = self._embed(part)
         return vectors
 
@@ -176,8 +177,8 @@ def words_of(text: str) -> list[str]:
     return _WORDS.findall(folded) or _SYMBOLS.findall(folded)
 
 
-def _parts(texts: Sequence[str]) -> Iterator[tuple[int, list[list[str]]]]:
-    """Words of the texts, in parts of bounded size, and where each part begins."""
+def _parts(texts: Sequence[str], most: int) -> Iterator[tuple[int, list[list[str]]]]:
+    """Words of the texts, in parts of at most `most` texts, and where each part begins."""
     start, size = 0, 0
     part: list[list[str]] = []
     for place, text in enumerate(texts):
@@ -186,7 +187,7 @@ def _parts(texts: Sequence[str]) -> Iterator[tuple[int, list[list[str]]]]:
             raise InvalidInputError(f"text {place} is empty: it resembles nothing")
         part.append(words)
         size += len(text)
-        if size >= _PART_CHARACTERS or len(part) >= _PART_TEXTS:
+        if size >= _PART_CHARACTERS or len(part) >= most:
             yield start, part
             start, size, part = place + 1, 0, []
     if part:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class MemoryMap:
     """A sample of an agent's memories in two dimensions, with the patterns distilled from them.
 
-    Near on the map does not mean near: two axes show the share `explained` of what sets memories
+    Points are in the order in which they were recorded. Near on the map does not mean near: two axes show the share `explained` of what sets memories
     apart. Far on the map does mean far. Arrays are read-only.
 
     Attributes:

@@ -36,7 +36,7 @@ class Axes(NamedTuple):
 
 
 def draw(rows: Ints, size: int, seed: int) -> Ints:
-    """Places of at most `size` of `rows`, ascending: those whose number hashes lowest.
+    """Places of at most `size` of `rows`: those whose number hashes lowest, in order of the hash.
 
     A row is drawn or not by its own number, so the sample hardly changes as rows are added, and the
     draw does not depend on the generators of a numpy release.
@@ -48,14 +48,13 @@ def draw(rows: Ints, size: int, seed: int) -> Ints:
 
     Cost: about 20 nanoseconds a row.
     """
-    if len(rows) <= size:
-        return np.arange(len(rows))
     mixed = rows.astype(np.uint64) + np.array([seed % (1 << 64)], np.uint64) * _STEP
     # splitmix64 (Steele et al. 2014): a bijection, so different rows never tie.
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed ^= mixed >> np.uint64(31)
-    return np.sort(np.argpartition(mixed, size)[:size])
+    lowest = np.argpartition(mixed, size)[:size] if size < len(rows) else np.arange(len(rows))
+    return lowest[np.argsort(mixed[lowest])]
 
 
 def principal_axes(vectors: NDArray[np.floating]) -> Axes:
@@ -63,7 +62,8 @@ def principal_axes(vectors: NDArray[np.floating]) -> Axes:
 
     Fewer than two directions of variance leave zeros in the axes.
 
-    Cost: an eigenvalue problem of the smaller of n and dim: 0.1 s for 2,000 x 384.
+    Cost: an eigenvalue problem of the smaller of n and dim: 0.03 s of one core for
+        2,000 x 384, 0.7 s for 2,000 x 1,536.
     Source: Pearson 1901; by the smaller of the two Gram matrices.
     """
     count, dim = vectors.shape

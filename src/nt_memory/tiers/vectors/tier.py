@@ -239,12 +239,16 @@ class VectorTier:
             for pieces, query in zip(found, queries, strict=True)
         ]
 
-    def rows_at(self, partition: int, time_us: int, revision: int) -> NDArray[np.int64]:
-        """Rows that a search as of then may return, ascending: ambiguous ones too. O(rows)."""
+    def rows_at(
+        self, partition: int, time_us: int, revision: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Rows that a search as of then may return, ascending, and which are ambiguous. O(rows)."""
         found = self._partitions.get(partition)
         if found is None:
-            return np.empty(0, np.int64)
-        return visible(found.columns.view, time_us, revision).rows()
+            return np.empty(0, np.int64), np.empty(0, np.bool_)
+        reach = visible(found.columns.view, time_us, revision)
+        rows = reach.rows()
+        return rows, reach.is_ambiguous(rows)
 
     @property
     def stats(self) -> VectorStats:
