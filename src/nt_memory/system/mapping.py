@@ -161,7 +161,7 @@ class MapCalls:
 
         def choose() -> tuple[Ints, int]:
             rows, doubt = engine.vectors.rows_at(partition, moment.time_us, moment.revision)
-            return rows[draw(rows, size + np.count_nonzero(doubt), seed)], len(rows)
+            return rows[draw(rows, size + int(np.count_nonzero(doubt)), seed)], len(rows)
 
         rows, total = choose() if stay else await asyncio.to_thread(choose)
         looked_up = await self._versions(partition, rows, size, moment, stay=stay)

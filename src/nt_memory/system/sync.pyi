@@ -710,8 +710,8 @@ class SyncMemory:
             LookAheadError: `as_of` lies past a backtest's now.
             TrimmedError: some of what was in force at `as_of` was dropped (retention, `history`).
 
-        Cost: reads `sample` vectors and keys, and 30 nanoseconds a memory to choose them; off the
-            event loop. For 2,000 of 1M x 384 under half a second.
+        Cost: reads `sample` vectors and keys, and 30 nanoseconds a memory to choose them; then
+            `principal_axes`. Off the event loop, but for the keys, which are read in turns.
         """
     def track_trajectory(self, trajectory: Trajectory) -> int:
         """Remember a trajectory; see `ReasoningBank.track_trajectory`."""
