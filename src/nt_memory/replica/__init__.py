@@ -1,6 +1,6 @@
 """Decide and apply: fold journal entries, in order, into the views."""
 
-from nt_memory.replica.follow import Change, Follow, Moved, NewRows, Outcome
+from nt_memory.replica.follow import Change, Follow, Moved, NewRows, Observed, Outcome
 from nt_memory.replica.replica import Replica
 from nt_memory.replica.writes import Now, is_visible, partition_name
 
@@ -10,6 +10,7 @@ __all__ = [
     "Moved",
     "NewRows",
     "Now",
+    "Observed",
     "Outcome",
     "Replica",
     "is_visible",

@@ -164,6 +164,15 @@ class Quotas:
             if (rule := self._rule(agent)) is not None:
                 _judge(agent, rule, self._of(views, agent), _wanted(views, own, now, history))
 
+    def check_new(self, views: Snapshot, agent: str, count: int, size: int) -> None:
+        """As `check` of so many observations under new keys, that count so many bytes together.
+
+        Raises:
+            QuotaError: of the first limit.
+        """
+        if self._rules and (rule := self._rule(agent)) is not None:
+            _judge(agent, rule, self._of(views, agent), _Needs(count, size, count))
+
     def _rule(self, agent: str) -> SetQuota | None:
         # What the swarm shares is nobody's: one agent's load must not use it up for the others.
         if not is_agent(agent):

@@ -110,6 +110,7 @@ class MemorySystem(
         engine.listeners.ballots = self.consensus.follow
         engine.listeners.bank = self.bank.follow
         engine.listeners.tagged = self._tags.follow
+        engine.listeners.observed = self._tags.follow_observed
         engine.listeners.moved = self._tags.drop
 
     @staticmethod

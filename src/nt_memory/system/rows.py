@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nt_memory.entries import Stored
-    from nt_memory.replica import Change, Moved
+    from nt_memory.replica import Change, Moved, Observed
     from nt_memory.system.engine import Engine
 
 
@@ -39,6 +39,14 @@ class TagRows:
             if table is not None:
                 for tag in change.stored.tags:
                     table.setdefault(tag, []).append(change.stored.row)
+
+    def follow_observed(self, observed: Sequence[Observed]) -> None:
+        """New observations became visible, many at once."""
+        for many in observed:
+            table = self._rows.get(many.partition)
+            if table is not None and many.body.labels:
+                for tag, rows in many.rows_by_tag().items():
+                    table.setdefault(tag, []).extend(rows)
 
     def drop(self, moved: Sequence[Moved]) -> None:
         """Partitions have other ids; their tables are built anew when they are asked."""
