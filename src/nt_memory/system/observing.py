@@ -24,11 +24,10 @@ from nt_memory.system.guarding import Guard
 from nt_memory.system.units import check_shape, lengths_of, scaled, to_half, to_wide
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from nt_memory.system.engine import Engine
 
 CHUNK_BYTES = 256 * 1024
 MAX_TAGS = 64
@@ -137,7 +136,7 @@ async def to_matrix(embeddings: ArrayLike) -> NDArray[Any]:
     rows: list[Any] = list(embeddings)
     if not rows:
         return np.empty((0, 0))
-    step = max(1, _BLOCK_VALUES // 4 // max(1, np.size(rows[0])))
+    step = max(1, _BLOCK_VALUES // 4 // max(1, to_wide(rows[0]).size))
     blocks = [to_wide(rows[:step])]
     for first in range(step, len(rows), step):
         await turn()
@@ -167,7 +166,7 @@ async def check_rows(rows: NDArray[Any]) -> Embeddings:
 
 
 @contextmanager
-def guarded(rows: NDArray[Any]) -> Iterator[None]:
+def guarded(rows: NDArray[Any]) -> Generator[None]:
     """Keep a matrix that is not read at once from being changed meanwhile."""
     guard = Guard([rows] if rows.size > _BLOCK_VALUES else [])
     try:
@@ -256,20 +255,22 @@ class Columns(NamedTuple):
         )
 
 
-async def submit_all(engine: Engine, entries: Iterator[ObserveMany]) -> None:
-    """Submit entries in order, some ahead of what is written; returns when all are visible.
+async def submit_all(
+    submit: Callable[[ObserveMany], Awaitable[Any]], entries: Iterator[ObserveMany]
+) -> None:
+    """Have entries written in order, some submitted ahead; returns when all are visible.
 
     After one was refused no more are made, and those that are under way are waited for.
 
     Raises:
         NtMemoryError: the first refusal, or failure.
     """
-    ahead: deque[asyncio.Task[Any]] = deque()
+    ahead: deque[asyncio.Future[Any]] = deque()
     try:
         for entry in entries:
-            ahead.append(asyncio.create_task(engine.submit(entry)))
+            ahead.append(asyncio.ensure_future(submit(entry)))
             await turn()
-            if len(ahead) == _ENTRIES_AHEAD:
+            while ahead and (ahead[0].done() or len(ahead) == _ENTRIES_AHEAD):
                 await ahead.popleft()
         while ahead:
             await ahead.popleft()

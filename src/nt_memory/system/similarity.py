@@ -173,7 +173,7 @@ class SimilarityCalls:
         try:
             await values.add_all(data, compresses=engine.config.enable_compression)
             if not values.drafts:
-                await submit_all(engine, columns._replace(values=values.encoded).entries())
+                await submit_all(engine.submit, columns._replace(values=values.encoded).entries())
                 return
             async with engine.filing.filed(list(values.drafts.values())) as filed:
                 values.release()
@@ -182,7 +182,7 @@ class SimilarityCalls:
                 columns = columns._replace(values=values.encoded)
                 for entry in columns.entries():
                     engine.writing.check_quota(entry)
-                await submit_all(engine, columns.entries())
+                await submit_all(engine.submit, columns.entries())
         finally:
             values.release()
 

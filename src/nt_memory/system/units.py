@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +24,14 @@ def to_unit(embedding: ArrayLike) -> NDArray[np.float32]:
     Raises:
         EmbeddingError: not one vector of finite numbers, or the zero vector.
     """
-    unit: NDArray[np.float32] = to_units(embedding, ndim=1)[0]
+    wide = _wide(embedding, 1)
+    # The same as below with a quarter of its numpy calls, since every query and observation pays them.
+    row = wide[0]
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        square = float(row.dot(row))
+    if _LEAST_SQUARE < square < _GREATEST_SQUARE:
+        return (row / math.sqrt(square)).astype(np.float32)
+    unit: NDArray[np.float32] = scaled(wide, lengths_of(wide))[0]
     return unit
 
 
@@ -50,7 +58,7 @@ def lengths_of(wide: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         squares: NDArray[np.float64] = np.vecdot(wide, wide)
-        is_plain = (squares > _LEAST_SQUARE) & (squares < _GREATEST_SQUARE)
+    is_plain = (squares > _LEAST_SQUARE) & (squares < _GREATEST_SQUARE)
     if is_plain.all():
         return np.sqrt(squares)
     odd = wide[~is_plain]

@@ -114,9 +114,7 @@ class Writing:
             QuotaError: it would be refused now.
         """
         engine = self._engine
-        if isinstance(body, ObserveMany):
-            body = Write(body.operations)
-        if type(body) is Write and engine.timeline.has_started:
+        if isinstance(body, Write | ObserveMany) and engine.timeline.has_started:
             replica, now_us = engine.opened.replica, engine.timeline.now_us()
             now = Now(engine.clock.now_us(), now_us, engine.revision + 1, replica.is_backtest)
             check_early(engine.snapshot, body, now, replica.history)

@@ -199,7 +199,12 @@ class Columns:
         count = len(revision)
         if not len(from_us) == len(until_us) == count:
             raise InvalidInputError("columns of one append must have one length")
-        if count == 0:
+        if count == 1:
+            ended_by = revision if until_revision is None else until_revision
+            self._append_one(
+                *(int(column[0]) for column in (from_us, until_us, ended_by, revision))
+            )
+        if count < 2:
             return
         view = self.view
         if revision[0] < view.last_revision or not _is_sorted(revision):
@@ -235,6 +240,36 @@ class Columns:
             is_from_sorted=view.is_from_sorted
             and bool(from_us[0] >= view.max_from)
             and _is_sorted(from_us),
+        )
+
+    def _append_one(self, from_us: int, until_us: int, until_revision: int, revision: int) -> None:
+        """`append` of one row, as `observe` makes them, with a tenth of its numpy calls."""
+        view = self.view
+        if revision < view.last_revision:
+            raise InvalidInputError("rows must be appended in the order of their revisions")
+        row, ended, ended_rows = view.rows, view.ended, view.ended_rows
+        if until_us == NEVER:
+            until_revision = NEVER
+        else:
+            ended = _fit(ended, ended_rows, ended_rows + 1)
+            ended[ended_rows] = row
+            ended_rows += 1
+        columns = view[1:5]
+        if row == len(view.from_us):
+            columns = tuple(_fit(column, row, row + 1) for column in columns)
+        for column, value in zip(
+            columns, (from_us, until_us, until_revision, revision), strict=True
+        ):
+            column[row] = value
+        self.view = View(
+            row + 1,
+            *columns,
+            ended,
+            ended_rows,
+            revision,
+            max(view.max_from, from_us),
+            min(view.min_until, until_us),
+            view.is_from_sorted and from_us >= view.max_from,
         )
 
     def end(self, row: int, until_us: int, until_revision: int) -> None:
