@@ -19,7 +19,15 @@ from nt_memory.errors import (
     QuotaError,
     StorageError,
 )
-from nt_memory.system.observing import Tags, Values, check_rows, submit_all, to_matrix
+from nt_memory.system.observing import (
+    Tags,
+    Values,
+    check_rows,
+    in_steps,
+    submit_all,
+    to_matrix,
+    to_tags,
+)
 from nt_memory.system.references import in_frame
 from nt_memory.system.units import lengths_of, scaled, to_half, to_unit, to_units
 from nt_memory.tiers.vectors.columns import NEVER, Columns
@@ -155,6 +163,12 @@ def test_the_loop_gets_its_turn(run):
         async with Turns() as turns:
             await Values().add_all(["x" * 100_000] * 30, compresses=False)
             assert turns.count >= 8  # by size too
+        async with Turns() as turns:
+            await to_tags([("x",)] * 40_960)
+            assert turns.count >= 9
+        async with Turns() as turns:
+            assert await in_steps(range(40_960), list) == list(range(40_960))
+            assert turns.count >= 9
 
     run(body())
 
@@ -354,7 +368,9 @@ def test_value_files_of_columns_are_wanted():
 
 def test_tags_are_kept_once():
     """Few sets, in order and without repetition; any stretch of rows has those it needs."""
-    tags = Tags([("b", "a"), ["a", "b"], (), {"a"}, ("a", "a")])
+    tags = Tags()
+    tags.add([("b", "a"), ["a", "b"], ()])
+    tags.add([{"a"}, ("a", "a")])
     assert len(tags) == 5
     assert tags.columns(0, 5) == ((("a", "b"), (), ("a",)), (0, 0, 1, 2, 2))
     assert tags.columns(0, 2) == ((("a", "b"),), ())
@@ -372,7 +388,8 @@ def test_tags_that_pretend_to_be_others_are_not_taken_for_them():
         def __hash__(self):
             return hash("a")
 
-    tags = Tags([("a",), (Chameleon("b"),)])
+    tags = Tags()
+    tags.add([("a",), (Chameleon("b"),)])
     assert tags.columns(0, 2) == ((("a",), ("b",)), (0, 1))
 
 
@@ -409,3 +426,27 @@ def test_rows_one_by_one_are_columns_as_at_once():
                 assert one == other
         with pytest.raises(InvalidInputError):
             single.append(from_us[:1], until_us[:1], None, revision[:1])
+
+
+def test_rows_that_end_together_end_as_one_by_one():
+    """In order, so of a row that ends twice the last end counts; and each is counted once."""
+    single, together = Columns(), Columns()
+    for one in (single, together):
+        numbers = np.arange(8)
+        one.append(numbers, np.full(8, NEVER), None, numbers)
+        one.end(3, 20, 9)
+    rows = np.array([1, 5, 1, 3], np.int64)
+    until_us = np.array([15, 11, 14, 12], np.int64)
+    revision = np.array([10, 10, 11, 11], np.int64)
+    together.end_all(rows, until_us, revision)
+    for end in zip(rows.tolist(), until_us.tolist(), revision.tolist(), strict=True):
+        single.end(*end)
+    one, other = single.view, together.view
+    assert one.until_us.tolist()[:8] == other.until_us.tolist()[:8]
+    assert one.until_revision.tolist()[:8] == other.until_revision.tolist()[:8]
+    assert one.min_until == other.min_until == 11
+    assert sorted(one.ended[: one.ended_rows]) == sorted(other.ended[: other.ended_rows])
+    for bad in (-1, 8):
+        with pytest.raises(InvalidInputError):
+            together.end_all(np.array([0, bad]), until_us[:2], revision[:2])
+    assert together.view.until_us[0] == NEVER

@@ -114,8 +114,14 @@ def move_vectors(vectors: VectorTier, follow: Follow, known: RowCounts) -> None:
                 until_us=np.frombuffer(rows.until_us, np.int64),
                 revision=np.frombuffer(rows.revision, np.int64),
             )
-    for partition, row, until_us, until_revision in follow.ended:
-        vectors.end(partition, row, until_us, until_revision)
+    if len(follow.ended) <= _FEW_ENDED:
+        for partition, row, until_us, until_revision in follow.ended:
+            vectors.end(partition, row, until_us, until_revision)
+        return
+    ended = np.array(follow.ended, np.int64)
+    for number in np.unique(ended[:, 0]).tolist():
+        own = ended[ended[:, 0] == number]
+        vectors.end_all(number, own[:, 1], own[:, 2], own[:, 3])
 
 
 def _exchange(vectors: VectorTier, follow: Follow, known: RowCounts) -> None:
@@ -130,6 +136,7 @@ def _exchange(vectors: VectorTier, follow: Follow, known: RowCounts) -> None:
     known.numbering += 1
 
 
+_FEW_ENDED = 16
 LARGE_VALUE_BYTES = 64 * 1024
 MANY_CHANGES = 4096
 

@@ -23,8 +23,10 @@ from nt_memory.system.observing import (
     check_rows,
     check_tags,
     guarded,
+    in_steps,
     submit_all,
     to_matrix,
+    to_tags,
 )
 from nt_memory.system.renumbering import check_rows_floor
 from nt_memory.system.searching import Query, search
@@ -152,10 +154,14 @@ class SimilarityCalls:
         with guarded(rows):
             checked = await check_rows(rows)
             self._check_dim(agent, rows.shape[1])
-            names = self._new_keys(count) if keys is None else check_keys(keys)
+            names = (
+                await in_steps(range(count), self._new_keys)
+                if keys is None
+                else await in_steps(list(keys), check_keys)
+            )
             values = [None] * count if data is None else list(data)
-            times = _times(known_at)
-            labels = None if tags is None else Tags(tags)
+            times = await _times(known_at)
+            labels = None if tags is None else await to_tags(tags)
             for what, found in (
                 ("data", values),
                 ("keys", names),
@@ -319,18 +325,18 @@ class SimilarityCalls:
             )
 
     def _new_key(self) -> str:
-        return self._new_keys(1)[0]
+        return self._new_keys((0,))[0]
 
-    def _new_keys(self, count: int) -> list[str]:
+    def _new_keys(self, wanted: Sequence[int]) -> list[str]:
         # Ordered by time within a session, and unique beyond it.
         engine = self._engine
         start, end = f"obs/{engine.clock.now_us():015x}", f"-{engine.session[:8]}"
-        return [f"{start}{n:06x}{end}" for n in itertools.islice(self._counter, count)]
+        return [f"{start}{n:06x}{end}" for n in itertools.islice(self._counter, len(wanted))]
 
 
-def _times(
+async def _times(
     known_at: datetime | Sequence[datetime] | None,
 ) -> int | list[int | None] | None:
     if known_at is None or not isinstance(known_at, Sequence):
         return to_known_at(known_at)
-    return [to_known_at(moment) for moment in known_at]
+    return await in_steps(known_at, lambda some: [to_known_at(moment) for moment in some])

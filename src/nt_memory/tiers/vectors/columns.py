@@ -293,6 +293,32 @@ class Columns:
             ended=ended, ended_rows=count, min_until=min(view.min_until, until_us)
         )
 
+    def end_all(
+        self,
+        rows: NDArray[np.int64],
+        until_us: NDArray[np.int64],
+        until_revision: NDArray[np.int64],
+    ) -> None:
+        """`end` of many, in order; of one that is there twice the last counts. O(len(rows)).
+
+        Raises:
+            InvalidInputError: there is no such row; none has ended.
+        """
+        view = self.view
+        if not len(rows):
+            return
+        if not 0 <= rows.min() <= rows.max() < view.rows:
+            raise InvalidInputError(f"rows up to {rows.max()} of {view.rows} cannot end")
+        opened = np.unique(rows[view.until_us[rows] == NEVER])
+        view.until_revision[rows] = until_revision  # first, see the module's note
+        view.until_us[rows] = until_us
+        count = view.ended_rows + len(opened)
+        ended = _fit(view.ended, view.ended_rows, count)
+        ended[view.ended_rows : count] = opened
+        self.view = view._replace(
+            ended=ended, ended_rows=count, min_until=min(view.min_until, int(until_us.min()))
+        )
+
 
 def _is_sorted(values: NDArray[np.int64]) -> bool:
     return len(values) == 1 or not bool(np.any(values[1:] < values[:-1]))
