@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from nt_memory.codec import encode
 from nt_memory.entries import (
@@ -41,8 +42,6 @@ START = 1_700_000_000 * SECOND
 MAX = (1 << 63) - 1
 ODD_NAMES = ["", "..", "a//b", "x" * 257, "é" * 129, "a\0b", "/a", "\n"]
 
-agents = st.sampled_from(["a", "a", "b", "no agent"])
-keys = st.sampled_from([f"k{n}" for n in range(9)] + ["é/k", "z/1"]) | st.sampled_from(ODD_NAMES)
 good_keys = st.sampled_from([f"k{n}" for n in range(30)] + ["é/k", "z/1", "x" * 256])
 values = st.integers(0, 99).map(encode) | st.just(encode("y" * 9_000, compress=False))
 labels = st.sampled_from([(), ((),), (("x",),), (("x", "é"), (), ("y",))])
@@ -56,34 +55,40 @@ def halves(draw: st.DrawFn, count: int, dim: int) -> bytes:
     return (numbers / np.linalg.norm(numbers, axis=1, keepdims=True)).astype("<f2").tobytes()
 
 
+FLAWS = ["twice", "to come", "long past", "name", "agent", "dim", "tags", "length", "empty"]
+
+
 @st.composite
 def observations(draw: st.DrawFn) -> ObserveMany:
-    """Mostly good ones: of new keys, of old ones, or both."""
-    is_good = draw(st.integers(0, 4)) > 0
-    names = draw(
-        st.lists(good_keys, min_size=1, max_size=8, unique=True)
-        if is_good
-        else st.lists(keys, min_size=0, max_size=6)
-    )
+    """Good ones, of new keys, old ones or both; or such with one thing wrong."""
+    flaw = draw(st.none() | st.none() | st.sampled_from(FLAWS))
+    names = draw(st.lists(good_keys, min_size=1, max_size=8, unique=True))
+    if flaw == "twice":
+        names.append(names[0])
+    elif flaw == "name":
+        names.insert(draw(st.integers(0, len(names))), draw(st.sampled_from(ODD_NAMES)))
     count = len(names)
     sets = draw(labels)
-    tagged = ()
+    tagged: tuple[int, ...] = ()
     if len(sets) > 1:
-        places = st.integers(0, len(sets) - (1 if is_good else 0))
-        tagged = tuple(draw(st.lists(places, min_size=count, max_size=count)))
-    past = st.none() | st.integers(-20, 0)
-    each = past if is_good else times
-    known_at = draw(each | st.lists(each, min_size=count, max_size=count).map(tuple))
-    dim = 4 if is_good else draw(st.sampled_from([4, 4, 3]))
-    return ObserveMany(
-        draw(st.sampled_from(["a", "b"])) if is_good else draw(agents),
+        tagged = tuple(draw(st.lists(st.integers(0, 2), min_size=count, max_size=count)))
+    each = st.none() | st.integers(-20, 0)
+    known_at: Any = draw(each | st.lists(each, min_size=count, max_size=count).map(tuple))
+    if flaw in {"to come", "long past"}:
+        wrong = 1 if flaw == "to come" else -(10**11)
+        known_at = draw(st.sampled_from([wrong, (wrong, *[None] * (count - 1))]))
+    body = ObserveMany(
+        "no agent" if flaw == "agent" else draw(st.sampled_from(["a", "b"])),
         tuple(names),
         tuple(draw(st.lists(values, min_size=count, max_size=count))),
-        halves(draw, count, dim),
+        halves(draw, count, 3 if flaw == "dim" else 4),
         known_at,
         sets,
-        tagged,
+        (*tagged[1:], 3) if flaw == "tags" and tagged else tagged,
     )
+    if flaw == "length":
+        return structs.replace(body, values=body.values[1:])
+    return structs.replace(body, keys=(), values=(), vectors=b"") if flaw == "empty" else body
 
 
 @st.composite
@@ -146,9 +151,7 @@ def dated(body: Any, now_us: int) -> Any:
             )
         case _:
             return body
-    return ObserveMany(
-        body.agent, body.keys, body.values, body.vectors, known, body.labels, body.tagged
-    )
+    return structs.replace(body, known_at=known)
 
 
 def spelled(body: Any) -> Any:
@@ -192,7 +195,7 @@ def _changes(follow: Follow) -> list[Change]:
     found: list[Change] = []
     for one in follow.changes:
         if isinstance(one, Observed):
-            found += [one.change(number) for number in range(len(one.body.keys))]
+            found += one.changes()
             by_tag: dict[str, list[int]] = {}
             for change in found[-len(one.body.keys) :]:
                 for tag in change.stored.tags:

@@ -74,6 +74,10 @@ class Observed(NamedTuple):
         )
         return Change("put", stored, self.revision, is_current=True)
 
+    def changes(self) -> list[Change]:
+        """All of them."""
+        return [self.change(number) for number in range(len(self.body.keys))]
+
     def rows_by_tag(self) -> dict[str, list[int]]:
         """Which rows carry which tag."""
         found: dict[str, list[int]] = {}

@@ -36,16 +36,14 @@ class Listeners:
         locks: Lock events.
         ballots: Ballot events.
         bank: Changes in the ReasoningBank's spaces.
-        tagged: Puts of records that carry tags.
-        observed: New observations by columns, with tags or without.
+        observed: Puts of records that have a vector.
         moved: Vector partitions that have another id now.
     """
 
     locks: Callable[[Sequence[Any]], None] = _ignore
     ballots: Callable[[Sequence[Any]], None] = _ignore
     bank: Callable[[Sequence[Change]], None] = _ignore
-    tagged: Callable[[Sequence[Change]], None] = _ignore
-    observed: Callable[[Sequence[Observed]], None] = _ignore
+    observed: Callable[[Sequence[Change | Observed]], None] = _ignore
     moved: Callable[[Sequence[Moved]], None] = _ignore
 
     def tell(self, follow: Follow) -> None:
@@ -56,15 +54,21 @@ class Listeners:
             self.locks(follow.lock_events)
         if follow.ballot_events:
             self.ballots(follow.ballot_events)
-        changes = [change for change in follow.changes if not isinstance(change, Observed)]
-        tagged = [change for change in changes if change.stored.tags and change.kind == "put"]
-        if tagged:
-            self.tagged(tagged)
-        bank = [change for change in changes if change.stored.space != STATE]
+        observed = [
+            change
+            for change in follow.changes
+            if isinstance(change, Observed)
+            or (change.stored.partition >= 0 and change.kind == "put")
+        ]
+        if observed:
+            self.observed(observed)
+        bank = [
+            change
+            for change in follow.changes
+            if not isinstance(change, Observed) and change.stored.space != STATE
+        ]
         if bank:
             self.bank(bank)
-        if len(changes) < len(follow.changes):
-            self.observed([one for one in follow.changes if isinstance(one, Observed)])
 
 
 @dataclass(slots=True)
