@@ -294,6 +294,10 @@ class Columns(NamedTuple):
             yield self._entry(first, min(stop, count))
             first = stop
 
+    def whole(self) -> ObserveMany:
+        """All of it as one entry, however large."""
+        return self._entry(0, len(self.keys))
+
     def _entry(self, first: int, stop: int) -> ObserveMany:
         known = self.known_at
         labels, tagged = ((), ()) if self.tags is None else self.tags.columns(first, stop)

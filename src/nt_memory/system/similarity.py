@@ -186,8 +186,8 @@ class SimilarityCalls:
                 for number, value in zip(values.drafts, filed, strict=True):
                     values.encoded[number] = value
                 columns = columns._replace(values=values.encoded)
-                for entry in columns.entries():
-                    engine.writing.check_quota(entry)
+                if engine.opened.replica.has_quotas:
+                    engine.writing.check_quota(columns.whole())
                 await submit_all(engine.submit, columns.entries())
         finally:
             values.release()

@@ -29,9 +29,11 @@ def to_unit(embedding: ArrayLike) -> NDArray[np.float32]:
     row = wide[0]
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         square = float(row.dot(row))
+    unit: NDArray[np.float32]
     if _LEAST_SQUARE < square < _GREATEST_SQUARE:
-        return (row / math.sqrt(square)).astype(np.float32)
-    unit: NDArray[np.float32] = scaled(wide, lengths_of(wide))[0]
+        unit = (row / math.sqrt(square)).astype(np.float32)
+    else:
+        unit = scaled(wide, lengths_of(wide))[0]
     return unit
 
 

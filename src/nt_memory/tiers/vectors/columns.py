@@ -254,16 +254,16 @@ class Columns:
             ended = _fit(ended, ended_rows, ended_rows + 1)
             ended[ended_rows] = row
             ended_rows += 1
-        columns = view[1:5]
-        if row == len(view.from_us):
-            columns = tuple(_fit(column, row, row + 1) for column in columns)
-        for column, value in zip(
-            columns, (from_us, until_us, until_revision, revision), strict=True
-        ):
+        grown = [_fit(column, row, row + 1) for column in view[1:5]]
+        added = (from_us, until_us, until_revision, revision)
+        for column, value in zip(grown, added, strict=True):
             column[row] = value
         self.view = View(
             row + 1,
-            *columns,
+            grown[0],
+            grown[1],
+            grown[2],
+            grown[3],
             ended,
             ended_rows,
             revision,
