@@ -123,7 +123,7 @@ def move_vectors(vectors: VectorTier, follow: Follow, known: RowCounts) -> None:
             vectors.end(partition, row, until_us, until_revision)
         return
     ended = np.array(follow.ended, np.int64)
-    for number in np.unique(ended[:, 0]).tolist():
+    for number in sorted(set(ended[:, 0].tolist())):
         own = ended[ended[:, 0] == number]
         vectors.end_all(number, own[:, 1], own[:, 2], own[:, 3])
 
