@@ -60,7 +60,7 @@ bench: $(VENV)/.installed-dev
 bench-storage: $(VENV)/.installed-dev $(VENV)/.installed-bench
 	$(BIN)/python bench/storage.py $(STORAGE_ARGS)
 
-bench-vectors: $(VENV)/.installed-dev $(VENV)/.installed-bench
+bench-vectors: $(VENV)/.installed-dev $(VENV)/.installed-bench-vectors
 	$(BIN)/nt-memory bench vectors --out bench/results $(VECTORS_ARGS)
 
 soak: $(VENV)/.installed-dev

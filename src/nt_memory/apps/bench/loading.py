@@ -19,4 +19,6 @@ def module(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise MissingError(f"not installed ({error}): pip install 'nt-memory[bench]'") from None
+        raise MissingError(
+            f"not installed ({error}): pip install 'nt-memory[bench-vectors]'"
+        ) from None

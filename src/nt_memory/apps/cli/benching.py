@@ -69,7 +69,7 @@ def vectors(  # noqa: PLR0913 - a command's options are its arguments
 ) -> None:
     """Compare with other indexes and databases: rate, memory, latency, recall, reopening.
 
-    Peers come with `pip install 'nt-memory[bench]'`; one that is missing, fails, or takes too long is a
+    Peers come with `pip install 'nt-memory[bench-vectors]'`; one that is missing, fails, or takes too long is a
     line that says so.
     """
     from nt_memory.apps.bench.vectors import run_vectors  # noqa: PLC0415 - slow, only needed here
