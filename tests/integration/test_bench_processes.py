@@ -165,5 +165,5 @@ def test_a_second_job_in_one_directory_does_not_find_the_figures_of_the_first(jo
 
 def test_a_missing_module_names_the_install() -> None:
     """The message says what to install."""
-    with pytest.raises(MissingError, match=r"pip install 'nt-memory\[bench\]'"):
+    with pytest.raises(MissingError, match=r"pip install 'nt-memory\[bench-vectors\]'"):
         module("there_is_no_such_module")
