@@ -15,7 +15,17 @@ from nt_memory.reasoningbank import (
     Trajectory,
     Verdict,
 )
-from nt_memory.records import AsOf, Change, Hit, MemoryStats, Quota, Record, Usage
+from nt_memory.records import (
+    AsOf,
+    Change,
+    Explanation,
+    Hit,
+    MemoryStats,
+    Quota,
+    Record,
+    SearchStep,
+    Usage,
+)
 from nt_memory.system import MemorySystem
 from nt_memory.system.exporting import export_store
 from nt_memory.system.importing import import_store
@@ -31,6 +41,7 @@ __all__ = [
     "AsOf",
     "CacheConfig",
     "Change",
+    "Explanation",
     "Hit",
     "LockToken",
     "ManualClock",
@@ -47,6 +58,7 @@ __all__ = [
     "ReasoningBank",
     "Record",
     "Rejected",
+    "SearchStep",
     "SyncMemory",
     "SystemClock",
     "Tolerance",

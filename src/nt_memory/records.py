@@ -58,6 +58,50 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchStep:
+    """How a search went about the observations of one agent.
+
+    Attributes:
+        agent: Whose.
+        how: "scan": all vectors that pass, exactly; "graph": the graph, and what does not pass was
+            dropped afterwards; "graph, filtered": the graph, collecting only what passes; "codes":
+            a scan of the 8-bit codes of what passes; "all": no more pass than are wanted anyway.
+            Observations that are not in the graph yet are scanned beside it.
+        rows: Observations there are, replaced and deleted ones included.
+        passing: How many of them are in force and pass the filters, as far as those were evaluated
+            before the search.
+        effort: Breadth of the graph search (efSearch); 0 without one.
+        filters: How the filters were evaluated: "tags" by the table of tags, "columns" by columns
+            of the fields; "reading" where the data of candidates has to be read to know. Empty
+            without filters.
+    """
+
+    agent: str
+    how: str
+    rows: int
+    passing: int
+    effort: int
+    filters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A search and how it was done.
+
+    Attributes:
+        hits: What `search_similar` returns.
+        steps: What the last round did, by agent; agents without observations are left out.
+        rounds: How often more candidates had to be asked for, because those before did not pass.
+        reads: Records that were read.
+    """
+
+    hits: list[Hit]
+    steps: list[SearchStep]
+    rounds: int
+    reads: int
+
+
+@dataclass(frozen=True, slots=True)
 class AsOf:
     """Both clocks of a point-in-time read: known by `time`, recorded by `revision`."""
 
@@ -88,6 +132,7 @@ class MemoryStats:
         l2: Vector tier: rows, anonymous bytes, searches that found (did not find) their partition
             loaded, unloads.
         l2_pending: Vectors that are searched exactly until the indexer reaches them.
+        l2_filter_bytes: What the tables hold that tags and fields of `where` are looked up in.
         l3_bytes: Bytes of the views on disk; large values are not in them.
         journal_bytes: Bytes of the journal on disk; large values are not in it either.
         value_bytes: Bytes of the value files on disk, also of those that only the next compaction
@@ -108,6 +153,7 @@ class MemoryStats:
     l1: TierStats = TierStats()
     l2: TierStats = TierStats()
     l2_pending: int = 0
+    l2_filter_bytes: int = 0
     l3_bytes: int = 0
     journal_bytes: int = 0
     value_bytes: int = 0

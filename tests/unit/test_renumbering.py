@@ -146,7 +146,7 @@ def test_it_goes_on_over_and_over(store, run):
                 assert hit.data == "here"
                 await memory.observe(f"new{n}", vector(n, 0), n)
             assert partition_of(memory, "still").id == 0
-            assert set(memory._tags._rows) <= set(memory._engine.rows.counts)
+            assert set(memory._filters._partitions) <= set(memory._engine.rows.counts)
             for n in range(4):
                 (hit,) = await memory.search_similar(f"new{n}", vector(n, 0), 3)
                 assert hit.data == n

@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 
 NEAR_REVISIONS = 64
 HOT_SHARE = 4
+"""L1 has so much of the memory."""
+FILTER_SHARE = 16
+"""Tables of filters have so much of it, and the vectors the rest."""
 
 
 class Engine:
@@ -96,7 +99,9 @@ class Engine:
         self.vectors = VectorTier(
             opened.files,
             opened.directory.vectors,
-            max_bytes=config.max_memory_bytes - config.max_memory_bytes // HOT_SHARE,
+            max_bytes=config.max_memory_bytes
+            - config.max_memory_bytes // HOT_SHARE
+            - config.max_memory_bytes // FILTER_SHARE,
             is_deterministic=self.timeline.is_backtest,
             read_only=self.is_read_only,
         )

@@ -200,7 +200,7 @@ class MapCalls:
         for count, row in enumerate(rows.tolist(), start=1):
             if count % READS_A_TURN == 0 and not stay:
                 await turn()
-            stored = version_of_row(engine, partition, row)
+            stored = version_of_row(engine.snapshot, partition, row)
             if stored is None:
                 return None
             if _is_in_force(engine, stored, moment):

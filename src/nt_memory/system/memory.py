@@ -24,11 +24,11 @@ from nt_memory.system.arguments import check_revision, resolve
 from nt_memory.system.backing import EngineBacking
 from nt_memory.system.banking import BankCalls
 from nt_memory.system.coordinating import CoordinationCalls
-from nt_memory.system.engine import Engine
+from nt_memory.system.engine import FILTER_SHARE, Engine
+from nt_memory.system.filtering import FilterTables
 from nt_memory.system.governing import GoverningCalls
 from nt_memory.system.keeping import KeepingCalls
 from nt_memory.system.mapping import MapCalls
-from nt_memory.system.rows import TagRows
 from nt_memory.system.similarity import SimilarityCalls
 from nt_memory.system.state import StateCalls
 from nt_memory.system.view import MemoryView
@@ -98,7 +98,7 @@ class MemorySystem(
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._counter = itertools.count()
-        self._tags = TagRows(engine)
+        self._filters = FilterTables(engine, engine.config.max_memory_bytes // FILTER_SHARE)
         self._bus = LocalBus()
         self._pubsub = PubSub(self._bus, encode, decode, engine.clock)
         self._locks = Locks(engine.submit, self._read_lock, engine.clock, engine.session)
@@ -109,8 +109,8 @@ class MemorySystem(
         engine.listeners.locks = self._locks.follow
         engine.listeners.ballots = self.consensus.follow
         engine.listeners.bank = self.bank.follow
-        engine.listeners.observed = self._tags.follow
-        engine.listeners.moved = self._tags.drop
+        engine.listeners.observed = self._filters.follow
+        engine.listeners.moved = self._filters.drop
 
     @staticmethod
     def open(
@@ -236,6 +236,7 @@ class MemorySystem(
                 evictions=vectors.unloads,
             ),
             l2_pending=vectors.pending,
+            l2_filter_bytes=self._filters.held_bytes,
             l3_bytes=engine.cold_bytes,
             journal_bytes=engine.reader.size_bytes,
             value_bytes=engine.values.size_bytes(is_writer=not engine.is_read_only),
@@ -269,6 +270,7 @@ class MemorySystem(
         if not self._engine.is_closed and not self._engine.is_forked:
             await self._locks.settle()
         error = ClosedError("the memory was closed")
+        self._filters.close()
         self._locks.close(error)
         self.consensus.close(error)
         self._pubsub.close(error)

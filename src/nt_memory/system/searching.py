@@ -1,8 +1,10 @@
-"""From a query to hits: candidates from the vector tier, read and filtered, best first."""
+"""From queries to hits: candidates from the vector tier, read and filtered, best first."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,6 +14,7 @@ from nt_memory.codec import is_filed
 from nt_memory.records import Hit
 from nt_memory.system.reads import read, value_of
 from nt_memory.system.rows import version_of_row
+from nt_memory.tiers.vectors import Candidates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,8 +22,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nt_memory.entries import Stored
-    from nt_memory.filters import Predicate
+    from nt_memory.filters import Filter
     from nt_memory.system.engine import Engine
+    from nt_memory.system.filtering import FilterTables, Sieve
+    from nt_memory.tiers.vectors import Step
     from nt_memory.timeline import Moment
 
 OFF_LOOP_ELEMENTS = 200_000
@@ -28,50 +33,211 @@ WIDEN = 8
 APPROXIMATE_LIMIT = 2_000
 READS_A_TURN = 128
 
+PATIENCE = 500
+"""Once more candidates than this have to be read, what is being built to filter by is waited for."""
+
+TWO_THREADS_ELEMENTS = 1 << 24
+"""Values of all partitions from which a search of several is split between two threads."""
+
 
 class Query(NamedTuple):
-    """A search, its arguments checked."""
+    """Searches that differ in nothing but the vector, their arguments checked.
 
-    partitions: list[int]
-    query: NDArray[np.float32]
+    Attributes:
+        agents: Whose observations each partition holds.
+        queries: Unit vectors, shape (m, dim).
+        top_k: Wanted hits each.
+        moment: As of when.
+        tags: Wanted tags.
+        where: What the data must pass; None: anything.
+        exact: Scan.
+    """
+
+    agents: dict[int, str]
+    queries: NDArray[np.float32]
     top_k: int
     moment: Moment
-    allow: Mapping[int, NDArray[np.bool_]] | None
-    accept: Predicate | None
+    tags: tuple[str, ...]
+    where: Filter | None
     exact: bool
 
+    @property
+    def is_filtered(self) -> bool:
+        """Whether there is anything to pass."""
+        return bool(self.tags) or self.where is not None
 
-async def search(engine: Engine, query: Query, *, stay: bool) -> list[Hit] | None:
-    """Widen the search until enough candidates are accepted, or all rows were looked at.
+    def accepts(self, stored: Stored, data: Any) -> bool:
+        """Whether a version passes."""
+        if self.tags and not set(self.tags).issubset(stored.tags):
+            return False
+        return self.where is None or self.where.accepts(data)
+
+
+@dataclass(slots=True)
+class Plan:
+    """How a search was done: filled in by it.
+
+    Attributes:
+        agents: Whose observations each partition holds.
+        steps: What the vector tier did in the last round, by partition.
+        by: By partition, how the filters were evaluated.
+        rounds: How often candidates were asked for.
+        reads: Records that were read.
+    """
+
+    agents: dict[int, str] = field(default_factory=dict[int, str])
+    steps: list[Step] = field(default_factory=list["Step"])
+    by: dict[int, tuple[str, ...]] = field(default_factory=dict[int, tuple[str, ...]])
+    rounds: int = 0
+    reads: int = 0
+
+
+async def search(
+    engine: Engine, tables: FilterTables, query: Query, *, stay: bool, plan: Plan | None = None
+) -> list[list[Hit]] | None:
+    """Widen each search until enough candidates are accepted, or all rows were looked at.
 
     None if the version behind a candidate was dropped meanwhile, or if partitions got other ids: then
     `RowCounts.numbering` is another than before, and the query has to be made anew.
     """
-    numbering = engine.rows.numbering
-    total = sum(engine.rows.counts[partition] for partition in query.partitions)
-    wanted = query.top_k
-    while True:
-        exact = query.exact or wanted > APPROXIMATE_LIMIT
+    return await _Search(engine, tables, query, stay=stay, plan=plan or Plan()).hits()
+
+
+class _Search:
+    """One call of `search`."""
+
+    def __init__(
+        self, engine: Engine, tables: FilterTables, query: Query, *, stay: bool, plan: Plan
+    ) -> None:
+        self._engine = engine
+        self._tables = tables
+        self._query = query
+        self._stay = stay
+        self._plan = plan
+        self._explains = bool(plan.agents)
+        self._numbering = engine.rows.numbering
+        self._total = sum(engine.rows.counts[partition] for partition in query.agents)
+        self._sieve: Sieve | None = None
+
+    async def hits(self) -> list[list[Hit]] | None:
+        """See `search`."""
+        query = self._query
+        hits: list[list[Hit]] = [[] for _ in query.queries]
+        # What a backtest answers must not depend on how far a table has come.
+        await self._filter(waits=self._engine.timeline.is_backtest)
+        left, wanted, may_wait = list(range(len(hits))), query.top_k, True
+        while left:
+            left_over = await self._round(left, wanted, hits)
+            if left_over is None:
+                return None
+            left, wanted = left_over, min(self._total, wanted * WIDEN)
+            if left and wanted > PATIENCE and may_wait and self._has_to_read:
+                may_wait = False
+                await self._filter(waits=True)
+                if not self._has_to_read:
+                    wanted = query.top_k
+        return hits
+
+    @property
+    def _has_to_read(self) -> bool:
+        return self._sieve is not None and not self._sieve.is_whole
+
+    async def _filter(self, *, waits: bool) -> None:
+        """Find out what passes, as far as is known without reading, or waiting if told to."""
+        query = self._query
+        if query.is_filtered:
+            self._sieve = self._tables.sieve(query.agents, query.tags, query.where)
+            if waits and not self._stay and self._has_to_read:
+                await self._tables.complete(query.agents)
+                if self._engine.rows.numbering == self._numbering:
+                    self._sieve = self._tables.sieve(query.agents, query.tags, query.where)
+
+    async def _round(
+        self, places: Sequence[int], wanted: int, hits: list[list[Hit]]
+    ) -> list[int] | None:
+        """Answer some of the queries by their best `wanted` rows; those that needs more for.
+
+        None: see `search`.
+        """
+        query, plan = self._query, self._plan
+        plan.steps.clear()
+        plan.rounds += 1
+        plan.by = {part.partition: part.by for part in self._sieve.parts} if self._sieve else {}
         found = await search_rows(
-            engine,
-            query.partitions,
-            query.query,
+            self._engine,
+            list(query.agents),
+            query.queries if len(places) == len(hits) else query.queries[places],
             wanted,
             query.moment,
-            allow=query.allow,
-            exact=exact,
-            stay=stay,
+            sieve=self._sieve,
+            exact=query.exact or wanted > APPROXIMATE_LIMIT,
+            stay=self._stay,
+            steps=plan.steps if self._explains else None,
         )
-        if engine.rows.numbering != numbering:
+        if self._engine.rows.numbering != self._numbering:
             return None  # a partition that was gone when it was looked up would have seemed empty
-        candidates = found[0]
-        hits = await _accepted(engine, candidates, query, stay=stay)
-        if hits is None:
-            return None
-        if len(hits) >= query.top_k or len(candidates.row) < wanted or wanted >= total:
-            hits.sort(key=lambda hit: (-hit.score, hit.key, hit.agent))
-            return hits[: query.top_k]
-        wanted = min(total, wanted * WIDEN)
+        short: list[int] = []
+        for place, candidates in zip(places, found, strict=True):
+            accepted = await self._accepted(candidates)
+            if accepted is None:
+                return None
+            if (
+                len(accepted) < query.top_k
+                and len(candidates.row) >= wanted
+                and wanted < self._total
+            ):
+                short.append(place)
+                continue
+            accepted.sort(key=lambda hit: (-hit.score, hit.key, hit.agent))
+            hits[place] = accepted[: query.top_k]
+        return short
+
+    async def _accepted(self, candidates: Candidates) -> list[Hit] | None:
+        """The candidates that are in force and pass, as hits; stops after the last needed.
+
+        None if the version of one was dropped.
+        """
+        hits: list[Hit] = []
+        needed_score = -2.0
+        query = self._query
+        for partition, row, score, is_ambiguous in zip(
+            *(column.tolist() for column in candidates), strict=True
+        ):
+            if score < needed_score:
+                break
+            self._plan.reads += 1
+            if self._plan.reads % READS_A_TURN == 0 and not self._stay:
+                await turn()
+            stored = version_of_row(self._engine.snapshot, partition, row)
+            if stored is None:
+                return None
+            if is_ambiguous and not self._is_in_force(stored):
+                continue
+            data = (
+                await self._filed(stored)
+                if stored.value is not None and is_filed(stored.value)
+                else value_of(stored, self._engine.values)
+            )
+            if query.is_filtered and not query.accepts(stored, data):
+                continue
+            known_at = to_datetime(stored.known_at)
+            hits.append(Hit(stored.key, score, data, known_at, stored.revision, stored.agent))
+            if len(hits) == query.top_k:
+                needed_score = score  # later ones matter only as ties
+        return hits
+
+    async def _filed(self, stored: Stored) -> Any:
+        """The value of a version that is kept in a file."""
+        values = self._engine.values
+        if self._stay or stored.value is None:
+            return value_of(stored, values)
+        with values.keep([stored.value]):
+            return await asyncio.to_thread(value_of, stored, values)
+
+    def _is_in_force(self, stored: Stored) -> bool:
+        snapshot, moment = self._engine.snapshot, self._query.moment
+        found = read(snapshot, stored.space, stored.agent, stored.key, moment, is_now=False)
+        return found is not None and found.revision == stored.revision
 
 
 async def search_rows(
@@ -82,76 +248,81 @@ async def search_rows(
     moment: Moment,
     *,
     allow: Mapping[int, NDArray[np.bool_]] | None = None,
+    sieve: Sieve | None = None,
     exact: bool = False,
     stay: bool = False,
-) -> list[Any]:
-    """Candidates per query; big searches leave the loop, unless told to `stay`."""
+    steps: list[Step] | None = None,
+) -> list[Candidates]:
+    """Candidates per query; big searches leave the loop, unless told to `stay`.
 
-    def search() -> list[Any]:
+    Args:
+        engine: Whose vectors.
+        partitions: Where to search.
+        queries: Unit vectors, shape (m, dim).
+        k: Wanted rows each.
+        moment: Which rows are in force.
+        allow: By partition, which rows may be returned; None: as `sieve` says.
+        sieve: Which rows may be returned; None: all.
+        exact: Scan.
+        stay: Do not let the loop go on meanwhile.
+        steps: Where to say how it was done.
+    """
+
+    def search(some: Sequence[int], of: NDArray[np.float32]) -> list[Candidates]:
         return engine.vectors.search(
-            partitions,
-            queries,
+            some,
+            of,
             k,
             time_us=moment.time_us,
             revision=moment.revision,
-            allow=allow,
+            allow=allow if sieve is None else sieve.masks(),
             exact=exact,
+            steps=steps,
         )
 
     rows = sum(engine.rows.counts[partition] for partition in partitions)
     if stay or rows * queries.size <= OFF_LOOP_ELEMENTS:
-        return search()
-    return await asyncio.to_thread(search)
+        return search(partitions, queries)
+    loop = asyncio.get_running_loop()
+    if rows * queries.shape[1] < TWO_THREADS_ELEMENTS:
+        return await loop.run_in_executor(None, search, partitions, queries)
+    if sieve is not None:
+        await loop.run_in_executor(None, sieve.masks)  # once, for both
+    if len(partitions) > 1:
+        halves = _halves(engine, partitions)
+        jobs = [functools.partial(search, half, queries) for half in halves]
+        first, second = await asyncio.gather(*(loop.run_in_executor(None, job) for job in jobs))
+        return [merged(pair, k) for pair in zip(first, second, strict=True)]
+    if len(queries) > 1:
+        middle = len(queries) // 2
+        jobs = [functools.partial(search, partitions, queries[:middle])]
+        jobs.append(functools.partial(search, partitions, queries[middle:]))
+        first, second = await asyncio.gather(*(loop.run_in_executor(None, job) for job in jobs))
+        return first + second
+    return await loop.run_in_executor(None, search, partitions, queries)
 
 
-async def _accepted(
-    engine: Engine, candidates: Any, query: Query, *, stay: bool
-) -> list[Hit] | None:
-    """The candidates that are in force and pass `where`, as hits; stops after the last needed."""
-    hits: list[Hit] = []
-    needed_score = -2.0
-    columns = zip(
-        candidates.partition.tolist(),
-        candidates.row.tolist(),
-        candidates.score.tolist(),
-        candidates.is_ambiguous.tolist(),
-        strict=True,
+def _halves(engine: Engine, partitions: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The partitions in two groups of about as many rows."""
+    halves: tuple[list[int], list[int]] = ([], [])
+    rows = [0, 0]
+    counts = engine.rows.counts
+    for partition in sorted(dict.fromkeys(partitions), key=lambda one: (-counts[one], one)):
+        lighter = rows.index(min(rows))
+        halves[lighter].append(partition)
+        rows[lighter] += counts[partition]
+    return halves
+
+
+def merged(found: Sequence[Candidates], k: int) -> Candidates:
+    """The best `k` rows, and exact ties with the last, of what searches of different partitions found.
+
+    Each of them has its own best `k` and their ties, so nothing that belongs here is missing.
+    """
+    partition, row, score, is_ambiguous = (
+        np.concatenate(columns) for columns in zip(*found, strict=True)
     )
-    for count, (partition, row, score, is_ambiguous) in enumerate(columns, start=1):
-        if score < needed_score:
-            break
-        if count % READS_A_TURN == 0 and not stay:
-            await turn()
-        stored = version_of_row(engine, partition, row)
-        if stored is None:
-            return None
-        if is_ambiguous and not _is_in_force(engine, stored, query.moment):
-            continue
-        hit = await _to_hit(engine, stored, score, stay=stay)
-        if query.accept is not None and not query.accept(hit.data):
-            continue
-        hits.append(hit)
-        if len(hits) == query.top_k:
-            needed_score = score  # later ones matter only as ties
-    return hits
-
-
-async def _to_hit(engine: Engine, stored: Stored, score: float, *, stay: bool) -> Hit:
-    if stay or stored.value is None or not is_filed(stored.value):
-        data = value_of(stored, engine.values)
-    else:
-        with engine.values.keep([stored.value]):
-            data = await asyncio.to_thread(value_of, stored, engine.values)
-    return Hit(
-        stored.key,
-        score,
-        data,
-        to_datetime(stored.known_at),
-        stored.revision,
-        stored.agent,
-    )
-
-
-def _is_in_force(engine: Engine, stored: Stored, moment: Moment) -> bool:
-    found = read(engine.snapshot, stored.space, stored.agent, stored.key, moment, is_now=False)
-    return found is not None and found.revision == stored.revision
+    order = np.lexsort((row, partition, -score))
+    if len(order) > k:
+        order = order[score[order] >= score[order[k - 1]]]
+    return Candidates(partition[order], row[order], score[order], is_ambiguous[order])

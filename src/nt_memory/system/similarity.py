@@ -10,12 +10,9 @@ import numpy as np
 
 from nt_memory.codec import Draft, compress, draft
 from nt_memory.entries import STATE, Write, WriteOp
-from nt_memory.errors import CorruptionError, DimensionError, InvalidInputError, TrimmedError
-from nt_memory.filters import compile_where
+from nt_memory.errors import InvalidInputError, TrimmedError
 from nt_memory.namespace import check_agent, check_key, check_keys
-from nt_memory.records import Hit
-from nt_memory.replica import partition_name
-from nt_memory.system.arguments import check_request, resolve, to_fence, to_known_at, to_ttl_us
+from nt_memory.system.arguments import check_request, to_fence, to_known_at, to_ttl_us
 from nt_memory.system.observing import (
     Columns,
     Tags,
@@ -28,8 +25,7 @@ from nt_memory.system.observing import (
     to_matrix,
     to_tags,
 )
-from nt_memory.system.renumbering import check_rows_floor
-from nt_memory.system.searching import Query, search
+from nt_memory.system.searches import SearchCalls
 from nt_memory.system.units import to_half, to_unit
 
 if TYPE_CHECKING:
@@ -39,19 +35,12 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from nt_memory.coordination.tokens import LockToken
-    from nt_memory.filters import Where
-    from nt_memory.system.engine import Engine
-    from nt_memory.system.rows import TagRows
-    from nt_memory.timeline import AsOfLike, Moment
-
-MAX_RETRIES = 3
 
 
-class SimilarityCalls:
+
+class SimilarityCalls(SearchCalls):
     """The calls of section Similarity; `MemorySystem` inherits them."""
 
-    _engine: Engine
-    _tags: TagRows
     _counter: Iterator[int]
 
     async def observe(
@@ -200,110 +189,6 @@ class SimilarityCalls:
             return b"", data
         return compress(data) if self._engine.config.enable_compression else data, None
 
-    async def search_similar(
-        self,
-        agent: str | Sequence[str],
-        query_embedding: ArrayLike,
-        top_k: int = 10,
-        *,
-        as_of: AsOfLike | None = None,
-        tags: Iterable[str] | None = None,
-        where: Where | None = None,
-        exact: bool = False,
-    ) -> list[Hit]:
-        """The observations most similar to a query.
-
-        Args:
-            agent: Whose observations; one agent or several.
-            query_embedding: Shape (dim,), finite, any scale; normalised here, not modified.
-            top_k: Wanted hits, >= 1; fewer only if fewer pass the filters.
-            as_of: A time, a revision or `AsOf`; None for now.
-            tags: Only observations that carry all of these.
-            where: Only observations whose data passes this filter (see `filters`).
-            exact: Scan instead of searching the graph.
-
-        Returns:
-            Hits, best first; score is the cosine similarity in [-1, 1]; ties by key.
-
-        Raises:
-            DimensionError: the query has another dimension than the observations.
-            EmbeddingError: the query is malformed.
-            InvalidInputError: `top_k` or `where` is malformed.
-            LookAheadError: `as_of` lies past a backtest's now.
-            TrimmedError: some of what was in force at `as_of` was dropped (retention, `history`).
-
-        Cost: about ef * log n distance computations, plus `top_k` reads of L3. With `where` the
-            data of candidates is read, best first, until enough pass.
-        Source: Malkov & Yashunin 2018, Algorithm 5, as implemented by faiss.
-        """
-        engine = self._engine
-        engine.check_usable()
-        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InvalidInputError(f"top_k must be an int >= 1, not {top_k!r}")
-        agents = [agent] if isinstance(agent, str) else list(agent)
-        unit = to_unit(query_embedding)
-        accept = None if where is None else compile_where(where)
-        wanted = None if tags is None else check_tags(tags)
-        moment = resolve(engine, as_of)
-        names = list(dict.fromkeys(agents))
-        for name in names:
-            check_agent(name)
-            self._check_dim(name, len(unit))
-        for attempt in itertools.count():
-            numbering = engine.rows.numbering
-            partitions = self._partitions(names, None if as_of is None else moment)
-            if not partitions:
-                return []
-            allow = self._allowed(partitions, wanted)
-            query = Query(partitions, unit[np.newaxis], top_k, moment, allow, accept, exact)
-            # After a few tries the search stays on the loop, where nothing can drop a version.
-            hits = await self._try(query, stay=attempt >= MAX_RETRIES)
-            if hits is not None:
-                return hits
-            if as_of is None:
-                moment = resolve(engine, None)
-            elif engine.rows.numbering == numbering:
-                raise TrimmedError("some of what was in force then was dropped", oldest=0)
-        raise AssertionError  # pragma: no cover
-
-    async def _try(self, query: Query, *, stay: bool) -> list[Hit] | None:
-        """As `search`."""
-        engine = self._engine
-        numbering = engine.rows.numbering
-        try:
-            return await search(engine, query, stay=stay)
-        except CorruptionError:
-            # The file of a partition that has another id by now may have been removed; a follower
-            # may not know yet that it has.
-            if engine.is_read_only:
-                await engine.catch_up()
-            if engine.rows.numbering == numbering:
-                raise
-            return None
-
-    def _partitions(self, agents: Sequence[str], as_of: Moment | None) -> list[int]:
-        """Ids of the partitions of agents' observations, as they are numbered now.
-
-        Raises:
-            TrimmedError: what was in force at `as_of` may have been given back.
-        """
-        engine = self._engine
-        found: list[int] = []
-        for agent in agents:
-            partition = engine.rows.partitions.get(partition_name(agent, ""))
-            if partition is not None:
-                if as_of is not None:
-                    check_rows_floor(engine.snapshot, agent, as_of)
-                found.append(partition)
-        return found
-
-    def _allowed(
-        self, partitions: Sequence[int], tags: Sequence[str] | None
-    ) -> dict[int, NDArray[np.bool_]] | None:
-        if not tags:
-            return None
-        return {partition: self._tags.mask(partition, tags) for partition in partitions}
-
     def _key_written(self, revision: int | None, name: str) -> str:
         """The key that an entry observed: a repeated request returns that of the first."""
         if revision is None:
@@ -315,15 +200,6 @@ class SimilarityCalls:
                 oldest=self._engine.snapshot.log_floor + 1,
             )
         return row.changes[-1].key if row.changes else name
-
-    def _check_dim(self, agent: str, dim: int) -> None:
-        row = self._engine.snapshot.partition(partition_name(agent, ""))
-        if row is not None and row.dim != dim:
-            raise DimensionError(
-                f"{agent}: the partition holds vectors of dimension {row.dim}, not {dim}",
-                expected=row.dim,
-                got=dim,
-            )
 
     def _new_key(self) -> str:
         return self._new_keys((0,))[0]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from nt_memory.filters import Where
     from nt_memory.reasoningbank import Advice, Pattern
-    from nt_memory.records import Hit, Record
+    from nt_memory.records import Explanation, Hit, Record
     from nt_memory.system.maps import MemoryMap
     from nt_memory.system.memory import MemorySystem
     from nt_memory.timeline import Moment
@@ -66,6 +66,36 @@ class MemoryView:
         """See `MemorySystem.map`."""
         return await self._memory.map(
             agent, action_type=action_type, as_of=self.as_of, sample=sample, seed=seed
+        )
+
+    async def explain_similar(
+        self,
+        agent: str | Sequence[str],
+        query_embedding: ArrayLike,
+        top_k: int = 10,
+        *,
+        tags: Iterable[str] | None = None,
+        where: Where | None = None,
+        exact: bool = False,
+    ) -> Explanation:
+        """See `MemorySystem.explain_similar`."""
+        return await self._memory.explain_similar(
+            agent, query_embedding, top_k, as_of=self.as_of, tags=tags, where=where, exact=exact
+        )
+
+    async def search_many(
+        self,
+        agent: str | Sequence[str],
+        query_embeddings: ArrayLike,
+        top_k: int = 10,
+        *,
+        tags: Iterable[str] | None = None,
+        where: Where | None = None,
+        exact: bool = False,
+    ) -> list[list[Hit]]:
+        """See `MemorySystem.search_many`."""
+        return await self._memory.search_many(
+            agent, query_embeddings, top_k, as_of=self.as_of, tags=tags, where=where, exact=exact
         )
 
     async def patterns(self, agent: str) -> list[Pattern]:

@@ -18,11 +18,12 @@ import errno
 import os
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lmdb
 
 from nt_memory.errors import (
+    ClosedError,
     CorruptionError,
     StorageError,
     StorageFullError,
@@ -30,6 +31,9 @@ from nt_memory.errors import (
 )
 from nt_memory.tiers.tables import TABLES
 from nt_memory.tiers.views import Snapshot, WriteBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 MAX_READERS = 126
 _LITTLE_SPACE_BYTES = 1 << 20
@@ -194,6 +198,27 @@ class ColdTier:
     def snapshot(self) -> Snapshot:
         """Reads as of the last committed batch. Callable from any thread."""
         return Snapshot(self._tables, self._env.begin())
+
+    @contextlib.contextmanager
+    def reading(self) -> Generator[Snapshot]:
+        """A snapshot for a thread that nobody waits for: the files stay open under it, whoever closes them.
+
+        Raises:
+            ClosedError: they were closed before.
+            CorruptionError, StorageError: LMDB cannot read.
+        """
+        shared = self._shared
+        with _sharing:
+            if self._is_closed:
+                raise ClosedError("the views were closed")
+            shared.users += 1
+        try:
+            with contextlib.closing(self.snapshot()) as snapshot:
+                yield snapshot
+        except lmdb.Error as error:
+            raise self.explain(error) from error
+        finally:
+            _unshare(shared)
 
     def begin(self) -> WriteBatch:
         """Start a write transaction; end it with `commit` or `close`, on the same thread.

@@ -7,12 +7,14 @@ from nt_memory.tiers.vectors.index import kmeans
 from nt_memory.tiers.vectors.partition import Partition, Tuning
 from nt_memory.tiers.vectors.ranking import Candidates
 from nt_memory.tiers.vectors.snapshots import is_snapshot_whole
+from nt_memory.tiers.vectors.steps import Step
 from nt_memory.tiers.vectors.tier import VectorTier
 
 __all__ = [
     "NEVER",
     "Candidates",
     "Partition",
+    "Step",
     "Tuning",
     "VectorFiles",
     "VectorStats",

@@ -21,10 +21,14 @@ import numpy as np
 from nt_memory.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 NEVER = 2**63 - 1
 _SMALLEST = 64
+_PAST_TIMES = 4
+"""For so many times the rows known by then are kept, where that is no prefix."""
 
 
 class View(NamedTuple):
@@ -98,6 +102,11 @@ class Visible(NamedTuple):
         mask = self.full_mask()
         return np.arange(self.prefix) if mask is None else np.flatnonzero(mask)
 
+    def passing(self) -> int:
+        """How many rows these are. Cost: as `full_mask`."""
+        mask = self.full_mask()
+        return self.prefix if mask is None else int(np.count_nonzero(mask))
+
     def is_hidden(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of `rows` ended by the time and revision."""
         is_past = self.view.until_us[rows] <= self.time_us
@@ -126,8 +135,16 @@ class Visible(NamedTuple):
 _NOTHING = np.empty(0, np.int64)
 
 
+def _known_by(view: View, time_us: int) -> NDArray[np.bool_]:
+    return view.from_us[: view.rows] <= time_us
+
+
 def visible(
-    view: View, time_us: int, revision: int, allow: NDArray[np.bool_] | None = None
+    view: View,
+    time_us: int,
+    revision: int,
+    allow: NDArray[np.bool_] | None = None,
+    known_by: Callable[[View, int], NDArray[np.bool_]] = _known_by,
 ) -> Visible:
     """Rows visible at (`time_us`, `revision`) and allowed.
 
@@ -136,6 +153,7 @@ def visible(
         time_us: Known and not ended by then.
         revision: Recorded by then.
         allow: A mask over rows; rows past its end are not allowed. None allows all.
+        known_by: Which rows are known by a time, for at least the rows of the view.
 
     Cost: O(1) for now; O(log rows) for the past where times are sorted, O(rows) where not.
     """
@@ -148,7 +166,7 @@ def visible(
         if view.is_from_sorted:
             prefix = int(np.searchsorted(view.from_us[:prefix], time_us, "right"))
         else:
-            mask = view.from_us[:prefix] <= time_us
+            mask = known_by(view, time_us)[:prefix]
     if allow is not None:
         mask = allow[:prefix] if mask is None else mask & allow[:prefix]
     most_hidden = 0 if time_us < view.min_until else min(prefix, view.ended_rows)
@@ -160,6 +178,7 @@ class Columns:
 
     def __init__(self) -> None:
         empty = _NOTHING
+        self._past: dict[int, NDArray[np.bool_]] = {}
         self.view = View(
             rows=0,
             from_us=empty,
@@ -178,7 +197,31 @@ class Columns:
     def held_bytes(self) -> int:
         """Bytes of all columns."""
         view = self.view
-        return 4 * view.from_us.nbytes + view.ended.nbytes
+        past = sum(mask.nbytes for mask in self._past.copy().values())
+        return 4 * view.from_us.nbytes + view.ended.nbytes + past
+
+    def known_by(self, view: View, time_us: int) -> NDArray[np.bool_]:
+        """Rows of a view that are known by a time, and perhaps later ones. Any thread.
+
+        Since when a row is known never changes, so what was found for a time is kept for those who
+        go on asking as of it, and made longer when there are more rows.
+
+        Cost: 0.6 ms a million rows for a new time.
+        """
+        mask = self._past.get(time_us)
+        if mask is None or len(mask) < view.rows:
+            known = 0 if mask is None else len(mask)
+            longer = np.empty(view.rows, np.bool_)
+            if mask is not None:
+                longer[:known] = mask
+            np.less_equal(view.from_us[known : view.rows], time_us, out=longer[known:])
+            past = self._past.copy()
+            past.pop(time_us, None)
+            past[time_us] = mask = longer
+            while len(past) > _PAST_TIMES:
+                past.pop(next(iter(past)))
+            self._past = past  # as a whole: others may be reading the one before
+        return mask
 
     def append(
         self,

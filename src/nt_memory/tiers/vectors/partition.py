@@ -25,6 +25,7 @@ from nt_memory.tiers.vectors.ranking import Piece, Segment
 from nt_memory.tiers.vectors.snapshots import Description, open_snapshot, write_snapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -148,11 +149,17 @@ class Partition:
         return Segment(place, first, stop - first, columns, None, mask)
 
     def find(
-        self, place: int, reach: Visible, queries: NDArray[np.float32], k: int
+        self,
+        place: int,
+        reach: Visible,
+        queries: NDArray[np.float32],
+        k: int,
+        note: Callable[[tuple[str, int]], object] = lambda _: None,
     ) -> tuple[list[Piece], Segment | None]:
         """The graph's rows for each query, and what is left to scan beside them.
 
-        Without pieces (a small partition, or no graph yet) the segment is everything visible.
+        Without pieces (a small partition, or no graph yet) the segment is everything visible. `note`
+        is told how the graph is searched.
         """
         if not self._is_large(reach.prefix):
             return [], self.segment(place, reach)
@@ -167,6 +174,7 @@ class Partition:
                 if not graph.rows:
                     return [], self.segment(place, reach)
                 found = probe(graph, reach, queries, k)
+                note((found.how, found.width))
                 rest = self.segment(place, reach, graph.rows)
                 raw = self._rows(min(graph.rows, reach.prefix))
                 return [Piece(place, rows, raw[rows]) for rows in found.rows], rest

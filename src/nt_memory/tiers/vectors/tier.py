@@ -25,6 +25,7 @@ from nt_memory.tiers.vectors.counters import VectorStats
 from nt_memory.tiers.vectors.indexer import Indexer
 from nt_memory.tiers.vectors.partition import Partition, Placement, Tuning
 from nt_memory.tiers.vectors.ranking import Candidates, Piece, Segment, rank, scan
+from nt_memory.tiers.vectors.steps import Step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -192,7 +193,7 @@ class VectorTier:
 
     # --- any thread ---------------------------------------------------------------------------
 
-    def search(
+    def search(  # noqa: PLR0913 - each says what a row must be
         self,
         partitions: Sequence[int],
         queries: NDArray[np.float32],
@@ -202,6 +203,7 @@ class VectorTier:
         revision: int,
         allow: Mapping[int, NDArray[np.bool_]] | None = None,
         exact: bool = False,
+        steps: list[Step] | None = None,
     ) -> list[Candidates]:
         """The best `k` visible rows of all given partitions together, for each query.
 
@@ -216,6 +218,7 @@ class VectorTier:
             allow: Masks over rows by partition; rows past a mask's end, and partitions without
                 one, are not allowed. None allows everything.
             exact: Scan everything, however long it takes.
+            steps: Where to say how each partition was searched.
 
         Returns:
             One `Candidates` a query.
@@ -245,10 +248,11 @@ class VectorTier:
                     expected=partition.dim,
                     got=queries.shape[1],
                 )
-            reach = visible(partition.columns.view, time_us, revision, mask)
+            columns = partition.columns
+            reach = visible(columns.view, time_us, revision, mask, columns.known_by)
             if reach.prefix:
                 searched.append((partition, reach))
-        found = self._collect(searched, queries, k, exact=exact)
+        found = self._collect(searched, queries, k, exact=exact, steps=steps)
         ids = np.array([partition.number for partition, _ in searched], np.int64)
         reaches = [reach for _, reach in searched]
         return [
@@ -371,6 +375,7 @@ class VectorTier:
         k: int,
         *,
         exact: bool,
+        steps: list[Step] | None,
     ) -> list[list[Piece]]:
         """For each query the rows that may be among its best `k`."""
         pieces: list[list[Piece]] = [[] for _ in queries]
@@ -383,10 +388,16 @@ class VectorTier:
             else:
                 self._misses += 1
                 self._indexer.submit(partition)
-            if exact:
-                segments.append(partition.segment(place, reach))
-                continue
-            by_graph, rest = partition.find(place, reach, queries, k)
+            notes = [("scan", 0)]
+            by_graph, rest = (
+                (list[Piece](), partition.segment(place, reach))
+                if exact
+                else partition.find(place, reach, queries, k, notes.append)
+            )
+            if steps is not None:
+                how, effort = notes[-1]
+                rows = reach.view.rows
+                steps.append(Step(partition.number, how, rows, reach.passing(), effort))
             for query_pieces, piece in zip(pieces, by_graph, strict=False):
                 query_pieces.append(piece)
             segments.append(rest)

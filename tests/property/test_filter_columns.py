@@ -1,0 +1,200 @@
+"""Filters evaluated on columns and bitmaps say what they say of the data itself.
+
+The model is the filter's own predicate over decoded data, and sets of row numbers.
+"""
+
+from __future__ import annotations
+
+import warnings
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from uuid import UUID
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyroaring import BitMap
+
+from nt_memory.codec import decode, encode
+from nt_memory.filters import fields_of, lookup, parse_where
+from nt_memory.system.filtering.columns import UNKNOWN, FieldColumn
+from nt_memory.system.filtering.masks import mask_of
+from nt_memory.system.filtering.tags import TagRows, to_mask
+
+NAMES = ("a", "b", "a.b", "b.a")
+
+numbers = st.one_of(
+    st.integers(-3, 3),
+    st.sampled_from([2**53, 2**53 + 1, -(2**53) - 1, 2**63, 10**400, 5.0, 0.5, -0.0, 2.0**53]),
+    st.floats(allow_nan=True, allow_infinity=True),
+)
+times = st.sampled_from(
+    [
+        datetime(2024, 1, 2),  # noqa: DTZ001 - naive ones can be stored
+        datetime(2024, 1, 2, tzinfo=UTC),
+        datetime(2024, 1, 2, 1, tzinfo=timezone(timedelta(hours=1))),
+        datetime(2024, 1, 3, tzinfo=UTC),
+    ]
+)
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    numbers,
+    st.text("xyä", max_size=2),
+    st.binary(max_size=1),
+    times,
+    st.sampled_from([Decimal("0.5"), Decimal(1), Decimal("NaN"), Decimal("sNaN"), Decimal("-Inf")]),
+    st.sampled_from([UUID(int=1), UUID(int=2)]),
+    st.sampled_from([np.float64(0.5), np.float32(0.1), np.int64(2), np.uint8(3), np.str_("x")]),
+    st.sampled_from([np.bool_(True), np.int64(2**53 + 1)]),
+)
+values = st.one_of(
+    scalars,
+    st.lists(scalars, max_size=2),
+    st.tuples(scalars),
+    st.dictionaries(st.sampled_from(["a", "b", "x"]), scalars, max_size=2),
+    st.just("long" * 500),
+)
+data = st.one_of(values, st.dictionaries(st.sampled_from(NAMES), values, max_size=3))
+comparisons = st.one_of(
+    st.builds(
+        lambda op, name, value: {"op": op, "field": name, "value": value},
+        st.sampled_from(["eq", "ne", "gt", "gte", "lt", "lte"]),
+        st.sampled_from(NAMES),
+        values,
+    ),
+    st.builds(
+        lambda name, several: {"op": "in", "field": name, "values": several},
+        st.sampled_from(NAMES),
+        st.lists(values, max_size=4),
+    ),
+    st.dictionaries(st.sampled_from(NAMES), values, max_size=2),
+)
+filters = st.recursive(
+    comparisons,
+    lambda inner: st.builds(
+        lambda op, parts: {"op": op, "filters": parts},
+        st.sampled_from(["and", "or"]),
+        st.lists(inner, max_size=3),
+    ),
+    max_leaves=6,
+)
+
+
+def column_of(field, rows, scattered, unknown):
+    """A column of one field; the first rows come in any order, as a build meets them."""
+    column = FieldColumn(len(scattered))
+    for row in scattered:
+        if row not in unknown:
+            column.set_at(row, lookup(rows[row], field))
+    for row in range(len(scattered), len(rows)):
+        if row in unknown:
+            column.append_unknown()
+        else:
+            column.append(lookup(rows[row], field))
+    return column
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data(), st.lists(data, min_size=1, max_size=30), filters)
+def test_a_mask_says_what_the_predicate_says(draw, stored, where):
+    """For every row of which all compared fields are known; of the others it lets too much through."""
+    rows = [decode(encode(value)) for value in stored]
+    first = draw.draw(st.permutations(range(draw.draw(st.integers(0, len(rows))))))
+    unknown = draw.draw(st.sets(st.integers(0, len(rows) - 1), max_size=3))
+    parsed = parse_where(where)
+    columns = {field: column_of(field, rows, first, unknown) for field in fields_of(parsed)}
+    views = {field: column.view for field, column in columns.items()}
+    total = len(rows) + draw.draw(st.integers(0, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numpy's, of comparisons that users may ask for
+        mask = mask_of(parsed, views, total)
+        wanted = [parsed.accepts(row) for row in rows]
+    if mask is None:
+        mask = np.ones(total, np.bool_)
+    assert mask.shape == (total,)
+    for row, passes in enumerate(wanted):
+        is_known = all(view.codes[row] != UNKNOWN for view in views.values())
+        assert mask[row] == passes if is_known else mask[row] >= passes
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(scalars, min_size=1, max_size=300), st.integers(0, 300), comparisons)
+def test_a_view_does_not_change(stored, cut, where):
+    """What a reader took says the same whatever is appended after it, however much it grows."""
+    rows = [decode(encode({"a": value, "b": n})) for n, value in enumerate(stored)]
+    cut = min(cut, len(rows))
+    parsed = parse_where(where)
+    columns = {field: column_of(field, rows[:cut], [], ()) for field in fields_of(parsed)}
+    views = {field: column.view for field, column in columns.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before = mask_of(parsed, views, cut)
+        for row in [*rows[cut:], *({"a": str(n), "b": [n]} for n in range(300))]:
+            for field, column in columns.items():
+                column.append(lookup(row, field))
+        after = mask_of(parsed, views, cut)
+    assert (before is None and after is None) or before.tolist() == after.tolist()
+
+
+def test_a_field_with_many_values_is_told_apart():
+    """Codes grow from one byte to two and to four; every value is still found, and no other."""
+    column = FieldColumn()
+    for row in range(70_000):
+        column.append(f"s{row}" if row % 2 else [row])
+    for row in (0, 1, 252, 253, 300, 65_535, 65_536, 69_999):
+        value = f"s{row}" if row % 2 else [row]
+        mask = mask_of(parse_where({"a": value}), {("a",): column.view}, 70_000)
+        assert mask is not None
+        assert np.flatnonzero(mask).tolist() == [row]
+    assert column.held_bytes > 70_000 * 4
+
+
+row_sets = st.one_of(
+    st.sets(st.integers(0, 400), max_size=60),
+    st.builds(
+        lambda seed, share, size: set(
+            np.flatnonzero(np.random.default_rng(seed).random(size) < share).tolist()
+        ),
+        st.integers(0, 99),
+        st.sampled_from([0.001, 0.05, 0.08, 0.5, 0.97, 1.0]),
+        st.sampled_from([70_000, 65_536, 140_000, 300_000]),
+    ),
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(row_sets, st.integers(0, 70_000), st.integers(0, 5_000), st.booleans())
+def test_a_bitmap_becomes_the_mask_of_its_members(members, start, length, runs):
+    """Sparse or dense, with arrays, bitsets or runs in it."""
+    rows = BitMap(sorted(members))
+    rows.add_range(start, start + length)
+    members = members | set(range(start, start + length))
+    if runs:
+        rows.run_optimize()
+    size = max(members, default=0) + 7
+    mask = to_mask(rows, size)
+    assert mask.shape == (size,)
+    assert set(np.flatnonzero(mask).tolist()) == members
+
+
+tag_sets = st.sets(st.sampled_from("xyz"))
+
+
+@given(st.lists(st.one_of(st.none(), tag_sets), max_size=40), st.data())
+def test_tags_are_those_of_the_rows(rows, draw):
+    """Rows that carry all wanted tags are found, and those of which nothing is known."""
+    scattered = draw.draw(st.permutations(range(draw.draw(st.integers(0, len(rows))))))
+    table = TagRows(len(scattered))
+    for row in scattered:
+        if rows[row] is not None:
+            table.set_at(row, rows[row])
+    for tags in rows[len(scattered) :]:
+        if tags is None:
+            table.append_unknown()
+        else:
+            table.append(tags)
+    assert table.rows == len(rows)
+    wanted = draw.draw(tag_sets.filter(bool))
+    expected = [row for row, tags in enumerate(rows) if tags is None or wanted <= tags]
+    assert list(table.rows_with(sorted(wanted))) == expected
