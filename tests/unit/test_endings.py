@@ -231,6 +231,7 @@ ARGUMENTS = {
     "pairs": [("a", "cold")],
     "embedding": np.ones(2),
     "query_embedding": np.ones(2),
+    "query_embeddings": np.ones((1, 2)),
     "embeddings": np.ones((1, 2)),
     "revision": 1,
     "as_of": 1,

@@ -36,6 +36,7 @@ from nt_memory.system.following import (
 from nt_memory.system.holds import Holds
 from nt_memory.system.opened import Opened
 from nt_memory.system.opening import check_settings, open_store
+from nt_memory.system.pacing import Pace
 from nt_memory.system.writing import Writing, set_done
 from nt_memory.tiers.hot import HotTier
 from nt_memory.tiers.vectors import VectorTier
@@ -107,6 +108,7 @@ class Engine:
         )
         self.rows, self.listeners = RowCounts(), Listeners()
         self.holds = Holds(clock)
+        self.pace = Pace(clock)
         self.filing = Filing(self, opened.directory.values)
         self.maintenance = Maintenance(self)
 

@@ -17,7 +17,7 @@ from nt_memory.system.rows import version_of_row
 from nt_memory.tiers.vectors import Candidates
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -37,7 +37,15 @@ PATIENCE = 500
 """Once more candidates than this have to be read, what is being built to filter by is waited for."""
 
 TWO_THREADS_ELEMENTS = 1 << 24
-"""Values of all partitions from which a search of several is split between two threads."""
+"""A search of several partitions, or for several queries, that compares so many values is split between
+two threads: 3 ms on one. Two and not as many as there are cores, so that a backtest's answers do not
+depend on the machine."""
+
+GRAPH_ELEMENTS = 1 << 21
+"""A search of a graph takes as long as comparing so many values."""
+
+QUICK_NS = 150_000
+"""What took no longer than this lately stays on the loop."""
 
 
 class Query(NamedTuple):
@@ -267,9 +275,11 @@ async def search_rows(
         stay: Do not let the loop go on meanwhile.
         steps: Where to say how it was done.
     """
+    kind = (*partitions, len(queries), k, sieve is None and allow is None, exact)
 
     def search(some: Sequence[int], of: NDArray[np.float32]) -> list[Candidates]:
-        return engine.vectors.search(
+        start = engine.pace.now_ns()
+        found = engine.vectors.search(
             some,
             of,
             k,
@@ -279,27 +289,50 @@ async def search_rows(
             exact=exact,
             steps=steps,
         )
+        if some is partitions and of is queries:
+            engine.pace.took(kind, start)
+        return found
 
-    rows = sum(engine.rows.counts[partition] for partition in partitions)
-    if stay or rows * queries.size <= OFF_LOOP_ELEMENTS:
+    values = [engine.rows.counts[partition] * queries.size for partition in partitions]
+    if stay or sum(values) <= OFF_LOOP_ELEMENTS:
         return search(partitions, queries)
+    most = sum(values) if exact else GRAPH_ELEMENTS * len(queries)
+    if sum(min(some, most) for some in values) < TWO_THREADS_ELEMENTS:
+        if engine.pace.is_within(kind, QUICK_NS) and engine.vectors.is_settled(partitions):
+            return search(partitions, queries)
+        return await asyncio.get_running_loop().run_in_executor(None, search, partitions, queries)
+    return await _split(engine, partitions, queries, k, sieve, search)
+
+
+async def _split(
+    engine: Engine,
+    partitions: Sequence[int],
+    queries: NDArray[np.float32],
+    k: int,
+    sieve: Sieve | None,
+    search: Callable[[Sequence[int], NDArray[np.float32]], list[Candidates]],
+) -> list[Candidates]:
+    """A search on two threads, where it can be split."""
     loop = asyncio.get_running_loop()
-    if rows * queries.shape[1] < TWO_THREADS_ELEMENTS:
-        return await loop.run_in_executor(None, search, partitions, queries)
-    if sieve is not None:
+    jobs = [functools.partial(search, *job) for job in _jobs(engine, partitions, queries)]
+    if sieve is not None and len(jobs) > 1:
         await loop.run_in_executor(None, sieve.masks)  # once, for both
+    found = await asyncio.gather(*(loop.run_in_executor(None, job) for job in jobs))
     if len(partitions) > 1:
-        halves = _halves(engine, partitions)
-        jobs = [functools.partial(search, half, queries) for half in halves]
-        first, second = await asyncio.gather(*(loop.run_in_executor(None, job) for job in jobs))
-        return [merged(pair, k) for pair in zip(first, second, strict=True)]
+        return [merged(halves, k) for halves in zip(*found, strict=True)]
+    return [candidates for half in found for candidates in half]
+
+
+def _jobs(
+    engine: Engine, partitions: Sequence[int], queries: NDArray[np.float32]
+) -> list[tuple[Sequence[int], NDArray[np.float32]]]:
+    """A search as two, of half the partitions or half the queries each; or as one."""
+    if len(partitions) > 1:
+        return [(half, queries) for half in _halves(engine, partitions)]
     if len(queries) > 1:
         middle = len(queries) // 2
-        jobs = [functools.partial(search, partitions, queries[:middle])]
-        jobs.append(functools.partial(search, partitions, queries[middle:]))
-        first, second = await asyncio.gather(*(loop.run_in_executor(None, job) for job in jobs))
-        return first + second
-    return await loop.run_in_executor(None, search, partitions, queries)
+        return [(partitions, queries[:middle]), (partitions, queries[middle:])]
+    return [(partitions, queries)]
 
 
 def _halves(engine: Engine, partitions: Sequence[int]) -> tuple[list[int], list[int]]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from nt_memory.tiers.vectors.columns import Visible
 
 
 class Step(NamedTuple):
@@ -23,3 +26,8 @@ class Step(NamedTuple):
     rows: int
     passing: int
     effort: int
+
+
+def step_of(partition: int, reach: Visible, how: str, effort: int) -> Step:
+    """What is said of a search of the rows in `reach`. Counts them."""
+    return Step(partition, how, reach.view.rows, reach.passing(), effort)

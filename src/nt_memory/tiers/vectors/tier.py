@@ -25,7 +25,7 @@ from nt_memory.tiers.vectors.counters import VectorStats
 from nt_memory.tiers.vectors.indexer import Indexer
 from nt_memory.tiers.vectors.partition import Partition, Placement, Tuning
 from nt_memory.tiers.vectors.ranking import Candidates, Piece, Segment, rank, scan
-from nt_memory.tiers.vectors.steps import Step
+from nt_memory.tiers.vectors.steps import Step, step_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -140,6 +140,11 @@ class VectorTier:
         """Whether a partition is big enough to be searched through a graph. Any thread."""
         found = self._partitions.get(partition)
         return found is not None and found.is_large
+
+    def is_settled(self, partitions: Iterable[int]) -> bool:
+        """Whether a search of these neither loads anything nor waits for the indexer. Any thread."""
+        found = [self._partitions.get(number) for number in partitions]
+        return all(one is None or (one.is_loaded and not one.pending) for one in found)
 
     def append(
         self,
@@ -389,15 +394,12 @@ class VectorTier:
                 self._misses += 1
                 self._indexer.submit(partition)
             notes = [("scan", 0)]
-            by_graph, rest = (
-                (list[Piece](), partition.segment(place, reach))
-                if exact
-                else partition.find(place, reach, queries, k, notes.append)
-            )
+            if exact:
+                by_graph, rest = list[Piece](), partition.segment(place, reach)
+            else:
+                by_graph, rest = partition.find(place, reach, queries, k, notes.append)
             if steps is not None:
-                how, effort = notes[-1]
-                rows = reach.view.rows
-                steps.append(Step(partition.number, how, rows, reach.passing(), effort))
+                steps.append(step_of(partition.number, reach, *notes[-1]))
             for query_pieces, piece in zip(pieces, by_graph, strict=False):
                 query_pieces.append(piece)
             segments.append(rest)

@@ -1,0 +1,64 @@
+"""Searches that are over at once stay on the event loop; one slow one sends its kind away for a while."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from nt_memory.system import searching
+from nt_memory.system.pacing import Pace
+
+
+def test_a_kind_is_quick_while_the_slowest_of_late_was(clock):
+    """Nothing is known of one never seen; a slow one counts until enough quick ones followed."""
+    pace = Pace(clock)
+
+    def search(kind, seconds):
+        start = pace.now_ns()
+        clock.advance(seconds)
+        pace.took(kind, start)
+
+    assert not pace.is_within("a", 1e12)
+    search("a", 0.001)
+    assert pace.is_within("a", 1e6)
+    assert not pace.is_within("a", 1e6 - 1)
+    assert not pace.is_within("b", 1e12)
+    search("a", 0.005)
+    search("a", 0.001)
+    assert not pace.is_within("a", 1e6)
+    for _ in range(60):
+        search("a", 0.001)
+    assert pace.is_within("a", 1e6)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.01])
+def test_quick_searches_stay_on_the_loop_and_slow_ones_leave_it(live, clock, monkeypatch, seconds):
+    """The first of a kind leaves; the next as it took. A partition that is not in memory leaves too."""
+    monkeypatch.setattr(searching, "OFF_LOOP_ELEMENTS", 0)
+    rows = np.random.default_rng(3).normal(size=(50, 4))
+
+    async def body(memory):
+        await memory.observe_many("a", rows)
+        vectors = memory._engine.vectors
+        search, threads = vectors.search, []
+
+        def noted(*args, **options):
+            threads.append(threading.current_thread())
+            clock.advance(seconds)
+            return search(*args, **options)
+
+        monkeypatch.setattr(vectors, "search", noted)
+        here = threading.current_thread()
+        hits = [await memory.search_similar("a", rows[0]) for _ in range(4)]
+        assert hits == [hits[0]] * 4
+        is_slow = seconds > 0
+        assert [thread is here for thread in threads] == [False] + [not is_slow] * 3
+        vectors.unload(memory._engine.rows.partitions[b"a\0"])
+        threads.clear()
+        assert await memory.search_similar("a", rows[0]) == hits[0]
+        assert await memory.search_similar("a", rows[0]) == hits[0]
+        assert [thread is here for thread in threads] == [False, not is_slow]
+
+    live(body)
