@@ -63,14 +63,14 @@ class SearchStep:
 
     Attributes:
         agent: Whose.
-        how: "scan": all vectors that pass, exactly; "graph": the graph, and what does not pass was
-            dropped afterwards; "graph, filtered": the graph, collecting only what passes; "codes":
-            a scan of the 8-bit codes of what passes; "all": no more pass than are wanted anyway.
-            Observations that are not in the graph yet are scanned beside it.
+        how: "scan": all vectors that pass, exactly; "graph": the graph, asked for so much more that
+            enough of what it found passes; "codes": a scan of the 8-bit codes of what passes,
+            because that is quicker; "rows": no more pass than are wanted anyway. Observations that
+            are not in the graph yet are scanned beside it.
         rows: Observations there are, replaced and deleted ones included.
         passing: How many of them are in force and pass the filters, as far as those were evaluated
             before the search.
-        effort: Breadth of the graph search (efSearch); 0 without one.
+        width: Most rows the graph was asked for; 0 if it was not searched.
         filters: How the filters were evaluated: "tags" by the table of tags, "columns" by columns
             of the fields; "reading" where the data of candidates has to be read to know. Empty
             without filters.
@@ -80,7 +80,7 @@ class SearchStep:
     how: str
     rows: int
     passing: int
-    effort: int
+    width: int
     filters: tuple[str, ...] = ()
 
 

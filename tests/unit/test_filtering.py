@@ -433,7 +433,7 @@ def test_an_explanation_says_how_each_agent_was_searched(live, monkeypatch):
                 assert steps["a"].how == "scan"
             elif not options:
                 assert steps["a"].how == "graph"
-                assert steps["a"].effort > 0
+                assert steps["a"].width > 0
             else:
                 assert steps["a"].how != "scan"
             assert (found.rounds, found.reads) == (1, len(found.hits))

@@ -13,21 +13,19 @@ class Step(NamedTuple):
 
     Attributes:
         partition: Its id.
-        how: "scan": its vectors, exactly; "graph": what does not pass was dropped afterwards; "graph,
-            filtered": only what passes was collected; "codes": the 8-bit codes of what passes;
-            "all": no more pass than are wanted.
+        how: "scan": its vectors, exactly; else how its graph was asked, see `Probed`.
         rows: Rows it has.
         passing: How many of them are visible and pass.
-        effort: Breadth of the graph search; 0 without one.
+        width: Most rows its graph was asked for; 0 if it was not searched.
     """
 
     partition: int
     how: str
     rows: int
     passing: int
-    effort: int
+    width: int
 
 
-def step_of(partition: int, reach: Visible, how: str, effort: int) -> Step:
+def step_of(partition: int, reach: Visible, how: str, width: int) -> Step:
     """What is said of a search of the rows in `reach`. Counts them."""
-    return Step(partition, how, reach.view.rows, reach.passing(), effort)
+    return Step(partition, how, reach.view.rows, reach.passing(), width)
