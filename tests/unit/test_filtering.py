@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nt_memory import MemoryConfig, MemorySystem
+from nt_memory.codec import encode
 from nt_memory.errors import (
     ClosedError,
     CorruptionError,
@@ -15,8 +16,12 @@ from nt_memory.errors import (
     EmbeddingError,
     TrimmedError,
 )
+from nt_memory.filters import parse_where
 from nt_memory.system import engine, searching
-from nt_memory.system.filtering import building, tables
+from nt_memory.system.filtering import Sieve, building, tables
+from nt_memory.system.filtering.columns import FieldColumn
+from nt_memory.system.filtering.sieve import Part
+from nt_memory.system.filtering.tags import TagRows
 from nt_memory.tiers.cold import ColdTier
 from nt_memory.tiers.vectors import Candidates, Tuning, VectorTier
 
@@ -394,6 +399,49 @@ def test_views_stay_open_under_a_reader_on_another_thread(tmp_path):
         assert snapshot.get(b"meta", b"k") == b"v"
     with pytest.raises(ClosedError), cold.reading():
         pass
+
+
+def test_a_table_that_lacks_rows_lets_them_pass():
+    """What is not known yet is read, not left out: by tags, by fields and by both."""
+    tags, column = TagRows(), FieldColumn()
+    for n in range(4):
+        tags.append(tags_of(n))
+        column.append(n)
+    where = parse_where({"op": "gt", "field": "n", "value": 1})
+    rows = {"tagged": tags.rows_with(["even"]), "tagged_rows": 4}
+    for given, expected in (
+        (rows | {"columns": {}}, [0, 2, 4, 5, 6]),
+        ({"tagged": None, "tagged_rows": 0, "columns": {("n",): column.view}}, [2, 3, 4, 5, 6]),
+        (rows | {"columns": {("n",): column.view}}, [2, 4, 5, 6]),
+        (rows | {"rows": 4, "columns": {("n",): column.view}}, [2]),
+    ):
+        part = Part(**({"partition": 9, "rows": 7, "by": (), "is_whole": False} | given))
+        masks = Sieve([part], where).masks()
+        assert masks is not None
+        assert list(masks) == [9]
+        assert np.flatnonzero(masks[9]).tolist() == expected
+
+
+def test_nothing_known_is_no_mask():
+    """A search that may return anything is not narrowed; one agent's tables say nothing of another's."""
+    nothing = Part(1, 5, None, 0, {}, (), is_whole=False)
+    assert Sieve([nothing], None).masks() is None
+    tags = TagRows(2)
+    tags.set_at(0, ())
+    tagged = Part(2, 2, tags.rows_with(["x"]), 2, {}, (), is_whole=True)
+    masks = Sieve([nothing, tagged], None).masks()
+    assert masks is not None
+    assert {number: mask.tolist() for number, mask in masks.items()} == {
+        1: [True] * 5,
+        2: [False, True],
+    }
+
+
+@pytest.mark.parametrize("value", [None, b"", b"damaged", encode({"n": 1})[:-1] + b"x"])
+def test_a_value_that_cannot_be_decoded_is_not_known(value):
+    """It is for whoever reads it to find out, and to say."""
+    assert building.data_of(value) is building.NOT_KNOWN
+    assert building.data_of(encode({"n": 1})) == {"n": 1}
 
 
 # --- explained --------------------------------------------------------------------------------
