@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import threading
 
 import numpy as np
 import pytest
@@ -180,6 +182,38 @@ def test_tables_keep_up_with_what_is_observed(live):
     live(body)
 
 
+@pytest.mark.parametrize("stop_at", [1, 5, 27])
+def test_what_is_observed_while_tables_are_made_is_in_them(live, monkeypatch, stop_at):
+    """Wherever the making of them is just then."""
+    monkeypatch.setattr(building, "VERSIONS_A_STEP", 4)
+    reached, go_on = threading.Event(), threading.Event()
+    step = building.Build.step
+    steps = []
+
+    def held(build, rows):
+        steps.append(rows)
+        if len(steps) == stop_at:
+            reached.set()
+            assert go_on.wait(20)
+        return step(build, rows)
+
+    monkeypatch.setattr(building.Build, "step", held)
+
+    async def body(memory):
+        await fill(memory, count=100)
+        assert await by(memory, {"where": {"order.side": "buy"}}) == [("reading",)]
+        assert await asyncio.to_thread(reached.wait, 20)
+        for first in range(100, ROWS, 50):
+            await fill(memory, first=first, count=50)
+            await check(memory, first + 50)
+        go_on.set()
+        await built(memory)
+        await check(memory)
+        assert await by(memory, {"tags": ["even"], "where": {"n": 7}}) == [("tags", "columns")]
+
+    live(body)
+
+
 def test_a_column_that_nobody_asks_for_falls_behind_and_catches_up(live, monkeypatch):
     """It costs the writers nothing then; asked again, it has what it missed."""
     monkeypatch.setattr(tables, "IDLE_ROWS", 20)
@@ -318,6 +352,7 @@ def test_tables_stay_within_their_share_of_the_memory(live):
             vectors(2000),
             [{f"f{f}": n + f for f in range(8)} | {"id": f"{n:0300}"} for n in range(2000)],
         )
+        asked = []
         for f in [*range(8), 0]:
             for _ in range(2):
                 hits = await memory.search_similar("a", QUERIES[0], where={f"f{f}": 1500})
@@ -325,6 +360,9 @@ def test_tables_stay_within_their_share_of_the_memory(live):
                 await built(memory)
             assert await by(memory, {"where": {f"f{f}": 0}}) == [("columns",)]
             assert 0 < memory.stats().l2_filter_bytes <= (1 << 20) // 16
+            (one,) = memory._filters._partitions.values()
+            asked.append((f"f{f}",))
+            assert sorted(one.tables) == sorted(asked[-3:])
         for _ in range(2):
             (hit,) = await memory.search_similar("a", QUERIES[0], where={"id": f"{77:0300}"})
             assert hit.data["f0"] == 77
@@ -523,13 +561,17 @@ def test_searching_many_finds_what_single_searches_find(live, monkeypatch, eleme
         for agents in ("a", ["c", "a", "b", "a", "nobody"]):
             for options in ({}, {"as_of": revision}, *(options for options, _ in FILTERS)):
                 for exact in (False, True):
-                    single = [
-                        await memory.search_similar(agents, query, 7, exact=exact, **options)
-                        for query in QUERIES
-                    ]
+                    with monkeypatch.context() as patched:
+                        patched.setattr(searching, "OFF_LOOP_ELEMENTS", 1 << 24)
+                        single = [
+                            await memory.search_similar(agents, query, 7, exact=exact, **options)
+                            for query in QUERIES
+                        ]
                     many = await memory.search_many(agents, QUERIES, 7, exact=exact, **options)
                     assert many == single
-                    assert [len(hits) for hits in many] == [len(hits) for hits in single]
+                    for query, hits in zip(QUERIES, single, strict=True):
+                        found = memory.search_similar(agents, query, 7, exact=exact, **options)
+                        assert await found == hits
             await built(memory)
 
     live(body)

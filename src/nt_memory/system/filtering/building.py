@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nt_memory.codec import decode, is_filed
+from nt_memory.codec import decode
 from nt_memory.entries import STATE
 from nt_memory.errors import CodecError, CorruptionError
 from nt_memory.filters import lookup
@@ -38,12 +38,11 @@ NOT_KNOWN: Any = object()
 def data_of(value: bytes | None) -> Any:
     """The data that an encoded value holds, or `NOT_KNOWN`.
 
-    A value in a file is left there, and a damaged one is for whoever reads it to find.
+    A value in a file, which `decode` refuses, is left there, and a damaged one is for whoever reads it
+    to find.
     """
-    if value is None or is_filed(value):
-        return NOT_KNOWN
     try:
-        return decode(value)
+        return NOT_KNOWN if value is None else decode(value)
     except (CodecError, CorruptionError):
         return NOT_KNOWN
 
