@@ -11,6 +11,7 @@ from decimal import Decimal
 from uuid import UUID
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyroaring import BitMap
@@ -23,6 +24,7 @@ from nt_memory.system.filtering.masks import mask_of
 from nt_memory.system.filtering.tags import TagRows, to_mask
 
 NAMES = ("a", "b", "a.b", "b.a")
+OPS = ("eq", "ne", "gt", "gte", "lt", "lte")
 
 numbers = st.one_of(
     st.integers(-3, 3),
@@ -85,7 +87,7 @@ def comparisons_with(pool):
     return st.one_of(
         st.builds(
             lambda op, name, value: {"op": op, "field": name, "value": value},
-            st.sampled_from(["eq", "ne", "gt", "gte", "lt", "lte"]),
+            st.sampled_from(OPS),
             st.sampled_from(NAMES),
             value,
         ),
@@ -185,6 +187,24 @@ def test_a_view_does_not_change(draw, stored, cut):
                 column.append(lookup(row, field))
         after = mask_of(parsed, views, cut)
     assert (before is None and after is None) or before.tolist() == after.tolist()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_values_that_are_nearly_equal_are_told_apart(family):
+    """Every comparison of each with each, of one type or two, as Python makes it."""
+    rows = [decode(encode({"a": value})) for value in (*family, *FAMILIES[0])]
+    views = {("a",): column_of(("a",), rows, [], ()).view}
+    for value in family:
+        wheres = [{"op": op, "field": "a", "value": value} for op in OPS]
+        wheres += [{"op": "in", "field": "a", "values": some} for some in ([value], [value, "x"])]
+        for where in wheres:
+            parsed = parse_where(where)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                mask = mask_of(parsed, views, len(rows))
+                wanted = [parsed.accepts(row) for row in rows]
+            assert mask is not None
+            assert mask.tolist() == wanted, where
 
 
 def test_what_is_long_is_not_kept():

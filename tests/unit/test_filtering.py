@@ -229,6 +229,14 @@ def test_a_column_that_nobody_asks_for_falls_behind_and_catches_up(live, monkeyp
         await built(memory)
         assert await by(memory, {"where": {"n": 7}}) == [("columns",)]
         await check(memory)
+        # One that is behind and one that is new are made by the same pass.
+        await fill(memory, first=ROWS, count=100)
+        both = {"op": "and", "filters": [{"n": 350}, {"op": "ne", "field": "new", "value": 1}]}
+        for _ in range(2):
+            (hit,) = await memory.search_similar("a", QUERIES[0], where=both)
+            assert hit.data == payload(350)
+            await built(memory)
+        assert [one.tables[name].rows for name in (("n",), ("new",))] == [ROWS + 100] * 2
 
     live(body)
 
