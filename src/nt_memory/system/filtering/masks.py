@@ -47,8 +47,8 @@ def mask_of(
         columns: What there is; a field without a column may hold anything.
         rows: Rows of the partition. Those past a column's end are unknown to it.
 
-    Cost: for a comparison of a million numbers 0.6 ms, of codes 0.1 to 2 ms; one with strings that
-        asks for an order, or with a Decimal, costs 0.2 us a distinct value or number.
+    Cost: for a comparison of a million numbers 0.2 to 0.3 ms, of codes 0.1 to 2 ms; strings compared
+        by order, or numbers with a Decimal, cost 0.2 us a distinct value or number.
     """
     if isinstance(where, Comparison):
         column = columns.get(where.field)
