@@ -118,14 +118,16 @@ def _texts_equal(test: Comparison) -> list[str] | None:
 
 def _with_codes(codes: NDArray[Any], wanted: list[int], end: int) -> NDArray[np.bool_]:
     """Rows whose code is one of those wanted, all of which are less than `end`."""
+    mask: NDArray[np.bool_]
     if len(wanted) <= _FEW:
-        mask: NDArray[np.bool_] = codes == wanted[0]
+        mask = codes == wanted[0]
         for code in wanted[1:]:
             np.logical_or(mask, codes == code, out=mask)
         return mask
     table = np.zeros(end, np.bool_)
     table[wanted] = True
-    return cast("NDArray[np.bool_]", table[codes])
+    mask = table[codes]
+    return mask
 
 
 def _add_numbers(
