@@ -171,8 +171,12 @@ def test_tables_keep_up_with_what_is_observed(live):
         await check(memory, 100)
         await built(memory)
         await fill(memory, first=100, count=150)
+        assert await by(memory, {"tags": ["even"]}) == [("tags",)]
         await check(memory, 250)
-        for n in range(250, ROWS):
+        await built(memory)
+        await fill(memory, first=250, count=10)
+        assert await by(memory, {"where": {"n": 7}}) == [("columns",)]
+        for n in range(260, ROWS):
             await fill(memory, first=n, count=1)
             (hit,) = await memory.search_similar("a", QUERIES[0], where={"n": n})
             assert hit.data == payload(n)
@@ -222,7 +226,8 @@ def test_a_column_that_nobody_asks_for_falls_behind_and_catches_up(live, monkeyp
         await fill(memory, count=100)
         await check(memory, 100)
         await built(memory)
-        await fill(memory, first=100, count=200)
+        for first in range(100, ROWS, 50):
+            await fill(memory, first=first, count=50)
         (one,) = memory._filters._partitions.values()
         assert one.tables["n",].rows == 120
         await check(memory)
@@ -269,7 +274,8 @@ def test_a_follower_keeps_its_own_tables(store, run):
             async with MemorySystem.open(config, read_only=True) as memory:
                 await check(memory, 100)
                 await built(memory)
-                await fill(writer, first=100, count=200)
+                for first in range(100, ROWS, 50):
+                    await fill(writer, first=first, count=50)
                 await memory.wait_for(writer.revision)
                 assert await by(memory, {"where": {"n": 7}}) == [("columns",)]
                 await check(memory)

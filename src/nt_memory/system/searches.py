@@ -14,10 +14,11 @@ from nt_memory.errors import (
     TrimmedError,
 )
 from nt_memory.filters import parse_where
-from nt_memory.namespace import check_agent, check_label
+from nt_memory.namespace import check_agent
 from nt_memory.records import Explanation, SearchStep
 from nt_memory.replica import partition_name
 from nt_memory.system.arguments import resolve
+from nt_memory.system.observing import check_tags
 from nt_memory.system.renumbering import check_rows_floor
 from nt_memory.system.searching import Plan, Query, search
 from nt_memory.system.units import to_unit, to_units
@@ -33,22 +34,7 @@ if TYPE_CHECKING:
     from nt_memory.system.filtering import FilterTables
     from nt_memory.timeline import AsOfLike, Moment
 
-MAX_TAGS = 64
 MAX_RETRIES = 3
-
-
-def check_tags(tags: Iterable[str]) -> tuple[str, ...]:
-    """Labels in order, each once.
-
-    Raises:
-        InvalidInputError: they are one string, too many or malformed.
-    """
-    if isinstance(tags, str):
-        raise InvalidInputError("tags must be a collection of strings, not one string")
-    found = tuple(sorted({check_label(tag, "tag") for tag in tags}))
-    if len(found) > MAX_TAGS:
-        raise InvalidInputError(f"at most {MAX_TAGS} tags, got {len(found)}")
-    return found
 
 
 class SearchCalls:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from nt_memory.errors import ClosedError, NtMemoryError
 from nt_memory.filters import fields_of
+from nt_memory.replica import Observed
 from nt_memory.system.filtering.building import (
     NOT_KNOWN,
     Build,
@@ -41,6 +42,9 @@ TAGS = None
 
 ROWS_AT_ONCE = 16
 """So many rows are looked up on the loop."""
+
+MANY_ROWS = 64
+"""Of more rows at once than these columns are not told: they fall behind."""
 
 LOOP_VALUE_BYTES = 4096
 """A greater value is not decoded on the loop."""
@@ -81,6 +85,18 @@ class _Tables:
             append(name, self.tables[name], stored.tags, data)
         return bool(names)
 
+    def extend(self, observed: Observed) -> bool:
+        """Add rows to the tables that have all before them; whether any did."""
+        count = len(observed.body.keys)
+        tags = self.tables.get(TAGS)
+        is_current = isinstance(tags, TagRows) and tags.rows == observed.first_row
+        if isinstance(tags, TagRows) and is_current:
+            tags.extend(count, observed.rows_by_tag())
+        if len(self.tables) > is_current and count <= MANY_ROWS:
+            for change in observed.changes():
+                is_current |= self.append(change.stored)
+        return is_current
+
 
 class FilterTables:
     """All tables of one memory.
@@ -105,12 +121,17 @@ class FilterTables:
             table.held_bytes for one in self._partitions.values() for table in one.tables.values()
         )
 
-    def follow(self, changes: Sequence[Change]) -> None:
+    def follow(self, changes: Sequence[Change | Observed]) -> None:
         """New observations became visible. Under a microsecond each, where their fields are not used."""
         for change in changes:
-            one = self._partitions.get(change.stored.partition)
-            if one is not None and one.building is None and one.append(change.stored):
-                self._unchecked += 1
+            if isinstance(change, Observed):
+                one = self._partitions.get(change.partition)
+                if one is not None and one.building is None:
+                    self._unchecked += one.extend(change) * len(change.body.keys)
+            else:
+                one = self._partitions.get(change.stored.partition)
+                if one is not None and one.building is None:
+                    self._unchecked += one.append(change.stored)
 
     def drop(self, moved: Sequence[Moved]) -> None:
         """Partitions have other ids; their tables are built anew when they are asked for."""

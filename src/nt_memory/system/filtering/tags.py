@@ -12,7 +12,7 @@ import numpy as np
 from pyroaring import BitMap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -61,6 +61,13 @@ class TagRows:
         """Add the next row. O(tags)."""
         self._put(self.rows, tags)
         self.rows += 1
+
+    def extend(self, count: int, by_tag: Mapping[str, Iterable[int]]) -> None:
+        """Add the next `count` rows, given those that carry each tag. O(count + tags)."""
+        for tag, rows in by_tag.items():
+            self._tags.setdefault(tag, BitMap()).update(rows)
+        self.rows += count
+        self._uncounted += count
 
     def append_unknown(self) -> None:
         """Add the next row, of which nothing is known."""
