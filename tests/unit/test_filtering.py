@@ -246,6 +246,26 @@ def test_a_column_that_nobody_asks_for_falls_behind_and_catches_up(live, monkeyp
     live(body)
 
 
+def test_a_table_that_is_behind_is_not_told_of_later_rows(live):
+    """It would take them for the next ones; it catches up first."""
+
+    async def body(memory):
+        await fill(memory, count=100)
+        await check(memory, 100)
+        await built(memory)
+        (one,) = memory._filters._partitions.values()
+        one.tables = {None: TagRows(), ("n",): FieldColumn()}
+        await fill(memory, first=100, count=150)
+        for first in (250, 299):
+            await fill(memory, first=first, count=49 if first == 250 else 1)
+        assert [table.rows for table in one.tables.values()] == [0, 0]
+        await check(memory)
+        await built(memory)
+        await check(memory)
+
+    live(body)
+
+
 def test_a_replaced_observation_is_a_new_row(live):
     """What is in force is filtered by what it says now, and the past by what was said then."""
 
