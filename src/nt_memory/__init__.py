@@ -15,7 +15,16 @@ from nt_memory.reasoningbank import (
     Trajectory,
     Verdict,
 )
-from nt_memory.records import AsOf, Change, Hit, MemoryStats, Quota, Record, Usage
+from nt_memory.records import (
+    AsOf,
+    Change,
+    Hit,
+    MemoryStats,
+    Quota,
+    Record,
+    ReembedResult,
+    Usage,
+)
 from nt_memory.system import MemorySystem
 from nt_memory.system.exporting import export_store
 from nt_memory.system.importing import import_store
@@ -46,6 +55,7 @@ __all__ = [
     "Quota",
     "ReasoningBank",
     "Record",
+    "ReembedResult",
     "Rejected",
     "SyncMemory",
     "SystemClock",

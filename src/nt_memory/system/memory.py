@@ -28,6 +28,7 @@ from nt_memory.system.engine import Engine
 from nt_memory.system.governing import GoverningCalls
 from nt_memory.system.keeping import KeepingCalls
 from nt_memory.system.mapping import MapCalls
+from nt_memory.system.reembedding import ReembeddingCalls
 from nt_memory.system.rows import TagRows
 from nt_memory.system.similarity import SimilarityCalls
 from nt_memory.system.state import StateCalls
@@ -82,6 +83,7 @@ class MemorySystem(
     StateCalls,
     SimilarityCalls,
     MapCalls,
+    ReembeddingCalls,
     BankCalls,
     CoordinationCalls,
     GoverningCalls,

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Iterator
 
+    from nt_memory.tiers.layout import PartitionRow
     from nt_memory.tiers.views import Snapshot
     from nt_memory.transport.ports import Frame
 
@@ -136,13 +137,16 @@ class _Pass:
         self._directory = directory
         self._progress = progress
         self._wanted: dict[tuple[bytes, str], Wanted] = {}
+        self._views: ColdTier | None = None
         self.is_between = False
-        """Base and views were met in the middle of an exchange, or were left there by a crash."""
+        """Base and views were met in the middle of an exchange, or were left there by a crash; or
+        vectors were taken away because a re-embedding had made others.
+        """
         self.found = Verification(str(directory.path))
 
     def run(self, scratch: str | os.PathLike[str] | None) -> Verification:
         """Do all of it."""
-        views = self._open_views()
+        views = self._views = self._open_views()
         try:
             snapshot = None if views is None else views.snapshot()
             try:
@@ -342,21 +346,41 @@ class _Pass:
         live = VectorFiles(self._directory.vectors, read_only=True)
         try:
             for name, partition in fresh.partitions():
-                for first in range(0, partition.rows, _ROWS):
-                    stop = min(first + _ROWS, partition.rows)
-                    place = (partition.id, partition.dim, first, stop)
-                    differs = (live.read(*place) != files.read(*place)).any(axis=1)
-                    if differs.any():
-                        row = first + int(np.flatnonzero(differs)[0])
-                        raise CorruptionError(
-                            f"{live.path(partition.id)}: row {row} of {name.decode()!r} differs "
-                            "from its entry"
-                        )
-                    self.found.vectors += stop - first
-                    self._progress("vectors", self.found.vectors, 0)
-                live.check(partition.id, partition.dim, partition.rows)
+                try:
+                    self._compare_partition(live, files, name.decode(), partition)
+                except CorruptionError:
+                    if self._is_kept(partition):
+                        raise
+                    self.is_between = True
+                    return
         finally:
             live.close()
+
+    def _compare_partition(
+        self, live: VectorFiles, files: VectorFiles, name: str, partition: PartitionRow
+    ) -> None:
+        for first in range(0, partition.rows, _ROWS):
+            stop = min(first + _ROWS, partition.rows)
+            place = (partition.file, partition.dim, first, stop)
+            differs = (live.read(*place) != files.read(*place)).any(axis=1)
+            if differs.any():
+                row = first + int(np.flatnonzero(differs)[0])
+                raise CorruptionError(
+                    f"{live.path(partition.file)}: row {row} of {name!r} differs from its entry"
+                )
+            self.found.vectors += stop - first
+            self._progress("vectors", self.found.vectors, 0)
+        live.check(partition.file, partition.dim, partition.rows)
+
+    def _is_kept(self, partition: PartitionRow) -> bool:
+        """Whether vectors are still those that the store uses, in the views as they are now."""
+        if self._views is None:
+            return True
+        now = self._views.snapshot()
+        try:
+            return any(row.file == partition.file for _, row in now.partitions())
+        finally:
+            now.close()
 
     def _check_graphs(self) -> None:
         for path in sorted(self._directory.vectors.glob("*.hnsw")):

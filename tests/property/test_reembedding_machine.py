@@ -1,0 +1,222 @@
+"""Re-embedding against a model, while everything else goes on.
+
+The machine is that of `test_similarity_machine`, with retention, compactions that number rows anew and
+crashes in their midst. An agent's observations are given another embedding, one call of it at a time,
+and between two calls anything may happen: observations, replacements, deletes, ends of life,
+compactions, a crash, a reopening, a cancellation. The model knows one thing of it: until the switch the
+old embedding is in force, afterwards the new one, at every moment of the past too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from test_similarity_machine import (
+    DIRECTIONS,
+    BacktestSimilarityMachine,
+    KeepingMachine,
+    Question,
+    SimilarityMachine,
+    _settings,
+)
+
+from nt_memory.errors import ClosedError, InvalidInputError, TrimmedError
+from nt_memory.system import renumbering
+from nt_memory.system.verifying import verify
+
+if TYPE_CHECKING:
+    from nt_memory import Record
+
+EMBEDDINGS: list[list[tuple[float, ...]]] = [
+    list(DIRECTIONS),
+    [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (-1.0, 0.5), (0.1, -3.0)],
+    [
+        (0.0, 0.0, 0.0, 2.0),
+        (1.0, 0.0, 0.0, 0.0),
+        (1.0, 0.0, 0.0, -1.0),
+        (0.0, 3.0, 0.5, 0.0),
+        (0.2, 0.0, 1.0, 1.0),
+    ],
+]
+BATCH = 2
+
+agents = st.sampled_from(["a", "b"])
+
+
+class Reembedding:
+    """What a machine does besides, to whichever it is mixed into."""
+
+    memory: Any
+    oldest_revision: int
+
+    def __init__(self) -> None:
+        self.embedding = {"a": 0, "b": 0}
+        self.task: asyncio.Task[Any] | None = None
+        self.agent = ""
+        self.floor_revision = 0
+        super().__init__()
+
+    def vector(self, agent: str, direction: int) -> tuple[float, ...]:
+        """By the embedding the agent has now."""
+        return EMBEDDINGS[self.embedding.get(agent, 0)][direction]
+
+    async def open(self) -> None:
+        """What was under way ended with the memory that was closed."""
+        if self.task is not None:
+            self.permits.put_nowait(None)
+            with suppress(ClosedError, asyncio.CancelledError):
+                await self.task
+                raise AssertionError
+            self.task = None
+        await super().open()  # type: ignore[misc]
+
+    async def ask(self, question: Question, as_of: Any) -> list[tuple[Any, ...]]:
+        """One agent at a time, for each may have an embedding of its own."""
+        found: list[tuple[Any, ...]] = []
+        for agent in question.agents:
+            alone = Question(
+                question.direction,
+                question.top_k,
+                (agent,),
+                question.tags,
+                question.where,
+                question.exact,
+            )
+            found += await super().ask(alone, as_of)  # type: ignore[misc]
+        found.sort(key=lambda hit: (-hit[0], hit[1], hit[2]))
+        return found[: question.top_k]
+
+    # --- rules --------------------------------------------------------------------------------
+
+    def another(self) -> int:
+        """The embedding that comes next."""
+        return (self.embedding[self.agent] + 1) % len(EMBEDDINGS)
+
+    async def embed(self, records: list[Record]) -> list[tuple[float, ...]]:
+        """By what the model knows of each version; once that is allowed."""
+        if not self.memory._engine.halts:
+            self.asked.set()
+            await self.permits.get()
+        where = {
+            (version.name, version.revision): version.direction
+            for version in self.versions  # type: ignore[attr-defined]
+        }
+        found = [where[(record.agent, record.key), record.revision] for record in records]
+        return [EMBEDDINGS[self.another()][direction] for direction in found]
+
+    @precondition(lambda self: self.task is None)
+    @rule(agent=agents, is_labelled=st.booleans())
+    def begin(self, agent: str, is_labelled: bool) -> None:
+        """Up to where the first records are embedded."""
+        self.agent = agent
+        label = f"embedding {self.another()}" if is_labelled else None
+
+        async def start() -> None:
+            self.asked, self.permits = asyncio.Event(), asyncio.Queue[None]()
+            work = self.memory.reembed(agent, self.embed, batch=BATCH, label=label)
+            self.task = asyncio.create_task(work)
+            await self.look()
+
+        self.run(start())  # type: ignore[attr-defined]
+
+    @precondition(lambda self: self.task is not None)
+    @rule(calls=st.integers(1, 4))
+    def go_on(self, calls: int) -> None:
+        """Some records more; perhaps to the end."""
+
+        async def step() -> None:
+            for _ in range(calls):
+                if self.task is not None:
+                    self.permits.put_nowait(None)
+                    await self.look()
+
+        self.run(step())  # type: ignore[attr-defined]
+
+    @precondition(lambda self: self.task is not None)
+    @rule()
+    def cancel(self) -> None:
+        """It is given up."""
+
+        async def stop() -> None:
+            task, self.task = self.task, None
+            assert task is not None
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+                raise AssertionError
+
+        self.run(stop())  # type: ignore[attr-defined]
+
+    async def look(self) -> None:
+        """Wait for the next call of `embed`, or the end."""
+        assert self.task is not None
+        asked = asyncio.create_task(self.asked.wait())
+        await asyncio.wait({self.task, asked}, return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        self.asked.clear()
+        if not self.task.done():
+            return
+        task, self.task = self.task, None
+        if isinstance(task.exception(), InvalidInputError):
+            return  # nothing is left of any observation
+        done = task.result()
+        if done.dimension:
+            self.embedding[self.agent] = self.another()
+            assert done.dimension == len(EMBEDDINGS[self.embedding[self.agent]][0])
+            if done.lost:
+                self.floor_revision = done.revision
+            assert verify(self.directory / "store").damage == []  # type: ignore[attr-defined]
+
+    @rule()
+    def kill(self) -> None:
+        """The process dies as it is."""
+        store, left = self.directory / "store", self.directory / "left"  # type: ignore[attr-defined]
+        shutil.copytree(store, left)
+        self.run(self.memory.close())  # type: ignore[attr-defined]
+        shutil.rmtree(store)
+        left.rename(store)
+        assert verify(store).damage == []
+        self.run(self.open())  # type: ignore[attr-defined]
+
+
+class ReembeddingMachine(Reembedding, SimilarityMachine):
+    """On a live timeline that keeps everything."""
+
+
+class ReembeddingBacktestMachine(Reembedding, BacktestSimilarityMachine):
+    """On a backtest timeline."""
+
+
+class ReembeddingKeepingMachine(Reembedding, KeepingMachine):
+    """Under retention, with compactions that number rows anew."""
+
+    def answers(self, question: Question, as_of: Any, time: int, revision: int) -> bool:
+        """As the machine does; and what was lost to an embedding may be refused too."""
+        try:
+            found = self.run(self.ask(question, as_of))
+        except TrimmedError:
+            assert time < self.now - self.max_age or revision < max(
+                self.oldest_revision, self.floor_revision
+            )
+            return False
+        assert found == self.answer(question, time, revision)
+        return True
+
+
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize(
+    "machine", [ReembeddingMachine, ReembeddingBacktestMachine, ReembeddingKeepingMachine]
+)
+def test_search_agrees_with_the_model_of_embeddings(
+    machine: type[RuleBasedStateMachine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every search, at every step of a re-embedding, answers by one embedding, and by the right one."""
+    monkeypatch.setattr(renumbering, "MIN_DEAD_ROWS", 1)
+    monkeypatch.setattr(renumbering, "DEAD_SHARE", 10_000)
+    run_state_machine_as_test(machine, settings=_settings(15))
