@@ -958,6 +958,27 @@ def test_a_compaction_in_the_middle(store, run, monkeypatch):
         run(body())
 
 
+def test_a_compaction_that_leaves_fewer_rows(store, run, monkeypatch):
+    """Rows that there are no more when it begins are not looked for."""
+    monkeypatch.setattr(renumbering, "MIN_DEAD_ROWS", 8)
+
+    async def body():
+        async with MemorySystem.open(MemoryConfig(storage_path=store, history=0)) as memory:
+            for version in range(3):
+                await fill(memory, version)
+            gate = Gate()
+            work = asyncio.create_task(memory.reembed("a", gate, batch=20))
+            await gate.asked()
+            await memory.compact()
+            gate.allow(100)
+            done = await work
+            assert (done.embedded, done.lost) == (KEYS, 0)
+            await check_new(memory, dict.fromkeys(range(KEYS), 2))
+            assert verify(store).damage == []
+
+    run(body())
+
+
 @pytest.mark.parametrize("step", ["prepare", "_approach", "clean_up"])
 def test_a_switch_in_the_middle_of_a_compaction(store, run, monkeypatch, step):
     """The base is of before it, and the fresh views of after; no vectors are taken from under either."""
@@ -1016,23 +1037,23 @@ def test_what_retention_dropped_is_not_made_up(store, run):
             await fill(memory, 0)
             first = clock.now(), memory.revision
             clock.advance(10)
-            await fill(memory, 1)
+            await fill(memory, 1, keys=range(20))
             second = clock.now(), memory.revision
             clock.advance(10)
             done = await memory.reembed("a", embed, batch=8)  # the first batches are all dropped
-            assert (done.embedded, done.lost) == (KEYS, KEYS)
-            there = dict.fromkeys(range(KEYS), 1)
+            assert (done.embedded, done.lost) == (KEYS, 20)
+            there = dict.fromkeys(range(KEYS), 0) | dict.fromkeys(range(20), 1)
             await check_new(memory, there)
-            query = new(1, 9)
+            query = new(25)  # of one that was not replaced, and would be all the answer
             for as_of in first:
                 with pytest.raises(TrimmedError):
-                    await memory.search_similar("a", query, 3, as_of=as_of)
+                    await memory.search_similar("a", query, 1, as_of=as_of)
             for as_of in (*second, AsOf(*second)):
                 assert await found(memory, query, as_of=as_of) == expected(query, there, 6)
             assert verify(store).damage == []
         async with MemorySystem.open(config, clock=clock) as memory:
             with pytest.raises(TrimmedError):
-                await memory.search_similar("a", new(1), 3, as_of=first[0])
+                await memory.search_similar("a", new(25), 1, as_of=first[0])
 
     run(body())
 

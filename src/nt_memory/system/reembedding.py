@@ -232,8 +232,9 @@ class _Reembedding:
     async def _cover(self) -> None:
         """Embed the rows there are now."""
         rows = self._observed().rows
-        while self._looked < min(rows, self._observed().rows):
-            await self._next(min(rows, self._looked + self._batch))
+        # A compaction that came before the store knew of this may have left fewer of them.
+        while self._looked < (end := min(rows, self._observed().rows)):
+            await self._next(min(end, self._looked + self._batch))
             if not self._ticket:
                 self._look_again()
         if not self._ticket:
@@ -321,11 +322,10 @@ class _Reembedding:
             instead = ""
             if unfinished is not None and unfinished.staged is not None:
                 instead = unfinished.staged.ticket
-            ticket = secrets.token_hex(8)
-            self._file = await engine.submit(
-                Reembed(self._agent, ticket, dim, self._label, instead)
-            )
-            self._ticket, self._dim = ticket, dim
+            # Before it is known to have happened: a cancelled one may have, and is given up then.
+            self._ticket, self._dim = secrets.token_hex(8), dim
+            entry = Reembed(self._agent, self._ticket, dim, self._label, instead)
+            self._file = await engine.submit(entry)
         if unfinished is not None:
             await self._drop(unfinished.file)
         return True
