@@ -30,7 +30,7 @@ from nt_memory.system import compacting, engine, reembedding, renumbering
 from nt_memory.system.repairing import repair
 from nt_memory.system.verifying import verify
 from nt_memory.tiers.layout import LAST_PARTITION
-from nt_memory.tiers.vectors import Tuning, VectorTier
+from nt_memory.tiers.vectors import Partition, Tuning, VectorTier
 
 OLD, NEW = 8, 5
 KEYS = 30
@@ -557,6 +557,19 @@ def test_the_index_is_built_before_the_switch(store, run, monkeypatch):
     """The first search by the new embedding finds a graph over all that was observed before the end."""
     tuned = functools.partial(VectorTier, tuning=Tuning(scan_values=64))
     monkeypatch.setattr(engine, "VectorTier", tuned)
+    is_waited_for = threading.Event()
+    advance, wait_indexed = Partition.advance, VectorTier.wait_indexed
+
+    def slow(self, hold):
+        if self.number == 1:
+            is_waited_for.wait(20)
+        return advance(self, hold)
+
+    def waiting(self, timeout_s=None):
+        is_waited_for.set()
+        return wait_indexed(self, timeout_s)
+
+    monkeypatch.setattr(Partition, "advance", slow)
 
     async def body():
         async with MemorySystem.open(store) as memory:
@@ -575,10 +588,12 @@ def test_the_index_is_built_before_the_switch(store, run, monkeypatch):
                     seen.append(tier._partitions[0].graph_rows)
 
             monkeypatch.setattr(memory._engine, "move", watching)
+            monkeypatch.setattr(VectorTier, "wait_indexed", waiting)
             sizes = []
             await memory.reembed(
                 "a", embed, batch=100, progress=lambda *_: sizes.append(tier.stats.bytes)
             )
+            is_waited_for.set()
             assert seen == [rows]
             assert sizes[-1] > held  # what grows is counted
             assert tier.stats.rows == tier.stats.graph_rows == rows
@@ -979,9 +994,11 @@ def test_a_compaction_that_leaves_fewer_rows(store, run, monkeypatch):
     run(body())
 
 
-@pytest.mark.parametrize("step", ["prepare", "_approach", "clean_up"])
+@pytest.mark.parametrize("step", ["save_base", "build_views"])
 def test_a_switch_in_the_middle_of_a_compaction(store, run, monkeypatch, step):
     """The base is of before it, and the fresh views of after; no vectors are taken from under either."""
+    original = getattr(compacting, step)
+    drop = reembedding._Reembedding._drop
 
     async def body():
         async with MemorySystem.open(store) as memory:
@@ -992,31 +1009,27 @@ def test_a_switch_in_the_middle_of_a_compaction(store, run, monkeypatch, step):
             await gate.asked()
             gate.allow()
             await gate.asked()
-            original = getattr(compacting._Compactor, step)
+            is_dropping = asyncio.Event()
 
-            def switching(self, *arguments):
-                def look():
-                    gate.allow(100)
+            async def dropping(self, file):
+                is_dropping.set()
+                await drop(self, file)
 
-                loop.call_soon_threadsafe(look)
-                while partition_of_cold(memory).dim == OLD:
-                    pass
-                return original(self, *arguments)
-
-            def partition_of_cold(memory):
-                snapshot = memory._engine.opened.cold.snapshot()
-                try:
-                    return snapshot.partition(partition_name("a", ""))
-                finally:
-                    snapshot.close()
-
-            if step != "clean_up":
-                monkeypatch.setattr(compacting._Compactor, step, switching)
-                await memory.compact()
-            else:
-                compaction = asyncio.create_task(memory.compact())
+            async def switch():
                 gate.allow(100)
-                await compaction
+                await is_dropping.wait()
+                for _ in range(8):  # whoever does not wait for the compaction has done it by now
+                    await turn()
+                    await asyncio.to_thread(int)
+                assert partition_of(memory).dim == NEW
+
+            def switching(*arguments):
+                asyncio.run_coroutine_threadsafe(switch(), loop).result(20)
+                return original(*arguments)
+
+            monkeypatch.setattr(reembedding._Reembedding, "_drop", dropping)
+            monkeypatch.setattr(compacting, step, switching)
+            await memory.compact()
             await work
             await check_new(memory, dict.fromkeys(range(KEYS), 0))
             assert vector_files(store) == ["1.f16"]
