@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 CHUNK = 10_000
 
 
-async def _search(memory: MemorySystem, queries: Any, taken: list[float], stop: asyncio.Event) -> None:
+async def _search(
+    memory: MemorySystem, queries: Any, taken: list[float], stop: asyncio.Event
+) -> None:
     for number in itertools.count():
         if stop.is_set():
             return
@@ -39,7 +41,9 @@ async def _search(memory: MemorySystem, queries: Any, taken: list[float], stop: 
         await asyncio.sleep(0.002)
 
 
-async def _observe(memory: MemorySystem, vectors: Any, waits: list[float], stop: asyncio.Event) -> None:
+async def _observe(
+    memory: MemorySystem, vectors: Any, waits: list[float], stop: asyncio.Event
+) -> None:
     for number in itertools.count():
         if stop.is_set():
             return
@@ -79,8 +83,7 @@ async def measure(directory: Path, n: int, dims: tuple[int, int], batch: int) ->
         for first in range(0, n, CHUNK):
             numbers = range(first, min(n, first + CHUNK))
             await memory.observe_many("a", old[first : first + CHUNK], list(numbers))
-        while memory.stats().l2_pending:
-            await asyncio.sleep(0.1)
+        await asyncio.to_thread(memory._engine.vectors.wait_indexed)
 
         async def rest(_stop: asyncio.Event) -> None:
             await asyncio.sleep(5.0)
@@ -123,9 +126,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        found = asyncio.run(
-            measure(Path(directory), options.n, tuple(options.dims), options.batch)
-        )
+        found = asyncio.run(measure(Path(directory), options.n, tuple(options.dims), options.batch))
         found["machine"] = machine(directory)
     print(json.dumps(found, indent=1))
     for part in ("quiet", "meanwhile"):

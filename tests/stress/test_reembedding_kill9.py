@@ -95,9 +95,7 @@ async def child(path: str, generation: int, first: int) -> None:
     async with MemorySystem.open(MemoryConfig(storage_path=path, history=1)) as memory:
         state = {"generation": generation}
         os.write(1, b"open\n")
-        await asyncio.gather(
-            observe(memory, state, first), reembed(memory, state), compact(memory)
-        )
+        await asyncio.gather(observe(memory, state, first), reembed(memory, state), compact(memory))
 
 
 # --- the parent -------------------------------------------------------------------------------
@@ -193,7 +191,7 @@ def test_kill9_while_embedding_anew(tmp_path: Path) -> None:
     """Twenty times, at random moments; after each the store is sound, and of one embedding."""
     from nt_memory.system.verifying import verify
 
-    rng = random.Random(SEED)
+    rng = random.Random(SEED)  # noqa: S311 - chooses moments, hides no secret
     store = tmp_path / "store"
     generation, done = 0, -1
     switches = 0

@@ -1055,6 +1055,9 @@ def test_what_retention_dropped_is_not_made_up(store, run):
             clock.advance(10)
             done = await memory.reembed("a", embed, batch=8)  # the first batches are all dropped
             assert (done.embedded, done.lost) == (KEYS, 20)
+            row = partition_of(memory)
+            stored = memory._engine.opened.files.rows(row.file, row.dim, row.rows)
+            assert len(np.unique(stored, axis=0)) == row.rows  # what is made up is not all alike
             there = dict.fromkeys(range(KEYS), 0) | dict.fromkeys(range(20), 1)
             await check_new(memory, there)
             query = new(25)  # of one that was not replaced, and would be all the answer

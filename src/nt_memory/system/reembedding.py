@@ -18,19 +18,15 @@ read until then are read again.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import secrets
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nt_memory.clock import turn
-from nt_memory.codec import is_filed
 from nt_memory.entries import AbandonEmbedding, Embed, Reembed, SwitchEmbedding
 from nt_memory.errors import (
-    DimensionError,
-    EmbeddingError,
     InvalidInputError,
     NtMemoryError,
     ReadOnlyError,
@@ -41,10 +37,9 @@ from nt_memory.namespace import check_agent, check_label
 from nt_memory.records import ReembedResult
 from nt_memory.replica import partition_name, staged_name
 from nt_memory.system.ending import insist
-from nt_memory.system.reads import to_record
+from nt_memory.system.modelling import embed_versions, made_up
 from nt_memory.system.rows import version_of_row
 from nt_memory.system.strays import drop_partition
-from nt_memory.system.units import to_half, to_units
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,10 +47,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nt_memory.entries import Stored
-    from nt_memory.records import EmbedRecords, Record
+    from nt_memory.records import EmbedRecords
     from nt_memory.system.engine import Engine
     from nt_memory.tiers.layout import PartitionRow
-    from nt_memory.transport.values import ValueFiles
 
 MAX_BATCH = 65_536
 READS_A_TURN = 64
@@ -257,7 +251,7 @@ class _Reembedding:
             return
         await self._take_lost(first)
         is_lost = np.array([version is None for version in versions])
-        made = np.tile(_made_up(self._dim), (stop - first, 1))
+        made = made_up(first, stop - first, self._dim)
         if halves is not None:
             made[~is_lost] = halves
         await self._take(made, is_lost)
@@ -287,28 +281,14 @@ class _Reembedding:
     async def _embed_versions(
         self, versions: Sequence[Stored], first: int, stop: int
     ) -> NDArray[np.float16]:
-        """What `embed` makes of versions, as it is stored: shape (n, dim)."""
-        engine = self._engine
-        values = [one.value for one in versions if one.value is not None and is_filed(one.value)]
+        """New vectors of versions that rows `first` up to `stop` belong to."""
         try:
-            with engine.values.keep(values), engine.halts.embedding(self._agent):
-                records = await asyncio.to_thread(_to_records, versions, engine.values)
-                found = await self._call(records)
-            return await asyncio.to_thread(_to_halves, found, len(versions), self._dim)
+            return await embed_versions(self._engine, self._embed, self._agent, versions, self._dim)
         except Exception as error:
             error.add_note(
                 f"reembed {self._agent!r}: rows {first} to {stop - 1}; the old embedding is in force"
             )
             raise
-
-    async def _call(self, records: list[Record]) -> Any:
-        embed: Any = self._embed
-        if inspect.iscoroutinefunction(embed) or inspect.iscoroutinefunction(
-            getattr(embed, "__call__", None)  # noqa: B004 - is it asynchronous, not is it there
-        ):
-            return await embed(records)
-        found = await asyncio.to_thread(embed, records)
-        return await found if inspect.isawaitable(found) else found
 
     # --- entries --------------------------------------------------------------------------------
 
@@ -335,7 +315,7 @@ class _Reembedding:
         step = max(1, ENTRY_BYTES // (2 * self._dim))
         while self._covered < stop:
             count = min(step, stop - self._covered)
-            made = np.tile(_made_up(self._dim), (count, 1))
+            made = made_up(self._covered, count, self._dim)
             await self._take(made, np.ones(count, np.bool_))
 
     async def _take(self, made: NDArray[np.float16], is_lost: NDArray[np.bool_]) -> None:
@@ -389,33 +369,3 @@ class _Reembedding:
             if not engine.is_closed:
                 with suppress(StorageError):
                     await asyncio.to_thread(drop_partition, engine.opened.files, file)
-
-
-def _made_up(dim: int) -> NDArray[np.float16]:
-    """Stands for the vector of a row of which nothing is left: of unit length, as all are."""
-    vector: NDArray[np.float16] = np.zeros(dim, "<f2")
-    vector[0] = 1.0
-    return vector
-
-
-def _to_records(versions: Sequence[Stored], values: ValueFiles) -> list[Record]:
-    return [to_record(version, values) for version in versions]
-
-
-def _to_halves(found: Any, count: int, dim: int) -> NDArray[np.float16]:
-    """Embeddings as they are stored.
-
-    Raises:
-        EmbeddingError: they are not one finite vector a record.
-        DimensionError: they have another dimension than those before.
-    """
-    units = to_units(found)
-    if len(units) != count:
-        raise EmbeddingError(f"embed returned {len(units)} embeddings for {count} records")
-    if dim and units.shape[1] != dim:
-        raise DimensionError(
-            f"embed returned embeddings of dimension {units.shape[1]}, and {dim} before",
-            expected=dim,
-            got=units.shape[1],
-        )
-    return to_half(units)

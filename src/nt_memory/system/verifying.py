@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from nt_memory.clock import SystemClock, to_datetime
 from nt_memory.entries import decode_entry
 from nt_memory.errors import (
@@ -29,7 +27,7 @@ from nt_memory.replica import Replica
 from nt_memory.replica.quotas import recount
 from nt_memory.system.at_rest import State, digest_files, read_state
 from nt_memory.system.baseline import check_origin, load_base, newest_base
-from nt_memory.system.comparing import compare_tables
+from nt_memory.system.comparing import compare_tables, compare_vectors
 from nt_memory.system.opening import apply_frames
 from nt_memory.system.references import Wanted, in_frame, in_views
 from nt_memory.system.value_damage import DAMAGED, check_values, describe, known_losses
@@ -52,7 +50,6 @@ if TYPE_CHECKING:
 SCRATCH_MAP_BYTES = 1 << 40
 _BATCH = 512
 _BATCH_BYTES = 8 << 20
-_ROWS = 4096
 _ATTEMPTS = 3
 
 Progress = "Callable[[str, int, int], None]"
@@ -347,7 +344,7 @@ class _Pass:
         try:
             for name, partition in fresh.partitions():
                 try:
-                    self._compare_partition(live, files, name.decode(), partition)
+                    compare_vectors(live, files, name.decode(), partition, self._count_vectors)
                 except CorruptionError:
                     if self._is_kept(partition):
                         raise
@@ -356,21 +353,9 @@ class _Pass:
         finally:
             live.close()
 
-    def _compare_partition(
-        self, live: VectorFiles, files: VectorFiles, name: str, partition: PartitionRow
-    ) -> None:
-        for first in range(0, partition.rows, _ROWS):
-            stop = min(first + _ROWS, partition.rows)
-            place = (partition.file, partition.dim, first, stop)
-            differs = (live.read(*place) != files.read(*place)).any(axis=1)
-            if differs.any():
-                row = first + int(np.flatnonzero(differs)[0])
-                raise CorruptionError(
-                    f"{live.path(partition.file)}: row {row} of {name!r} differs from its entry"
-                )
-            self.found.vectors += stop - first
-            self._progress("vectors", self.found.vectors, 0)
-        live.check(partition.file, partition.dim, partition.rows)
+    def _count_vectors(self, vectors: int) -> None:
+        self.found.vectors += vectors
+        self._progress("vectors", self.found.vectors, 0)
 
     def _is_kept(self, partition: PartitionRow) -> bool:
         """Whether vectors are still those that the store uses, in the views as they are now."""
