@@ -83,7 +83,7 @@ async def measure(directory: Path, n: int, dims: tuple[int, int], batch: int) ->
         for first in range(0, n, CHUNK):
             numbers = range(first, min(n, first + CHUNK))
             await memory.observe_many("a", old[first : first + CHUNK], list(numbers))
-        await asyncio.to_thread(memory._engine.vectors.wait_indexed)
+        await asyncio.to_thread(memory._engine.vectors.wait_indexed)  # noqa: SLF001
 
         async def rest(_stop: asyncio.Event) -> None:
             await asyncio.sleep(5.0)

@@ -695,7 +695,7 @@ def test_bad_arguments_change_nothing(store, run):
         async with MemorySystem.open(store) as memory:
             await fill(memory)
             revision = memory.revision
-            for batch in (0, -1, 65_537, True, 2.5):
+            for batch in (0, -1, 8_193, True, 2.5):
                 with pytest.raises(InvalidInputError, match="batch"):
                     await memory.reembed("a", never, batch=batch)
             with pytest.raises(InvalidInputError, match="callable"):
@@ -988,6 +988,44 @@ def test_a_compaction_that_leaves_fewer_rows(store, run, monkeypatch):
             gate.allow(100)
             done = await work
             assert (done.embedded, done.lost) == (KEYS, 0)
+            await check_new(memory, dict.fromkeys(range(KEYS), 2))
+            assert verify(store).damage == []
+
+    run(body())
+
+
+def test_it_does_not_begin_within_a_compaction(store, run, monkeypatch):
+    """One that has chosen which rows go would not know that they are counted."""
+    monkeypatch.setattr(renumbering, "MIN_DEAD_ROWS", 8)
+    original = compacting.build_views
+
+    async def body():
+        async with MemorySystem.open(MemoryConfig(storage_path=store, history=0)) as memory:
+            for version in range(3):
+                await fill(memory, version)
+            loop = asyncio.get_running_loop()
+            gate = Gate()
+            work = asyncio.create_task(memory.reembed("a", gate, batch=70))
+            await gate.asked()
+
+            async def go_on():
+                gate.allow()
+                for _ in range(8):  # whoever does not wait for the compaction has begun by now
+                    await turn()
+                    await asyncio.to_thread(int)
+                    await memory.put("a", "plain", 1)
+                assert staged_of(memory) is None
+
+            def building(*arguments):
+                asyncio.run_coroutine_threadsafe(go_on(), loop).result(20)
+                return original(*arguments)
+
+            monkeypatch.setattr(compacting, "build_views", building)
+            await memory.compact()
+            gate.allow(100)
+            done = await work
+            assert (done.embedded, done.lost) == (KEYS, 0)
+            assert len(gate.calls) == 2
             await check_new(memory, dict.fromkeys(range(KEYS), 2))
             assert verify(store).damage == []
 

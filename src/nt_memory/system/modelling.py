@@ -51,15 +51,30 @@ async def embed_versions(
     return await asyncio.to_thread(_to_halves, found, len(versions), dim)
 
 
-def made_up(first: int, count: int, dim: int) -> NDArray[np.float16]:
-    """What stands for the vectors of rows of which nothing is left, shape (count, dim).
+def filled(
+    first: int, is_lost: NDArray[np.bool_], halves: NDArray[np.float16] | None, dim: int
+) -> NDArray[np.float16]:
+    """Vectors of rows, made up for those of which nothing is left.
 
-    No search ever shows one, but the graph holds them, and there many that are alike would lie in the
-    way: whoever comes upon one has only others of them for neighbours.
+    No search ever shows one of these, but the graph holds them, and there many that are alike would
+    lie in the way: whoever comes upon one has only others of them for neighbours.
+
+    Args:
+        first: Number of the first row.
+        is_lost: Which rows, shape (n,).
+        halves: The vectors of the others; None if there are none.
+        dim: Values in a vector.
+
+    Returns:
+        Shape (n, dim).
     """
-    rows = np.random.default_rng(first).standard_normal((count, dim), np.float32)
-    rows[:, 0] += np.float32(1e-3)  # of one value that would be zero, too
-    return to_half(to_units(rows))
+    vectors: NDArray[np.float16] = np.empty((len(is_lost), dim), "<f2")
+    if halves is not None:
+        vectors[~is_lost] = halves
+    count = int(np.count_nonzero(is_lost))
+    random = np.random.default_rng(first).standard_normal((count, dim), np.float32)
+    vectors[is_lost] = to_half(to_units(random))
+    return vectors
 
 
 async def _call(embed: Any, records: list[Record]) -> Any:

@@ -37,7 +37,7 @@ from nt_memory.namespace import check_agent, check_label
 from nt_memory.records import ReembedResult
 from nt_memory.replica import partition_name, staged_name
 from nt_memory.system.ending import insist
-from nt_memory.system.modelling import embed_versions, made_up
+from nt_memory.system.modelling import embed_versions, filled
 from nt_memory.system.rows import version_of_row
 from nt_memory.system.strays import drop_partition
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from nt_memory.system.engine import Engine
     from nt_memory.tiers.layout import PartitionRow
 
-MAX_BATCH = 65_536
+MAX_BATCH = 8_192
 READS_A_TURN = 64
 ENTRY_BYTES = 256 * 1024
 LOOK_S = 0.1
@@ -88,7 +88,7 @@ class ReembeddingCalls:
                 `tags` its labels, and returns their embeddings, shape (n, dim), finite and not zero, any
                 scale. A plain function runs on another thread; a coroutine function on the loop. It
                 must not observe for the agent.
-            batch: Records a call, 1 to 65,536.
+            batch: Records a call, 1 to 8,192.
             label: Names the new embedding, as its model and version. What was made until an error,
                 a cancellation or a crash is then kept, and a call under the same label goes on
                 behind it. None: begin anew.
@@ -250,11 +250,12 @@ class _Reembedding:
         if not self._ticket:
             return
         await self._take_lost(first)
-        is_lost = np.array([version is None for version in versions])
-        made = made_up(first, stop - first, self._dim)
-        if halves is not None:
-            made[~is_lost] = halves
-        await self._take(made, is_lost)
+        if halves is not None and len(kept) == len(versions):
+            await self._take(halves, np.zeros(len(kept), np.bool_))
+        else:
+            is_lost = np.array([version is None for version in versions])
+            made = await asyncio.to_thread(filled, first, is_lost, halves, self._dim)
+            await self._take(made, is_lost)
         self._embedded += len(kept)
         self._grow()
         if self._progress is not None:
@@ -314,9 +315,9 @@ class _Reembedding:
         """Rows without a version that were passed before the dimension was known."""
         step = max(1, ENTRY_BYTES // (2 * self._dim))
         while self._covered < stop:
-            count = min(step, stop - self._covered)
-            made = made_up(self._covered, count, self._dim)
-            await self._take(made, np.ones(count, np.bool_))
+            is_lost = np.ones(min(step, stop - self._covered), np.bool_)
+            made = await asyncio.to_thread(filled, self._covered, is_lost, None, self._dim)
+            await self._take(made, is_lost)
 
     async def _take(self, made: NDArray[np.float16], is_lost: NDArray[np.bool_]) -> None:
         """Have the store take the next vectors."""

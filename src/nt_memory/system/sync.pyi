@@ -741,7 +741,7 @@ class SyncMemory:
                 `tags` its labels, and returns their embeddings, shape (n, dim), finite and not zero, any
                 scale. A plain function runs on another thread; a coroutine function on the loop. It
                 must not observe for the agent.
-            batch: Records a call, 1 to 65,536.
+            batch: Records a call, 1 to 8,192.
             label: Names the new embedding, as its model and version. What was made until an error,
                 a cancellation or a crash is then kept, and a call under the same label goes on
                 behind it. None: begin anew.
