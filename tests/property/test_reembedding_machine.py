@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
 from test_similarity_machine import (
     DIRECTIONS,
+    NAMES,
     BacktestSimilarityMachine,
     KeepingMachine,
     Question,
     SimilarityMachine,
+    Version,
     _settings,
 )
 
@@ -49,11 +51,21 @@ BATCH = 2
 agents = st.sampled_from(["a", "b"])
 
 
+def _plain(function: Any) -> Any:
+    """The body of a rule, to be made another rule of."""
+
+    def again(self: Any, agent: str, is_labelled: bool, calls: int) -> None:
+        function(self, agent, is_labelled, calls)
+
+    return again
+
+
 class Reembedding:
     """What a machine does besides, to whichever it is mixed into."""
 
     memory: Any
     oldest_revision: int
+    switches = 0
 
     def __init__(self) -> None:
         self.embedding = {"a": 0, "b": 0}
@@ -110,33 +122,51 @@ class Reembedding:
         found = [where[(record.agent, record.key), record.revision] for record in records]
         return [EMBEDDINGS[self.another()][direction] for direction in found]
 
-    @precondition(lambda self: self.task is None)
-    @rule(agent=agents, is_labelled=st.booleans())
-    def begin(self, agent: str, is_labelled: bool) -> None:
-        """Up to where the first records are embedded."""
-        self.agent = agent
-        label = f"embedding {self.another()}" if is_labelled else None
+    @initialize(directions=st.lists(st.integers(0, 4), min_size=4, max_size=4))
+    def fill(self, directions: list[int]) -> None:
+        """There is something to embed from the beginning, some of it replaced."""
+        for name, direction in zip((*NAMES, NAMES[0]), directions, strict=True):
+            self.observe_one(name, direction)
 
-        async def start() -> None:
-            self.asked, self.permits = asyncio.Event(), asyncio.Queue[None]()
-            work = self.memory.reembed(agent, self.embed, batch=BATCH, label=label)
-            self.task = asyncio.create_task(work)
-            await self.look()
+    def observe_one(self, name: tuple[str, str], direction: int) -> None:
+        """A plain observation."""
+        work = self.memory.observe(name[0], self.vector(name[0], direction), {"n": 0}, key=name[1])
+        self.run(work)  # type: ignore[attr-defined]
+        revision = self.run(self.newest(name))  # type: ignore[attr-defined]
+        version = Version(name, self.now, revision, {"n": 0}, direction)  # type: ignore[attr-defined]
+        self.wrote(version)  # type: ignore[attr-defined]
 
-        self.run(start())  # type: ignore[attr-defined]
-
-    @precondition(lambda self: self.task is not None)
-    @rule(calls=st.integers(1, 4))
-    def go_on(self, calls: int) -> None:
-        """Some records more; perhaps to the end."""
+    @rule(agent=agents, is_labelled=st.booleans(), calls=st.integers(0, 3))
+    def go_on(self, agent: str, is_labelled: bool, calls: int) -> None:
+        """Some records more, perhaps to the end; of what is under way, or a new one."""
 
         async def step() -> None:
+            if self.task is None:
+                self.agent = agent
+                label = f"embedding {self.another()}" if is_labelled else None
+                self.asked, self.permits = asyncio.Event(), asyncio.Queue[None]()
+                work = self.memory.reembed(agent, self.embed, batch=BATCH, label=label)
+                self.task = asyncio.create_task(work)
+                await self.look()
             for _ in range(calls):
                 if self.task is not None:
                     self.permits.put_nowait(None)
                     await self.look()
 
         self.run(step())  # type: ignore[attr-defined]
+
+    # Hypothesis draws rules evenly, and this is what the machine is about.
+    go_on_too = rule(agent=agents, is_labelled=st.just(value=True), calls=st.integers(0, 3))(
+        _plain(go_on)
+    )
+    go_on_anew = rule(agent=agents, is_labelled=st.just(value=False), calls=st.integers(0, 3))(
+        _plain(go_on)
+    )
+
+    @rule(name=st.sampled_from(NAMES), direction=st.integers(0, 4))
+    def replace(self, name: tuple[str, str], direction: int) -> None:
+        """One observation more, over another."""
+        self.observe_one(name, direction)
 
     @precondition(lambda self: self.task is not None)
     @rule()
@@ -168,6 +198,7 @@ class Reembedding:
         done = task.result()
         if done.dimension:
             self.embedding[self.agent] = self.another()
+            type(self).switches += 1
             assert done.dimension == len(EMBEDDINGS[self.embedding[self.agent]][0])
             if done.lost:
                 self.floor_revision = done.revision
@@ -214,9 +245,11 @@ class ReembeddingKeepingMachine(Reembedding, KeepingMachine):
     "machine", [ReembeddingMachine, ReembeddingBacktestMachine, ReembeddingKeepingMachine]
 )
 def test_search_agrees_with_the_model_of_embeddings(
-    machine: type[RuleBasedStateMachine], monkeypatch: pytest.MonkeyPatch
+    machine: type[ReembeddingMachine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every search, at every step of a re-embedding, answers by one embedding, and by the right one."""
     monkeypatch.setattr(renumbering, "MIN_DEAD_ROWS", 1)
     monkeypatch.setattr(renumbering, "DEAD_SHARE", 10_000)
-    run_state_machine_as_test(machine, settings=_settings(15))
+    monkeypatch.setattr(machine, "switches", 0)
+    run_state_machine_as_test(machine, settings=_settings(20))
+    assert machine.switches >= 10, "else it was not about switches"

@@ -198,7 +198,7 @@ async def _live(config: MemoryConfig, steps: list[Any], at: int, place: Path) ->
                 await memory.close()
                 memory = await MemorySystem.open(config, clock=clock)
             # Behind the step, a compaction would take what the replay up to it needs.
-            elif step != "compact" or number <= at:
+            elif step != "compact" or number < at:
                 await _do(memory, clock, step, number)
     finally:
         await memory.close()
