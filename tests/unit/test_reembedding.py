@@ -1420,3 +1420,22 @@ def test_verify_looks_again_when_vectors_went_meanwhile(store, run, monkeypatch)
             assert found.vectors == KEYS
 
     run(body())
+
+
+def test_a_map_shows_the_new_embedding(store, run, tmp_path):
+    """It is that of a store in which everything was observed by the new one from the beginning."""
+
+    async def body():
+        async with MemorySystem.open(store) as memory:
+            await fill(memory)
+            was = await memory.map("a", action_type="")
+            await memory.reembed("a", embed)
+            now = await memory.map("a", action_type="")
+        async with MemorySystem.open(tmp_path / "other") as memory:
+            keys = [f"k{key}" for key in range(KEYS)]
+            await memory.observe_many("a", [new(key) for key in range(KEYS)], keys=keys)
+            wanted = await memory.map("a", action_type="")
+        assert was.keys == now.keys == wanted.keys
+        assert now.points.tolist() == wanted.points.tolist() != was.points.tolist()
+
+    run(body())
