@@ -227,6 +227,21 @@ class ReembeddingBacktestMachine(Reembedding, BacktestSimilarityMachine):
 class ReembeddingKeepingMachine(Reembedding, KeepingMachine):
     """Under retention, with compactions that number rows anew."""
 
+    @rule(
+        agent=agents,
+        direction=st.integers(0, 4),
+        before=st.integers(0, 2),
+        after=st.integers(0, 3),
+    )
+    def compact_in_the_middle(self, agent: str, direction: int, before: int, after: int) -> None:
+        """One that has rows to give back."""
+        self.go_on(agent, is_labelled=False, calls=before)
+        for name in NAMES:
+            self.observe_one(name, direction)
+        self.advance(3)
+        self.compact()
+        self.go_on(agent, is_labelled=False, calls=after)
+
     def answers(self, question: Question, as_of: Any, time: int, revision: int) -> bool:
         """As the machine does; and what was lost to an embedding may be refused too."""
         try:
