@@ -193,8 +193,9 @@ class Reembedding:
         if not self.task.done():
             return
         task, self.task = self.task, None
-        if isinstance(task.exception(), InvalidInputError):
-            return  # nothing is left of any observation
+        error = task.exception()
+        if isinstance(error, InvalidInputError) and "nothing is left" in str(error):
+            return
         done = task.result()
         if done.dimension:
             self.embedding[self.agent] = self.another()
