@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from _harness import Options, Row, clustered, duration, percentiles
+from _harness import Options, Row, duration, percentiles, subspace
 from _state import FLAT
 
 from nt_memory import MemoryConfig, MemorySystem
@@ -114,7 +114,7 @@ class Mix:
 
 async def mix(options: Options) -> list[Row]:
     """Puts, gets, observations, searches, messages and locks for some seconds, all at once."""
-    vectors = clustered(ROWS + SPARE, options.dim, options.seed)
+    vectors = subspace(ROWS + SPARE, options.dim, options.seed)
     config = MemoryConfig(storage_path=Path(options.workdir) / "mix")
     async with MemorySystem.open(config) as memory:
         await memory.observe_many("agent_1", vectors[:ROWS])

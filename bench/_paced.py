@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from _harness import Options, Row, clustered, disk_bytes, duration, percentiles
+from _harness import Options, Row, disk_bytes, duration, percentiles, subspace
 from _mix import LagProbe
 from _state import FLAT
 
@@ -109,7 +109,7 @@ async def paced(options: Options) -> list[Row]:
 async def disk(options: Options) -> list[Row]:
     """Disk per observation, all of a cleanly closed store counted."""
     path = Path(options.workdir) / "disk"
-    vectors = clustered(OBSERVATIONS, options.dim, options.seed)
+    vectors = subspace(OBSERVATIONS, options.dim, options.seed)
     payload = {"note": "x" * 92}  # 100 bytes as it is stored
     async with MemorySystem.open(MemoryConfig(storage_path=path)) as memory:
         await memory.observe_many("agent_1", vectors, [payload] * OBSERVATIONS)

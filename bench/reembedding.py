@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from _harness import clustered, duration, machine, rss_anon_bytes
+from _harness import duration, machine, rss_anon_bytes, subspace
 from _mix import LagProbe
 
 from nt_memory import MemorySystem
@@ -77,8 +77,8 @@ async def _beside(memory: MemorySystem, work: Any, old: Any) -> tuple[Any, dict[
 
 async def measure(directory: Path, n: int, dims: tuple[int, int], batch: int) -> dict[str, Any]:
     """One store, one re-embedding."""
-    old = clustered(n, dims[0], seed=7)
-    new = clustered(n, dims[1], seed=8)
+    old = subspace(n, dims[0], seed=7)
+    new = subspace(n, dims[1], seed=8)
     async with MemorySystem.open(directory / "store") as memory:
         for first in range(0, n, CHUNK):
             numbers = range(first, min(n, first + CHUNK))

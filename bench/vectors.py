@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING
 import faiss
 import numpy as np
 
+from nt_memory.apps.bench.figures import recall
+from nt_memory.apps.bench.generators import clustered_blocks
+from nt_memory.apps.bench.machine import rss_anon_bytes
 from nt_memory.tiers.vectors import NEVER, VectorFiles, VectorTier
 
 if TYPE_CHECKING:
@@ -28,24 +31,13 @@ NOW = 1 << 40
 
 
 def clustered(rows: int, dim: int, seed: int) -> np.ndarray:
-    """Unit vectors around 1 centre in 1,000 rows, float16, as observations of regimes would be."""
-    random = np.random.default_rng(seed)
-    centres = np.random.default_rng(0).standard_normal((max(8, rows // 1000), dim), np.float32)
-    vectors = np.empty((rows, dim), "<f2")
-    for at in range(0, rows, 50_000):
-        stop = min(rows, at + 50_000)
-        part = centres[random.integers(0, len(centres), stop - at)]
-        part += 0.7 * random.standard_normal(part.shape, np.float32)
-        vectors[at:stop] = part / np.linalg.norm(part, axis=1, keepdims=True)
-    return vectors
+    """Unit vectors around 1 centre in 1,000 rows, float16; see `clustered_blocks`."""
+    return np.concatenate([b.astype("<f2") for b in clustered_blocks(rows, dim, seed, rows)])
 
 
 def anonymous_mb() -> float:
     """Resident anonymous memory of this process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) / 1024
-    return float("nan")
+    return rss_anon_bytes() / 2**20
 
 
 def timed(search: Callable[[np.ndarray], object], queries: np.ndarray) -> dict[str, float]:
@@ -62,11 +54,6 @@ def timed(search: Callable[[np.ndarray], object], queries: np.ndarray) -> dict[s
 def show(what: str, times: dict[str, float], note: str = "") -> None:
     figures = "  ".join(f"{name} {value:8.3f}" for name, value in times.items())
     print(f"{what:34s} {figures} ms  {note}")
-
-
-def recall(found: list[np.ndarray], truth: list[np.ndarray]) -> float:
-    shares = [len(set(a) & set(b)) / max(1, len(b)) for a, b in zip(found, truth, strict=True)]
-    return float(np.mean(shares))
 
 
 def columns(first: int, count: int) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from nt_memory.errors import CodecError, FormatVersionError
+from nt_memory.errors import CodecError, FormatVersionError, InvalidInputError
 
 ENTRY_VERSION = 1
 
@@ -71,6 +71,91 @@ class Write(_Wire, frozen=True, tag="write"):
 
     ops: tuple[WriteOp, ...]
     fence: Fence | None = None
+
+
+class ObserveMany(_Wire, frozen=True, tag="observe"):
+    """Observations of one agent, by columns: in effect the `Write` that `operations` spells.
+
+    Columns, because a batch of thousands is then encoded, decoded and folded without an object a
+    field and row.
+
+    Attributes:
+        agent: Whose.
+        keys: The key of each row.
+        values: The encoded value of each row.
+        vectors: Little-endian float16 unit vectors of one dimension, one after another.
+        known_at: Since when they count as known: all, or each; None: when it is recorded.
+        labels: The sets of tags that occur.
+        tagged: For each row which of `labels` it has; empty: the first, or none if there is none.
+    """
+
+    agent: str
+    keys: tuple[str, ...]
+    values: tuple[bytes, ...]
+    vectors: bytes
+    known_at: int | tuple[int | None, ...] | None = None
+    labels: tuple[tuple[str, ...], ...] = ()
+    tagged: tuple[int, ...] = ()
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one vector; 0 without rows."""
+        return len(self.vectors) // max(1, len(self.keys))
+
+    def check(self) -> None:
+        """Refuse columns that do not fit together.
+
+        Raises:
+            InvalidInputError: they do not.
+        """
+        count = len(self.keys)
+        size, rest = divmod(len(self.vectors), max(1, count))
+        one_each: list[tuple[object, ...]] = [self.values]
+        if isinstance(self.known_at, tuple):
+            one_each.append(self.known_at)
+        if self.tagged:
+            one_each.append(self.tagged)
+        if not size or rest or size % 2 or any(len(column) != count for column in one_each):
+            raise InvalidInputError("the columns of observations differ in length")
+        if self.tagged and not 0 <= min(self.tagged) <= max(self.tagged) < len(self.labels):
+            raise InvalidInputError("an observation has tags that are not there")
+
+    @property
+    def tags(self) -> tuple[tuple[str, ...], ...]:
+        """The tags of each row."""
+        if self.tagged:
+            return tuple(map(self.labels.__getitem__, self.tagged))
+        return (self.labels[0] if self.labels else (),) * len(self.keys)
+
+    def tags_of(self, number: int) -> tuple[str, ...]:
+        """The tags of one row."""
+        if self.tagged:
+            return self.labels[self.tagged[number]]
+        return self.labels[0] if self.labels else ()
+
+    @property
+    def operations(self) -> tuple[WriteOp, ...]:
+        """What it does, row by row.
+
+        Raises:
+            InvalidInputError: the columns do not fit together.
+        """
+        self.check()
+        size, known = self.row_bytes, self.known_at
+        times = known if isinstance(known, tuple) else (known,) * len(self.keys)
+        rows = zip(self.keys, self.values, times, self.tags, strict=True)
+        return tuple(
+            WriteOp(
+                STATE,
+                self.agent,
+                key,
+                value,
+                known_at,
+                vector=self.vectors[number * size : (number + 1) * size],
+                tags=tags,
+            )
+            for number, (key, value, known_at, tags) in enumerate(rows)
+        )
 
 
 class Configure(_Wire, frozen=True, tag="configure"):
@@ -262,6 +347,7 @@ LockCommand = Acquire | Renew | Release | Withdraw
 BallotCommand = Register | Propose | CastVote | CleanUp
 Body = (
     Write
+    | ObserveMany
     | Configure
     | StartSession
     | Advance
@@ -318,6 +404,18 @@ def decode_entry(payload: bytes) -> Entry:
         return _decoder.decode(memoryview(payload)[1:])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CodecError(f"not an entry: {error}") from None
+
+
+def operations_of(body: Body) -> tuple[WriteOp, ...]:
+    """The writes an entry asks for, in order; none if it is of another kind, or malformed."""
+    if isinstance(body, Write):
+        return body.ops
+    if not isinstance(body, ObserveMany):
+        return ()
+    try:
+        return body.operations
+    except InvalidInputError:
+        return ()  # it was refused
 
 
 class Stored(NamedTuple):

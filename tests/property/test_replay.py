@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from nt_memory import ManualClock, MemoryConfig, MemorySystem, Record, Trajectory
 from nt_memory.codec import encode
@@ -32,6 +33,7 @@ from nt_memory.entries import (
     Configure,
     Embed,
     Fence,
+    ObserveMany,
     Propose,
     Reembed,
     Register,
@@ -90,8 +92,31 @@ ops = st.builds(
     tags=st.lists(st.sampled_from("xy"), max_size=2, unique=True).map(tuple),
 ).map(lambda op: op if op.value is not None else WriteOp(op.space, op.agent, op.key, None))
 fences = st.none() | st.builds(Fence, resources | st.just(""), st.integers(0, 12))
+
+
+@st.composite
+def observations(draw: st.DrawFn) -> ObserveMany:
+    """Observations by columns, of new keys and old ones, some of them twice; times as in `ops`."""
+    names = draw(st.lists(keys | st.text("mno", min_size=1, max_size=2), min_size=1, max_size=5))
+    count = len(names)
+    labels = draw(st.sampled_from([(), (("x",),), ((), ("x", "y"))]))
+    each = st.integers(0, max(0, len(labels) - 1))
+    tagged = draw(st.lists(each, min_size=count, max_size=count)) if len(labels) > 1 else []
+    times = st.none() | st.integers(-30, 0)
+    return ObserveMany(
+        draw(agents),
+        tuple(names),
+        tuple(encode(n) for n in range(count)),
+        b"".join(draw(st.lists(vectors.map(halves), min_size=count, max_size=count))),
+        draw(times | st.lists(times, min_size=count, max_size=count).map(tuple)),
+        labels,
+        tuple(tagged),
+    )
+
+
 BODIES: dict[type, st.SearchStrategy[Any]] = {
     Write: st.builds(Write, st.lists(ops, min_size=1, max_size=3).map(tuple), fences),
+    ObserveMany: observations(),
     Configure: st.just(Configure("another", "live", None)),
     StartSession: st.just(StartSession("another")),
     Advance: st.builds(Advance, st.integers(-5, 50)),
@@ -227,6 +252,10 @@ async def _submit(
     match body:
         case Write():
             body = Write(tuple(_dated(op, now_us) for op in body.ops), body.fence)
+        case ObserveMany(known_at=tuple() as times):
+            body = structs.replace(body, known_at=tuple(_moved(one, now_us) for one in times))
+        case ObserveMany(known_at=one):
+            body = structs.replace(body, known_at=_moved(one, now_us))
         case Advance():
             body = Advance(now_us + body.now * SECOND)
         case Propose(deadline=int() as seconds):
@@ -242,8 +271,12 @@ def _embed(records: list[Record]) -> list[list[float]]:
     return [[float(record.revision), 1.0, 2.0, float(len(record.key))] for record in records]
 
 
+def _moved(seconds: int | None, now_us: int) -> int | None:
+    return None if seconds is None else now_us + seconds * SECOND
+
+
 def _dated(op: WriteOp, now_us: int) -> WriteOp:
-    known_at = None if op.known_at is None else now_us + op.known_at * SECOND
+    known_at = _moved(op.known_at, now_us)
     return WriteOp(
         op.space,
         op.agent,

@@ -78,7 +78,11 @@ async def operate(memory: MemorySystem, worker: int, number: int) -> int:
     kind = KINDS[number % len(KINDS)]
     (key, value), *more = wanted.items()
     if kind == "observe":
-        await memory.observe(agent, vector_of(worker, number), value, key=key)
+        vector = vector_of(worker, number)
+        if number // len(KINDS) % 2:
+            await memory.observe_many(agent, [vector], [value], keys=[key])
+        else:
+            await memory.observe(agent, vector, value, key=key)
         record = await memory.get_record(agent, key)
         assert record is not None
         return record.revision

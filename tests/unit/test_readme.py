@@ -113,7 +113,11 @@ def test_every_command_and_option_is_documented() -> None:
 
     page = (ROOT / "docs/reference/cli.md").read_text()
     group = typer.main.get_command(app)
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
+    commands = dict(group.commands)  # type: ignore[attr-defined]
+    bench = commands.pop("bench")
+    commands |= {f"bench {name}": command for name, command in bench.commands.items()}
+    assert len(commands) > len(bench.commands) > 0
+    for name, command in commands.items():
         assert f"`nt-memory {name}" in page
         options = {text for p in command.params for text in p.opts if text.startswith("--")}
         undocumented = {o for o in options if not re.search(rf"`{o}\b", page)}

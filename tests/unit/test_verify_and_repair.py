@@ -202,7 +202,7 @@ def test_without_views_the_journal_is_cut_at_the_damage(store, made, reopened):
     text = only((store / "damaged").glob("*/lost.jsonl")).read_text()
     listed = [json.loads(line) for line in text.splitlines()]
     assert listed
-    assert all(line["kind"] in {"write", "session"} for line in listed)
+    assert all(line["kind"] in {"write", "observe", "session"} for line in listed)
     numbers = [line["sequence"] for line in listed]
     assert numbers == sorted(numbers)
     assert verify(store).is_ok

@@ -1,6 +1,14 @@
 """Decide and apply: fold journal entries, in order, into the views."""
 
-from nt_memory.replica.follow import Change, Follow, Moved, NewRows, Outcome, Reembedded
+from nt_memory.replica.follow import (
+    Change,
+    Follow,
+    Moved,
+    NewRows,
+    Observed,
+    Outcome,
+    Reembedded,
+)
 from nt_memory.replica.reembedding import is_staged, staged_name
 from nt_memory.replica.replica import Replica
 from nt_memory.replica.writes import Now, is_visible, partition_name
@@ -11,6 +19,7 @@ __all__ = [
     "Moved",
     "NewRows",
     "Now",
+    "Observed",
     "Outcome",
     "Reembedded",
     "Replica",

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from nt_memory.entries import STATE, Stored
+from nt_memory.tiers.vectors import NEVER
+
 if TYPE_CHECKING:
-    from nt_memory.entries import Stored
+    from collections.abc import Sequence
+
+    from nt_memory.entries import ObserveMany
     from nt_memory.tiers.layout import PartitionRow, VectorRow
     from nt_memory.tiers.vectors import Partition
     from nt_memory.tiers.views import Snapshot
@@ -28,6 +34,59 @@ class Change(NamedTuple):
     is_current: bool
 
 
+class Observed(NamedTuple):
+    """Observations under keys that had no version: a `Change` each, by columns.
+
+    Attributes:
+        body: The entry's.
+        known_at: Since when each counts as known.
+        revision: The entry.
+        recorded_at: When the journal took it.
+        actor: Who wrote it.
+        partition: Where their vectors are.
+        first_row: The row of the first; the others follow.
+    """
+
+    body: ObserveMany
+    known_at: Sequence[int]
+    revision: int
+    recorded_at: int
+    actor: str
+    partition: int
+    first_row: int
+
+    def change(self, number: int) -> Change:
+        """One of them."""
+        body = self.body
+        stored = Stored(
+            STATE,
+            body.agent,
+            body.keys[number],
+            body.values[number],
+            self.known_at[number],
+            self.revision,
+            self.recorded_at,
+            None,
+            self.actor,
+            self.partition,
+            self.first_row + number,
+            body.tags_of(number),
+        )
+        return Change("put", stored, self.revision, is_current=True)
+
+    def changes(self) -> list[Change]:
+        """All of them."""
+        return [self.change(number) for number in range(len(self.body.keys))]
+
+    def rows_by_tag(self) -> dict[str, list[int]]:
+        """Which rows carry which tag."""
+        found: dict[str, list[int]] = {}
+        for row, tags in enumerate(self.body.tags, self.first_row):
+            for tag in tags:
+                found.setdefault(tag, []).append(row)
+        return found
+
+
 class Outcome(NamedTuple):
     """What became of a submission: `error` is None if it was accepted."""
 
@@ -36,9 +95,16 @@ class Outcome(NamedTuple):
     error: Exception | None
 
 
+def _int64s() -> array[int]:
+    return array("q")
+
+
 @dataclass(slots=True)
 class NewRows:
     """Vector rows added to one partition, in row order.
+
+    The numbers are int64 side by side, which numpy reads as they are; `vectors` holds stretches of
+    rows, one or more each.
 
     Attributes:
         partition: Its id.
@@ -55,9 +121,9 @@ class NewRows:
     dim: int
     first_row: int
     file: int
-    from_us: list[int] = field(default_factory=list[int])
-    until_us: list[int] = field(default_factory=list[int])
-    revision: list[int] = field(default_factory=list[int])
+    from_us: array[int] = field(default_factory=_int64s)
+    until_us: array[int] = field(default_factory=_int64s)
+    revision: array[int] = field(default_factory=_int64s)
     vectors: list[bytes] = field(default_factory=list[bytes])
 
 
@@ -116,7 +182,7 @@ class Follow:
         sequence: Last journal entry folded in.
         timeline_us: A backtest's now, or None.
         outcomes: One per frame that carries a ticket, in order.
-        changes: Keys that changed, in order.
+        changes: Keys that changed, in order; new observations by columns.
         rows: New vector rows by partition.
         ended: `(partition, row, until_us, until_revision)` of rows that stopped being in force.
         new_partitions: `(name, id)` of vector partitions that were made.
@@ -134,7 +200,7 @@ class Follow:
     sequence: int = 0
     timeline_us: int | None = None
     outcomes: list[Outcome] = field(default_factory=list[Outcome])
-    changes: list[Change] = field(default_factory=list[Change])
+    changes: list[Change | Observed] = field(default_factory=list["Change | Observed"])
     rows: dict[int, NewRows] = field(default_factory=dict[int, NewRows])
     ended: list[tuple[int, int, int, int]] = field(default_factory=list[tuple[int, int, int, int]])
     new_partitions: list[tuple[bytes, int]] = field(default_factory=list[tuple[bytes, int]])
@@ -148,14 +214,21 @@ class Follow:
 
     def add_row(self, partition: PartitionRow, number: int, row: VectorRow, vector: bytes) -> None:
         """Note a new vector row of a partition."""
-        rows = self.rows.get(partition.id)
-        if rows is None:
-            rows = NewRows(partition.id, partition.dim, number, partition.file)
-            self.rows[partition.id] = rows
+        rows = self._rows_of(partition, number)
         rows.from_us.append(row.from_us)
         rows.until_us.append(row.until_us)
         rows.revision.append(row.revision)
         rows.vectors.append(vector)
+
+    def add_rows(self, observed: Observed, partition: PartitionRow) -> None:
+        """Note new observations, none of which has an end, and their vector rows."""
+        self.changes.append(observed)
+        rows = self._rows_of(partition, observed.first_row)
+        count = len(observed.known_at)
+        rows.from_us.extend(observed.known_at)
+        rows.until_us.extend(array("q", (NEVER,)) * count)
+        rows.revision.extend(array("q", (observed.revision,)) * count)
+        rows.vectors.append(observed.body.vectors)
 
     def reembed(self, partition: PartitionRow) -> None:
         """Note that a partition has other vectors. Those it had before are wanted no more."""
@@ -164,6 +237,13 @@ class Follow:
             rows.dim, rows.file, rows.first_row = partition.dim, partition.file, partition.rows
             rows.vectors.clear()
         self.reembedded.append(Reembedded(partition.id, partition.dim, partition.file))
+
+    def _rows_of(self, partition: PartitionRow, number: int) -> NewRows:
+        rows = self.rows.get(partition.id)
+        if rows is None:
+            rows = NewRows(partition.id, partition.dim, number, partition.file)
+            self.rows[partition.id] = rows
+        return rows
 
     def end_row(self, partition: int, row: int, until_us: int, until_revision: int) -> None:
         """Note that a vector row is in force no longer than `until_us`."""

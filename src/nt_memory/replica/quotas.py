@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from nt_memory.entries import SetQuota
+from nt_memory.entries import ObserveMany, SetQuota, Write
 from nt_memory.errors import NtMemoryError, QuotaError
 from nt_memory.namespace import is_agent
+from nt_memory.replica.observing import find_fresh
 from nt_memory.replica.writes import decide
 from nt_memory.tiers.layout import (
     QUOTA,
@@ -38,7 +39,6 @@ from nt_memory.tiers.layout import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nt_memory.entries import Write
     from nt_memory.replica.writes import Now, ResolvedOp
     from nt_memory.tiers.layout import Version
     from nt_memory.tiers.views import Snapshot, WriteBatch
@@ -64,7 +64,7 @@ def usage_in(views: Snapshot, agent: str) -> UsageRow:
     return _NOTHING if data is None else decode_usage(data)
 
 
-def check_early(views: Snapshot, write: Write, now: Now, history: int | None) -> None:
+def check_early(views: Snapshot, write: Write | ObserveMany, now: Now, history: int | None) -> None:
     """Refuse a write that its agent's quota does not allow as things are, before it is ordered.
 
     What is refused once it is ordered stays in the journal all the same, so an agent that keeps on
@@ -74,6 +74,17 @@ def check_early(views: Snapshot, write: Write, now: Now, history: int | None) ->
     Raises:
         QuotaError: as `Quotas.check`.
     """
+    if isinstance(write, ObserveMany):
+        rule = rule_in(views, write.agent)
+        if rule is None:
+            return
+        fresh = find_fresh(views, write, now)
+        if fresh is not None:
+            row, count = usage_in(views, write.agent), len(write.keys)
+            used = (row.keys, row.bytes, row.vectors)
+            _judge(write.agent, rule, used, _Needs(count, fresh.size, count))
+            return
+        write = Write(write.operations)
     rules = {agent: rule_in(views, agent) for agent in {op.agent for op in write.ops}}
     if not any(rules.values()):
         return
@@ -163,6 +174,15 @@ class Quotas:
         for agent, own in _by_agent(operations).items():
             if (rule := self._rule(agent)) is not None:
                 _judge(agent, rule, self._of(views, agent), _wanted(views, own, now, history))
+
+    def check_new(self, views: Snapshot, agent: str, count: int, size: int) -> None:
+        """As `check` of so many observations under new keys, that count so many bytes together.
+
+        Raises:
+            QuotaError: of the first limit.
+        """
+        if self._rules and (rule := self._rule(agent)) is not None:
+            _judge(agent, rule, self._of(views, agent), _Needs(count, size, count))
 
     def _rule(self, agent: str) -> SetQuota | None:
         # What the swarm shares is nobody's: one agent's load must not use it up for the others.

@@ -19,6 +19,7 @@ from nt_memory.entries import (
     Configure,
     EmbeddingCommand,
     Entry,
+    ObserveMany,
     Retain,
     SetQuota,
     StartSession,
@@ -37,6 +38,7 @@ from nt_memory.errors import (
 from nt_memory.namespace import check_agent
 from nt_memory.replica.coordination import Coordination, Draft
 from nt_memory.replica.follow import Follow, Outcome
+from nt_memory.replica.observing import find_fresh, fold_fresh
 from nt_memory.replica.quotas import Quotas
 from nt_memory.replica.reembedding import carry_out, drop_unlabelled
 from nt_memory.replica.retention import Retention
@@ -120,6 +122,7 @@ class Replica:
         self._quotas = Quotas()
         self._handlers: dict[type, Callable[[Step], Effects]] = {
             Write: self._write,
+            ObserveMany: self._observe,
             Configure: self._configure,
             StartSession: self._start_session,
             Advance: self._advance,
@@ -287,17 +290,34 @@ class Replica:
             raise StaleFenceError(
                 f"fence {write.fence.number} of lock {write.fence.resource!r} is no longer current"
             )
+        return self._write_all(step, write)
+
+    def _write_all(self, step: Step, write: Write) -> Effects:
         operations = decide(step.batch, write, step.now)
         if not operations:
             return Effects(None, has_changes=False)
         self._quotas.check(step.batch, operations, step.now, self.history)
         changes: list[ChangeRow] = []
-        folding = Folding(
-            step.batch, step.now, step.follow, step.entry.actor, self.history, self._quotas
-        )
+        folding = self._folding(step)
         for operation in operations:
             changes.extend(fold(folding, operation))
         return Effects(step.now.revision, tuple(changes))
+
+    def _observe(self, step: Step) -> Effects:
+        body = cast("ObserveMany", step.entry.body)
+        if not body.keys:
+            return Effects(None, has_changes=False)
+        body.check()
+        fresh = find_fresh(step.batch, body, step.now)
+        if fresh is None:
+            return self._write_all(step, Write(body.operations))
+        self._quotas.check_new(step.batch, body.agent, len(body.keys), fresh.size)
+        return Effects(step.now.revision, fold_fresh(self._folding(step), body, fresh))
+
+    def _folding(self, step: Step) -> Folding:
+        return Folding(
+            step.batch, step.now, step.follow, step.entry.actor, self.history, self._quotas
+        )
 
     def _configure(self, step: Step) -> Effects:
         if self.is_configured:

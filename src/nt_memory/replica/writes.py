@@ -313,17 +313,23 @@ def end_row(batch: WriteBatch, partition: int, number: int, row: VectorRow) -> N
 def _add_row(batch: WriteBatch, op: WriteOp, row: VectorRow, follow: Follow) -> tuple[int, int]:
     vector = op.vector or b""
     name = partition_name(op.agent, op.partition)
+    found = take_rows(batch, name, len(vector) // FLOAT16_BYTES, 1, follow)
+    batch.put(b"rows", row_key(found.id, found.rows), pack_row(row))
+    follow.add_row(found, found.rows, row, vector)
+    return found.id, found.rows
+
+
+def take_rows(batch: WriteBatch, name: bytes, dim: int, count: int, follow: Follow) -> PartitionRow:
+    """Count `count` new rows of a partition, made if it is new; what it was before, with its `rows`."""
     found = batch.partition(name)
     if found is None:
         number = batch.number(b"partitions") or 0
         batch.put_number(b"partitions", number + 1)
-        found = PartitionRow(number, len(vector) // FLOAT16_BYTES, 0)
+        found = PartitionRow(number, dim, 0)
         follow.new_partitions.append((name, number))
-    grown = msgspec.structs.replace(found, rows=found.rows + 1)
+    grown = msgspec.structs.replace(found, rows=found.rows + count)
     batch.put(b"partitions", name, encode_partition(grown))
-    batch.put(b"rows", row_key(found.id, found.rows), pack_row(row))
-    follow.add_row(found, found.rows, row, vector)
-    return found.id, found.rows
+    return found
 
 
 def _trim(batch: WriteBatch, name: bytes, history: int, quotas: Quotas) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from nt_memory.codec import is_filed
 from nt_memory.entries import STATE
-from nt_memory.replica import is_staged
+from nt_memory.replica import Observed, is_staged
 from nt_memory.system.reads import hot_bytes, to_record
 from nt_memory.system.renumbering import read_columns
 
@@ -36,14 +36,14 @@ class Listeners:
         locks: Lock events.
         ballots: Ballot events.
         bank: Changes in the ReasoningBank's spaces.
-        tagged: Puts of records that carry tags.
+        observed: Puts of records that have a vector.
         moved: Vector partitions that have another id now.
     """
 
     locks: Callable[[Sequence[Any]], None] = _ignore
     ballots: Callable[[Sequence[Any]], None] = _ignore
     bank: Callable[[Sequence[Change]], None] = _ignore
-    tagged: Callable[[Sequence[Change]], None] = _ignore
+    observed: Callable[[Sequence[Change | Observed]], None] = _ignore
     moved: Callable[[Sequence[Moved]], None] = _ignore
 
     def tell(self, follow: Follow) -> None:
@@ -54,12 +54,19 @@ class Listeners:
             self.locks(follow.lock_events)
         if follow.ballot_events:
             self.ballots(follow.ballot_events)
-        tagged = [
-            change for change in follow.changes if change.stored.tags and change.kind == "put"
+        observed = [
+            change
+            for change in follow.changes
+            if isinstance(change, Observed)
+            or (change.stored.partition >= 0 and change.kind == "put")
         ]
-        if tagged:
-            self.tagged(tagged)
-        bank = [change for change in follow.changes if change.stored.space != STATE]
+        if observed:
+            self.observed(observed)
+        bank = [
+            change
+            for change in follow.changes
+            if not isinstance(change, Observed) and change.stored.space != STATE
+        ]
         if bank:
             self.bank(bank)
 
@@ -114,12 +121,18 @@ def move_vectors(vectors: VectorTier, follow: Follow, known: RowCounts) -> None:
             vectors.append(
                 rows.partition,
                 rows.dim,
-                from_us=np.array(rows.from_us, dtype=np.int64),
-                until_us=np.array(rows.until_us, dtype=np.int64),
-                revision=np.array(rows.revision, dtype=np.int64),
+                from_us=np.frombuffer(rows.from_us, np.int64),
+                until_us=np.frombuffer(rows.until_us, np.int64),
+                revision=np.frombuffer(rows.revision, np.int64),
             )
-    for partition, row, until_us, until_revision in follow.ended:
-        vectors.end(partition, row, until_us, until_revision)
+    if len(follow.ended) <= _FEW_ENDED:
+        for partition, row, until_us, until_revision in follow.ended:
+            vectors.end(partition, row, until_us, until_revision)
+        return
+    ended = np.array(follow.ended, np.int64)
+    for number in sorted(set(ended[:, 0].tolist())):
+        own = ended[ended[:, 0] == number]
+        vectors.end_all(number, own[:, 1], own[:, 2], own[:, 3])
 
 
 def _exchange(vectors: VectorTier, follow: Follow, known: RowCounts) -> None:
@@ -134,11 +147,12 @@ def _exchange(vectors: VectorTier, follow: Follow, known: RowCounts) -> None:
     known.numbering += 1
 
 
+_FEW_ENDED = 16
 LARGE_VALUE_BYTES = 64 * 1024
 MANY_CHANGES = 4096
 
 
-def move_records(hot: HotTier, changes: Sequence[Change], values: ValueFiles) -> None:
+def move_records(hot: HotTier, changes: Sequence[Change | Observed], values: ValueFiles) -> None:
     """Bring L1 and the pins up to the changes that concern the current versions of state keys.
 
     A value that was put becomes hot, except an observation's: a bulk load would flush everything
@@ -147,19 +161,27 @@ def move_records(hot: HotTier, changes: Sequence[Change], values: ValueFiles) ->
     """
     are_many = len(changes) > MANY_CHANGES  # as of a follower that was stopped for long
     for change in changes:
-        stored = change.stored
-        if stored.space != STATE or not change.is_current:
-            continue
-        name = (stored.agent, stored.key)
-        if change.kind != "put" or stored.value is None:
-            hot.drop(name)
-            hot.pins.show(name, None)
-        elif (are_many or _is_large(stored.value)) and name not in hot.pins:
-            hot.drop(name)  # decoding it takes too long for the loop; the next read will
-        elif stored.partition < 0 or hot.is_wanted(name):
-            record = to_record(stored, values)
-            hot.put(name, record, hot_bytes(record, stored))
-            hot.pins.show(name, record)
+        if isinstance(change, Observed):
+            for number in hot.wanted_of(change.body.agent, change.body.keys):
+                _move_record(hot, change.change(number), values, are_many=False)
+        else:
+            _move_record(hot, change, values, are_many=are_many)
+
+
+def _move_record(hot: HotTier, change: Change, values: ValueFiles, *, are_many: bool) -> None:
+    stored = change.stored
+    if stored.space != STATE or not change.is_current:
+        return
+    name = (stored.agent, stored.key)
+    if change.kind != "put" or stored.value is None:
+        hot.drop(name)
+        hot.pins.show(name, None)
+    elif (are_many or _is_large(stored.value)) and name not in hot.pins:
+        hot.drop(name)  # decoding it takes too long for the loop; the next read will
+    elif stored.partition < 0 or hot.is_wanted(name):
+        record = to_record(stored, values)
+        hot.put(name, record, hot_bytes(record, stored))
+        hot.pins.show(name, record)
 
 
 def _is_large(value: bytes) -> bool:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from nt_memory.entries import Write
+from nt_memory.entries import ObserveMany, Write
 from nt_memory.errors import ReembeddingError
 
 if TYPE_CHECKING:
@@ -63,9 +63,12 @@ class Halts:
         Raises:
             ReembeddingError: it was submitted by what it would have to wait for.
         """
-        if not isinstance(body, Write):
+        if isinstance(body, ObserveMany):
+            observed = {body.agent}
+        elif isinstance(body, Write):
+            observed = {op.agent for op in body.ops if op.vector is not None and not op.partition}
+        else:
             return
-        observed = {op.agent for op in body.ops if op.vector is not None and not op.partition}
         for agent in sorted(observed & self._gates.keys()):
             if _embedded.get() == agent:
                 raise ReembeddingError(

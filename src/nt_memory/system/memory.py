@@ -111,7 +111,7 @@ class MemorySystem(
         engine.listeners.locks = self._locks.follow
         engine.listeners.ballots = self.consensus.follow
         engine.listeners.bank = self.bank.follow
-        engine.listeners.tagged = self._tags.follow
+        engine.listeners.observed = self._tags.follow
         engine.listeners.moved = self._tags.drop
 
     @staticmethod

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nt_memory.codec import is_filed
 from nt_memory.codec.filed import REFERENCE_START, Reference, read_reference
-from nt_memory.entries import Write, decode_entry
+from nt_memory.entries import decode_entry, operations_of
 from nt_memory.tiers.layout import decode_version, parse_name, parse_tail
 from nt_memory.tiers.sealing import unseal
 from nt_memory.transport.segment_reader import SegmentReader
@@ -78,10 +78,7 @@ def in_frame(frame: Frame) -> Iterator[Wanted]:
     """
     if REFERENCE_START not in frame.payload:
         return
-    body = decode_entry(frame.payload).body
-    if not isinstance(body, Write):
-        return
-    for op in body.ops:
+    for op in operations_of(decode_entry(frame.payload).body):
         if op.value is not None and is_filed(op.value):
             where = f"entry {frame.sequence}"
             yield Wanted(read_reference(op.value), op.agent, op.key, where)

@@ -356,10 +356,10 @@ class Newcomers:
             partition = self._partitions.get(rows.partition)
             if partition is not None and rows.from_us:
                 partition.columns.append(
-                    np.array(rows.from_us, np.int64),
-                    np.array(rows.until_us, np.int64),
+                    np.frombuffer(rows.from_us, np.int64),
+                    np.frombuffer(rows.until_us, np.int64),
                     None,
-                    np.array(rows.revision, np.int64),
+                    np.frombuffer(rows.revision, np.int64),
                 )
         for number, row, until_us, until_revision in follow.ended:
             if (partition := self._partitions.get(number)) is not None:

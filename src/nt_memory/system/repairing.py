@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from nt_memory.clock import StoreClock, SystemClock, to_datetime
 from nt_memory.config import MemoryConfig
-from nt_memory.entries import Write, decode_entry
+from nt_memory.entries import ObserveMany, Write, decode_entry
 from nt_memory.errors import CodecError, CorruptionError, ForeignStoreError
 from nt_memory.system.at_rest import are_trustworthy
 from nt_memory.system.baseline import check_origin, newest_base, save_base
@@ -378,6 +378,11 @@ def _describe(frame: Frame) -> dict[str, object]:
     except (CodecError, CorruptionError) as error:
         return {**found, "error": str(error)}
     found["kind"] = str(entry.body.__struct_config__.tag)
-    if isinstance(entry.body, Write):
-        found["keys"] = [f"{op.agent}/{op.key}" for op in entry.body.ops]
+    match entry.body:
+        case Write(ops=ops):
+            found["keys"] = [f"{op.agent}/{op.key}" for op in ops]
+        case ObserveMany(agent=agent, keys=keys):
+            found["keys"] = [f"{agent}/{key}" for key in keys]
+        case _:
+            pass
     return found

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nt_memory.replica import Observed
 from nt_memory.tiers.layout import to_stored, version_key
 
 if TYPE_CHECKING:
@@ -32,13 +33,22 @@ class TagRows:
         self._rows: dict[int, dict[str, list[int]]] = {}
         self._unknown: dict[int, list[int]] = {}
 
-    def follow(self, changes: Sequence[Change]) -> None:
-        """New tagged records became visible."""
+    def follow(self, changes: Sequence[Change | Observed]) -> None:
+        """New observations became visible."""
         for change in changes:
+            if isinstance(change, Observed):
+                self._follow_many(change)
+                continue
             table = self._rows.get(change.stored.partition)
             if table is not None:
                 for tag in change.stored.tags:
                     table.setdefault(tag, []).append(change.stored.row)
+
+    def _follow_many(self, observed: Observed) -> None:
+        table = self._rows.get(observed.partition)
+        if table is not None and observed.body.labels:
+            for tag, rows in observed.rows_by_tag().items():
+                table.setdefault(tag, []).extend(rows)
 
     def drop(self, moved: Sequence[Moved]) -> None:
         """Partitions have other ids; their tables are built anew when they are asked."""

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from msgspec import structs
 
-from nt_memory.clock import turn
 from nt_memory.codec import Draft, compress, draft
 from nt_memory.entries import STATE, Write, WriteOp
 from nt_memory.errors import CorruptionError, DimensionError, InvalidInputError, TrimmedError
 from nt_memory.filters import compile_where
-from nt_memory.namespace import check_agent, check_key, check_label
+from nt_memory.namespace import check_agent, check_key, check_keys
 from nt_memory.records import Hit
 from nt_memory.replica import partition_name
 from nt_memory.system.arguments import check_request, resolve, to_fence, to_known_at, to_ttl_us
-from nt_memory.system.guarding import Guard
+from nt_memory.system.observing import (
+    Columns,
+    Tags,
+    Values,
+    check_rows,
+    check_tags,
+    guarded,
+    in_steps,
+    submit_all,
+    to_matrix,
+    to_tags,
+)
 from nt_memory.system.renumbering import check_rows_floor
-from nt_memory.system.searching import READS_A_TURN, Query, search
-from nt_memory.system.units import to_half, to_unit, to_units
+from nt_memory.system.searching import Query, search
+from nt_memory.system.units import to_half, to_unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -36,18 +44,7 @@ if TYPE_CHECKING:
     from nt_memory.system.rows import TagRows
     from nt_memory.timeline import AsOfLike, Moment
 
-MAX_TAGS = 64
-CHUNK_BYTES = 256 * 1024
 MAX_RETRIES = 3
-
-
-def _check_tags(tags: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(tags, str):
-        raise InvalidInputError("tags must be a collection of strings, not one string")
-    found = tuple(sorted({check_label(tag, "tag") for tag in tags}))
-    if len(found) > MAX_TAGS:
-        raise InvalidInputError(f"at most {MAX_TAGS} tags, got {len(found)}")
-    return found
 
 
 class SimilarityCalls:
@@ -101,7 +98,7 @@ class SimilarityCalls:
             to_known_at(known_at),
             to_ttl_us(ttl),
             vector=to_half(to_unit(embedding)).tobytes(),
-            tags=_check_tags(tags),
+            tags=check_tags(tags),
         )
         write, request = Write((op,), to_fence(fence)), check_request(request_id)
         revision: int | None
@@ -124,11 +121,14 @@ class SimilarityCalls:
         """Remember many observations; each is searchable when it returns.
 
         Written in chunks of about 256 KiB, in order; each chunk happens as a whole. All arguments
-        are checked before the first is written.
+        are checked before the first is written. If a chunk is refused, those before it have
+        happened, none that was not under way follows, and the call raises when all is settled.
 
         Args:
             agent: Whose observations.
-            embeddings: Shape (n, dim); rows as in `observe`.
+            embeddings: Shape (n, dim); rows as in `observe`. An array of more than 65,536 numbers is
+                not copied: it, and the arrays it is a view of, are read-only until the call is over.
+                Lists, and `data`, must not be changed before.
             data: n values, or None.
             keys: n keys, or None to generate them.
             tags: n collections of labels, or None.
@@ -140,68 +140,58 @@ class SimilarityCalls:
         Raises:
             InvalidInputError: the lengths differ.
             And as `observe`.
+
+        Cost: about 10 us of processor time a row of 384 values with 100 bytes of data, the index
+            apart, where keys are new; three times that where they are replaced. The event loop gets
+            its turn about every millisecond.
         """
         agent = check_agent(agent)
         if isinstance(data, Mapping | str | bytes):
             raise InvalidInputError(f"data must be a sequence of values, not {type(data).__name__}")
-        if np.size(embeddings) == 0 and not data and not keys:  # pyright: ignore[reportArgumentType]
+        rows = await to_matrix(embeddings)
+        if not rows.size and not data and not keys:
             return []
-        units = to_units(embeddings)
-        self._check_dim(agent, units.shape[1])
-        count = len(units)
-        names = (
-            [self._new_key() for _ in range(count)]
-            if keys is None
-            else [check_key(name) for name in keys]
-        )
-        values = [None] * count if data is None else list(data)
-        labels: Sequence[Iterable[str]] = [()] * count if tags is None else tags
-        if known_at is None or not isinstance(known_at, Sequence):
-            times = [to_known_at(known_at)] * count
-        else:
-            times = [to_known_at(moment) for moment in known_at]
-        for what, found in (
-            ("data", values),
-            ("keys", names),
-            ("tags", labels),
-            ("known_at", times),
-        ):
-            if len(found) != count:
-                raise InvalidInputError(f"{what} has {len(found)} items for {count} embeddings")
-        columns = zip(names, values, times, to_half(units), labels, strict=True)
-        await self._write_all(agent, columns)
+        count = len(rows) if rows.ndim else 1
+        with guarded(rows):
+            checked = await check_rows(rows)
+            self._check_dim(agent, rows.shape[1])
+            names = (
+                await in_steps(range(count), self._new_keys)
+                if keys is None
+                else await in_steps(list(keys), check_keys)
+            )
+            values = [None] * count if data is None else list(data)
+            times = await _times(known_at)
+            labels = None if tags is None else await to_tags(tags)
+            for what, found in (
+                ("data", values),
+                ("keys", names),
+                ("tags", labels),
+                ("known_at", times),
+            ):
+                if isinstance(found, list | Tags) and len(found) != count:
+                    raise InvalidInputError(f"{what} has {len(found)} items for {count} embeddings")
+            await self._write_all(Columns(agent, names, [], checked, times, labels), values)
         return names
 
-    async def _write_all(
-        self,
-        agent: str,
-        columns: Iterable[tuple[str, Any, int | None, NDArray[np.float16], Iterable[str]]],
-    ) -> None:
-        ops: list[WriteOp] = []
-        drafts: dict[int, Draft] = {}
-        guards: list[Guard] = []
+    async def _write_all(self, columns: Columns, data: Sequence[Any]) -> None:
+        engine = self._engine
+        values = Values()
         try:
-            for count, (name, value, moment, vector, label) in enumerate(columns, start=1):
-                data, large = self._draft(value)
-                if large is not None:
-                    drafts[len(ops)] = large
-                    guards.append(Guard(large.arrays))
-                half, tags = vector.tobytes(), _check_tags(label)
-                ops.append(WriteOp(STATE, agent, name, data, moment, vector=half, tags=tags))
-                if count % READS_A_TURN == 0:
-                    await turn()
-            async with self._engine.filing.filed(list(drafts.values())) as filed:
-                for guard in guards:
-                    guard.release()
-                for number, data in zip(drafts, filed, strict=True):
-                    ops[number] = structs.replace(ops[number], value=data)
-                if drafts:
-                    self._engine.writing.check_quota(Write(tuple(ops)))
-                submit = self._engine.submit
-                await asyncio.gather(*(submit(Write(tuple(chunk))) for chunk in chunks(ops)))
+            await values.add_all(data, compresses=engine.config.enable_compression)
+            if not values.drafts:
+                await submit_all(engine.submit, columns._replace(values=values.encoded).entries())
+                return
+            async with engine.filing.filed(list(values.drafts.values())) as filed:
+                values.release()
+                for number, value in zip(values.drafts, filed, strict=True):
+                    values.encoded[number] = value
+                columns = columns._replace(values=values.encoded)
+                if engine.opened.replica.has_quotas:
+                    engine.writing.check_quota(columns.whole())
+                await submit_all(engine.submit, columns.entries())
         finally:
-            for guard in guards:
-                guard.release()
+            values.release()
 
     def _draft(self, value: Any) -> tuple[bytes, Draft | None]:
         """A value as it is stored; or nothing yet, and what has to be filed first."""
@@ -253,7 +243,7 @@ class SimilarityCalls:
         agents = [agent] if isinstance(agent, str) else list(agent)
         unit = to_unit(query_embedding)
         accept = None if where is None else compile_where(where)
-        wanted = None if tags is None else _check_tags(tags)
+        wanted = None if tags is None else check_tags(tags)
         moment = resolve(engine, as_of)
         names = list(dict.fromkeys(agents))
         for name in names:
@@ -336,20 +326,18 @@ class SimilarityCalls:
             )
 
     def _new_key(self) -> str:
+        return self._new_keys((0,))[0]
+
+    def _new_keys(self, wanted: Sequence[int]) -> list[str]:
         # Ordered by time within a session, and unique beyond it.
         engine = self._engine
-        return f"obs/{engine.clock.now_us():015x}{next(self._counter):06x}-{engine.session[:8]}"
+        start, end = f"obs/{engine.clock.now_us():015x}", f"-{engine.session[:8]}"
+        return [f"{start}{n:06x}{end}" for n in itertools.islice(self._counter, len(wanted))]
 
 
-def chunks(ops: Sequence[WriteOp]) -> Iterator[list[WriteOp]]:
-    """Cut operations into entries of about `CHUNK_BYTES`."""
-    chunk: list[WriteOp] = []
-    size = 0
-    for op in ops:
-        chunk.append(op)
-        size += len(op.value or b"") + len(op.vector or b"") + 64
-        if size >= CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
+async def _times(
+    known_at: datetime | Sequence[datetime] | None,
+) -> int | list[int | None] | None:
+    if known_at is None or not isinstance(known_at, Sequence):
+        return to_known_at(known_at)
+    return await in_steps(known_at, lambda some: [to_known_at(moment) for moment in some])

@@ -626,11 +626,14 @@ class SyncMemory:
         """Remember many observations; each is searchable when it returns.
 
         Written in chunks of about 256 KiB, in order; each chunk happens as a whole. All arguments
-        are checked before the first is written.
+        are checked before the first is written. If a chunk is refused, those before it have
+        happened, none that was not under way follows, and the call raises when all is settled.
 
         Args:
             agent: Whose observations.
-            embeddings: Shape (n, dim); rows as in `observe`.
+            embeddings: Shape (n, dim); rows as in `observe`. An array of more than 65,536 numbers is
+                not copied: it, and the arrays it is a view of, are read-only until the call is over.
+                Lists, and `data`, must not be changed before.
             data: n values, or None.
             keys: n keys, or None to generate them.
             tags: n collections of labels, or None.
@@ -642,6 +645,10 @@ class SyncMemory:
         Raises:
             InvalidInputError: the lengths differ.
             And as `observe`.
+
+        Cost: about 10 us of processor time a row of 384 values with 100 bytes of data, the index
+            apart, where keys are new; three times that where they are replaced. The event loop gets
+            its turn about every millisecond.
         """
     def search_similar(
         self,

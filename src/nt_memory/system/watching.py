@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from nt_memory.clock import to_datetime, turn
-from nt_memory.entries import STATE, Stored, Write, decode_entry
+from nt_memory.entries import STATE, Stored, decode_entry, operations_of
 from nt_memory.errors import CorruptionError
 from nt_memory.records import Change
 from nt_memory.replica.reembedding import CHANGE
@@ -164,9 +164,7 @@ def _stored_in_journal(
     engine: Engine, revision: int, row: LogRow, change: ChangeRow
 ) -> Stored | None:
     entry = _entry_of(engine, revision, row)
-    if not isinstance(entry.body, Write):
-        return None
-    for op in reversed(entry.body.ops):
+    for op in reversed(operations_of(entry.body)):
         known_at = row.now_us if op.known_at is None else op.known_at
         if (op.space, op.agent, op.key, known_at) != (
             change.space,

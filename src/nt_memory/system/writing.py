@@ -17,7 +17,7 @@ import functools
 import threading
 from typing import TYPE_CHECKING, Any
 
-from nt_memory.entries import Entry, Write, encode_entry
+from nt_memory.entries import Entry, ObserveMany, Write, encode_entry
 from nt_memory.errors import (
     ClosedError,
     InvalidInputError,
@@ -122,7 +122,7 @@ class Writing:
             QuotaError: it would be refused now.
         """
         engine = self._engine
-        if type(body) is Write and engine.timeline.has_started:
+        if isinstance(body, Write | ObserveMany) and engine.timeline.has_started:
             replica, now_us = engine.opened.replica, engine.timeline.now_us()
             now = Now(engine.clock.now_us(), now_us, engine.revision + 1, replica.is_backtest)
             check_early(engine.snapshot, body, now, replica.history)

@@ -26,7 +26,7 @@ from nt_memory.records import TierStats
 from nt_memory.tiers.pins import Pins
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from nt_memory.clock import Clock
     from nt_memory.config import CacheConfig
@@ -156,6 +156,13 @@ class HotTier:
     def is_wanted(self, name: Name) -> bool:
         """Whether a change of `name` concerns this tier: a copy is held, or a pin follows it."""
         return self._look(name) is not None or name in self.pins
+
+    def wanted_of(self, agent: str, keys: Sequence[str]) -> list[int]:
+        """The numbers of those keys of an agent of which `is_wanted` holds."""
+        share = self._shares.get(agent)
+        if share is None and not self.pins.may_follow(agent):
+            return []
+        return [number for number, key in enumerate(keys) if self.is_wanted((agent, key))]
 
     def put(self, name: Name, record: Record, size_bytes: int) -> None:
         """Hold a record as the most recently used, letting others go to make room.

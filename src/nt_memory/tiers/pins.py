@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from nt_memory.records import Record
 
+_FEW = 64
 Name = tuple[str, str]
 """Agent and key."""
 
@@ -92,6 +93,10 @@ class Pins:
 
     def __contains__(self, name: Name) -> bool:
         return name in self._pins
+
+    def may_follow(self, agent: str) -> bool:
+        """Whether there may be a pin of some key of an agent: not asked of each, if they are many."""
+        return len(self._pins) > _FEW or any(name[0] == agent for name in self._pins)
 
     def add(self, name: Name, record: Record | None) -> Pin:
         """A new pin that shows `record`, the current one, until `show`."""

@@ -11,9 +11,13 @@ value; that has a checksum of its own, verified when it is decoded.
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 from nt_memory.errors import CorruptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 _CRC = struct.Struct("<I")
 _BYTES = _CRC.size
@@ -25,6 +29,16 @@ _TAIL_BYTES = 4 << 10
 def seal(table: bytes, key: bytes, value: bytes) -> bytes:
     """What is stored under `key` for `value`."""
     return _CRC.pack(_checksum(table, key, value)) + value
+
+
+def seal_rows(table: bytes, rows: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """Keys, and what is stored under them for their values."""
+    start, pack = crc32(table), _CRC.pack
+    for key, value in rows:
+        if len(value) <= _WHOLE_BYTES:
+            yield key, pack(crc32(value, crc32(key, start))) + value
+        else:
+            yield key, seal(table, key, value)
 
 
 def unseal(table: bytes, key: bytes, stored: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
 from nt_memory.clock import to_datetime
@@ -20,11 +21,11 @@ from nt_memory.tiers.layout import (
     parse_tail,
     version_key,
 )
-from nt_memory.tiers.sealing import seal, unseal
+from nt_memory.tiers.sealing import seal, seal_rows, unseal
 from nt_memory.tiers.tables import Tables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from nt_memory.timeline import Moment
 
@@ -188,6 +189,28 @@ class Snapshot(Tables):
         """A row that lies where the wanted one would: it could be that one, with a damaged key."""
         unseal(_VERSIONS, key, self._versions.value())
 
+    def are_absent(self, names: Sequence[bytes]) -> bool:
+        """Whether there is no version of any of these names, which are in order.
+
+        Cost: a seek, and one more for every stretch of other names' versions that lies between.
+        """
+        cursor = self._versions
+        at = 0
+        while at < len(names):
+            is_there = cursor.set_range(names[at])
+            beyond = cursor.key() if is_there else b""
+            if is_there:
+                self._check_beside(beyond)
+            if cursor.prev() if is_there else cursor.last():
+                self._check_beside(cursor.key())
+            if not is_there:
+                return True
+            at = bisect_right(names, beyond, at)
+            # No name is a prefix of another, so only the last one that is not greater can be one.
+            if beyond.startswith(names[at - 1]):
+                return False
+        return True
+
     def version(self, key: bytes) -> Version | None:
         """The version under an exact key."""
         data = self.get(_VERSIONS, key)
@@ -302,6 +325,17 @@ class WriteBatch(Snapshot):
     def delete(self, table: bytes, key: bytes) -> bool:
         """Remove a value; whether it was there."""
         return bool(self.txn.delete(key, db=self._tables[table]))
+
+    def put_rows(self, table: bytes, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        """Set many values, of keys in order.
+
+        Appended where they lie behind all others: that leaves pages full, and not half full.
+        """
+        if not rows:
+            return
+        with self.txn.cursor(self._tables[table]) as cursor:
+            is_behind = not cursor.last() or cursor.key() < rows[0][0]
+            cursor.putmulti(seal_rows(table, rows), append=is_behind)
 
     def load_rows(self, table: bytes, rows: list[tuple[bytes, bytes]]) -> None:
         """Append rows as `stored_rows` gave them, all greater than those that are there."""

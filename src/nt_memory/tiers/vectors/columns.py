@@ -199,7 +199,12 @@ class Columns:
         count = len(revision)
         if not len(from_us) == len(until_us) == count:
             raise InvalidInputError("columns of one append must have one length")
-        if count == 0:
+        if count == 1:
+            ended_by = revision if until_revision is None else until_revision
+            self._append_one(
+                *(int(column[0]) for column in (from_us, until_us, ended_by, revision))
+            )
+        if count < 2:
             return
         view = self.view
         if revision[0] < view.last_revision or not _is_sorted(revision):
@@ -237,6 +242,36 @@ class Columns:
             and _is_sorted(from_us),
         )
 
+    def _append_one(self, from_us: int, until_us: int, until_revision: int, revision: int) -> None:
+        """`append` of one row, as `observe` makes them, with a tenth of its numpy calls."""
+        view = self.view
+        if revision < view.last_revision:
+            raise InvalidInputError("rows must be appended in the order of their revisions")
+        row, ended, ended_rows = view.rows, view.ended, view.ended_rows
+        if until_us == NEVER:
+            until_revision = NEVER
+        else:
+            ended = _fit(ended, ended_rows, ended_rows + 1)
+            ended[ended_rows] = row
+            ended_rows += 1
+        grown = [_fit(column, row, row + 1) for column in view[1:5]]
+        added = (from_us, until_us, until_revision, revision)
+        for column, value in zip(grown, added, strict=True):
+            column[row] = value
+        self.view = View(
+            row + 1,
+            grown[0],
+            grown[1],
+            grown[2],
+            grown[3],
+            ended,
+            ended_rows,
+            revision,
+            max(view.max_from, from_us),
+            min(view.min_until, until_us),
+            view.is_from_sorted and from_us >= view.max_from,
+        )
+
     def end(self, row: int, until_us: int, until_revision: int) -> None:
         """Say when and by which entry a row ended. O(1) amortised.
 
@@ -256,6 +291,33 @@ class Columns:
             count += 1
         self.view = view._replace(
             ended=ended, ended_rows=count, min_until=min(view.min_until, until_us)
+        )
+
+    def end_all(
+        self,
+        rows: NDArray[np.int64],
+        until_us: NDArray[np.int64],
+        until_revision: NDArray[np.int64],
+    ) -> None:
+        """`end` of many, in order; of one that is there twice the last counts. O(len(rows)).
+
+        Raises:
+            InvalidInputError: there is no such row; none has ended.
+        """
+        view = self.view
+        if not len(rows):
+            return
+        if not 0 <= rows.min() <= rows.max() < view.rows:
+            raise InvalidInputError(f"rows up to {rows.max()} of {view.rows} cannot end")
+        # Not `np.unique`, which imports a module of 10 ms when it is first called.
+        opened = np.array(sorted(set(rows[view.until_us[rows] == NEVER].tolist())), np.int64)
+        view.until_revision[rows] = until_revision  # first, see the module's note
+        view.until_us[rows] = until_us
+        count = view.ended_rows + len(opened)
+        ended = _fit(view.ended, view.ended_rows, count)
+        ended[view.ended_rows : count] = opened
+        self.view = view._replace(
+            ended=ended, ended_rows=count, min_until=min(view.min_until, int(until_us.min()))
         )
 
 

@@ -279,9 +279,8 @@ class VectorFiles:
 
 def _sums(rows: bytes, row_bytes: int) -> bytes:
     """A checksum of each row."""
-    view = memoryview(rows)
-    starts = range(0, len(rows), row_bytes)
-    return np.array([crc32(view[at : at + row_bytes]) for at in starts], _SUM_TYPE).tobytes()
+    sums = [crc32(row) for (row,) in struct.iter_unpack(f"{row_bytes}s", rows)]
+    return struct.pack(f"<{len(sums)}I", *sums)
 
 
 def _write_all(descriptor: int, data: bytes, offset: int) -> None:

@@ -222,6 +222,23 @@ class VectorTier:
             raise InvalidInputError(f"partition {partition} is not attached")
         found.columns.end(row, until_us, until_revision)
 
+    def end_all(
+        self,
+        partition: int,
+        rows: NDArray[np.int64],
+        until_us: NDArray[np.int64],
+        until_revision: NDArray[np.int64],
+    ) -> None:
+        """`end` of many rows of one partition, in order.
+
+        Raises:
+            InvalidInputError: there is no such row.
+        """
+        found = self._partitions.get(partition)
+        if found is None:
+            raise InvalidInputError(f"partition {partition} is not attached")
+        found.columns.end_all(rows, until_us, until_revision)
+
     # --- any thread ---------------------------------------------------------------------------
 
     def search(

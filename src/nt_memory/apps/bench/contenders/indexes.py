@@ -1,0 +1,183 @@
+"""Bare indexes in memory, and the linear scan that all of them have to be faster than."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from nt_memory.apps.bench.contenders.contender import BATCH, About, Placed, batches
+from nt_memory.apps.bench.figures import K
+from nt_memory.apps.bench.loading import module
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+TRAINED_ON = 20_000
+M = 16
+
+
+class Scan(Placed):
+    """Every vector, every time: exact, and what a search costs without an index."""
+
+    about: ClassVar[About] = About(
+        "numpy",
+        "linear scan of float32, BLAS with its own threads",
+    )
+
+    _vectors: Floats
+
+    def build(self, vectors: Floats) -> None:
+        """Copy them into memory."""
+        self._vectors = np.array(vectors)
+
+    def search(self, query: Floats) -> list[int]:
+        """All inner products, then the greatest."""
+        scores = self._vectors @ query
+        top = np.argpartition(scores, -K)[-K:]
+        found: list[int] = top[np.argsort(-scores[top])].tolist()
+        return found
+
+    def save(self) -> None:
+        """A plain array file."""
+        np.save(self.directory / "scan.npy", self._vectors)
+
+    def open(self) -> None:
+        """Read it whole."""
+        self._vectors = np.load(self.directory / "scan.npy")
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class Faiss(Placed):
+    """Raw faiss, the index this memory is made of: what being a memory costs."""
+
+    about: ClassVar[About] = About(
+        "faiss-cpu",
+        "HNSW16,SQ8, efConstruction 40, ef {ef}",
+        modules=("faiss",),
+    )
+
+    _index: Any
+
+    def build(self, vectors: Floats) -> None:
+        """Train the 8-bit codes on a sample spread over all rows, then add in batches."""
+        faiss = module("faiss")
+        faiss.omp_set_num_threads(self.threads)
+        self._index = faiss.index_factory(self.dim, f"HNSW{M},SQ8", faiss.METRIC_INNER_PRODUCT)
+        step = max(1, len(vectors) // TRAINED_ON)
+        self._index.train(np.ascontiguousarray(vectors[::step]))
+        for _, part in batches(vectors, BATCH):
+            self._index.add(np.ascontiguousarray(part))
+        faiss.omp_set_num_threads(1)
+
+    def search(self, query: Floats) -> list[int]:
+        """One query on one thread."""
+        found: list[int] = self._index.search(query[None], K)[1][0].tolist()
+        return found
+
+    def set_ef(self, ef: int) -> None:
+        """`efSearch`."""
+        self._index.hnsw.efSearch = ef
+
+    def save(self) -> None:
+        """Its own file format."""
+        module("faiss").write_index(self._index, str(self.directory / "index.faiss"))
+
+    def open(self) -> None:
+        """Read whole into memory."""
+        faiss = module("faiss")
+        faiss.omp_set_num_threads(1)
+        self._index = faiss.read_index(str(self.directory / "index.faiss"))
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class Hnswlib(Placed):
+    """The reference HNSW, on float32."""
+
+    about: ClassVar[About] = About(
+        "hnswlib",
+        "M 16, efConstruction 200 (its default), float32, ef {ef}",
+        modules=("hnswlib",),
+    )
+
+    _index: Any
+
+    def build(self, vectors: Floats) -> None:
+        """Room for all rows is reserved, as its documentation asks."""
+        self._index = module("hnswlib").Index(space="ip", dim=self.dim)
+        self._index.init_index(max_elements=len(vectors), M=M, ef_construction=200, random_seed=7)
+        for first, part in batches(vectors, BATCH):
+            ids = np.arange(first, first + len(part))
+            self._index.add_items(part, ids, num_threads=self.threads)
+        self._index.set_num_threads(1)
+
+    def search(self, query: Floats) -> list[int]:
+        """One query on one thread."""
+        found: list[int] = self._index.knn_query(query, k=K, num_threads=1)[0][0].tolist()
+        return found
+
+    def set_ef(self, ef: int) -> None:
+        """`set_ef`."""
+        self._index.set_ef(ef)
+
+    def save(self) -> None:
+        """Its own file format."""
+        self._index.save_index(str(self.directory / "index.hnswlib"))
+
+    def open(self) -> None:
+        """Read whole into memory."""
+        self._index = module("hnswlib").Index(space="ip", dim=self.dim)
+        self._index.load_index(str(self.directory / "index.hnswlib"))
+        self._index.set_num_threads(1)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class Usearch(Placed):
+    """HNSW of USearch on int8, which is where its speed and size come from."""
+
+    about: ClassVar[About] = About(
+        "usearch",
+        "connectivity 16, expansion_add 128 (its defaults), int8, cosine, ef {ef}",
+        modules=("usearch.index",),
+    )
+
+    _index: Any
+
+    def build(self, vectors: Floats) -> None:
+        """Row numbers are the keys."""
+        self._index = module("usearch.index").Index(
+            ndim=self.dim, metric="cos", dtype="i8", connectivity=M, expansion_add=128
+        )
+        for first, part in batches(vectors, BATCH):
+            keys = np.arange(first, first + len(part), dtype=np.uint64)
+            self._index.add(keys, np.ascontiguousarray(part), threads=self.threads)
+
+    def search(self, query: Floats) -> list[int]:
+        """One query on one thread."""
+        found: list[int] = self._index.search(query, K, threads=1).keys.tolist()
+        return found
+
+    def set_ef(self, ef: int) -> None:
+        """`expansion_search`."""
+        self._index.expansion_search = ef
+
+    def save(self) -> None:
+        """Its own file format."""
+        self._index.save(str(self.directory / "index.usearch"))
+
+    def open(self) -> None:
+        """Read whole into memory (it can also map the file)."""
+        self._index = module("usearch.index").Index.restore(
+            str(self.directory / "index.usearch"), view=False
+        )
+
+    def close(self) -> None:
+        """Nothing to let go of."""

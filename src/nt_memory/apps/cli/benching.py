@@ -1,0 +1,258 @@
+"""`nt-memory bench`: measure similarity search, alone and beside other indexes and databases."""
+
+from __future__ import annotations
+
+import functools
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nt_memory.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nt_memory.apps.bench.options import BenchOptions
+    from nt_memory.apps.bench.report import Findings
+
+OUT = Path("bench-report")
+EXIT_INTERRUPTED = 130
+
+_Dim = Annotated[int, typer.Option(help="Dimension of synthetic vectors.")]
+_Data = Annotated[
+    str, typer.Option(help="clustered, market, text, gaussian or subspace.", metavar="NAME")
+]
+_Queries = Annotated[int, typer.Option(help="Searches that a figure is taken from.")]
+_Budget = Annotated[
+    float, typer.Option(metavar="SECONDS", help="When a process that is measured is given up.")
+]
+_Threads = Annotated[
+    int, typer.Option(help="To build with, where a peer lets itself be told; 0: one a core.")
+]
+_Seed = Annotated[int, typer.Option(help="Of everything that is drawn.")]
+_Out = Annotated[Path, typer.Option(metavar="DIR", help="Where the results go.")]
+_Name = Annotated[str, typer.Option(help="Of the result files; made up when empty.")]
+_Workdir = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where stores go meanwhile; put it on the disk to measure."),
+]
+_Sizes = Annotated[str, typer.Option("--n", metavar="N,N,...", help="How many vectors, each.")]
+_N = Annotated[int, typer.Option(help="How many vectors.")]
+
+
+def vectors(  # noqa: PLR0913 - a command's options are its arguments
+    *,
+    n: _N = 100_000,
+    dim: _Dim = 384,
+    data: _Data = "clustered",
+    peers: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B,...",
+            help="Beside nt-memory: numpy, faiss, hnswlib, usearch, zvec, lancedb, chroma, qdrant, "
+            "sqlite-vec; or none.  [default: all]",
+        ),
+    ] = "",
+    recall: Annotated[
+        str, typer.Option(metavar="R,R,...", help="Peers are set to reach each of these.")
+    ] = "0.95,0.99",
+    seconds: Annotated[float, typer.Option(help="Of searching while observations come in.")] = 10.0,
+    queries: _Queries = 1_000,
+    budget: _Budget = 1_800.0,
+    threads: _Threads = 0,
+    seed: _Seed = 7,
+    out: _Out = OUT,
+    name: _Name = "",
+    workdir: _Workdir = None,
+) -> None:
+    """Compare with other indexes and databases: rate, memory, latency, recall, reopening.
+
+    Peers come with `pip install 'nt-memory[bench-vectors]'`; one that is missing, fails, or takes too long is a
+    line that says so.
+    """
+    from nt_memory.apps.bench.vectors import run_vectors  # noqa: PLC0415 - slow, only needed here
+
+    chosen: dict[str, Any] = {} if not peers else {"peers": _names(peers)}
+    options = _options(
+        n=(n,),
+        dim=dim,
+        data=data,
+        recalls=_numbers(recall, float, "--recall"),
+        seconds=seconds,
+        queries=queries,
+        budget_s=budget,
+        threads=threads,
+        seed=seed,
+        workdir=workdir,
+        **chosen,
+    )
+    _show(run_vectors(options, _told, name=name), out)
+
+
+def curve(  # noqa: PLR0913 - a command's options are its arguments
+    *,
+    n: _Sizes = "10000,100000",
+    dim: _Dim = 384,
+    data: _Data = "clustered",
+    queries: _Queries = 1_000,
+    budget: _Budget = 3_600.0,
+    seed: _Seed = 7,
+    out: _Out = OUT,
+    name: _Name = "",
+    workdir: _Workdir = None,
+) -> None:
+    """See how the cost of a search grows with what is remembered, against a linear scan."""
+    from nt_memory.apps.bench.curve import run_curve  # noqa: PLC0415 - slow, only needed here
+
+    options = _options(
+        n=_numbers(n, int, "--n"),
+        dim=dim,
+        data=data,
+        queries=queries,
+        budget_s=budget,
+        seed=seed,
+        workdir=workdir,
+    )
+    _show(run_curve(options, _told, name=name), out)
+
+
+def filters(  # noqa: PLR0913 - a command's options are its arguments
+    *,
+    n: _Sizes = "100000",
+    dim: _Dim = 384,
+    data: _Data = "clustered",
+    queries: _Queries = 200,
+    budget: _Budget = 3_600.0,
+    seed: _Seed = 7,
+    out: _Out = OUT,
+    name: _Name = "",
+    workdir: _Workdir = None,
+) -> None:
+    """Search through filters of every kind and width; exact searches beside them."""
+    from nt_memory.apps.bench.filtering import run_filters  # noqa: PLC0415 - slow, only needed here
+
+    options = _options(
+        n=_numbers(n, int, "--n"),
+        dim=dim,
+        data=data,
+        queries=queries,
+        budget_s=budget,
+        limit_s=20.0,
+        seed=seed,
+        workdir=workdir,
+    )
+    _show(run_filters(options, _told, name=name), out)
+
+
+def ingest(  # noqa: PLR0913 - a command's options are its arguments
+    *,
+    n: _N = 100_000,
+    dim: _Dim = 384,
+    data: _Data = "clustered",
+    seconds: Annotated[float, typer.Option(help="Of searching while observations come in.")] = 10.0,
+    repeats: Annotated[int, typer.Option(help="Of filling; the middle one counts.")] = 3,
+    queries: _Queries = 1_000,
+    budget: _Budget = 1_800.0,
+    threads: _Threads = 0,
+    seed: _Seed = 7,
+    out: _Out = OUT,
+    name: _Name = "",
+    workdir: _Workdir = None,
+) -> None:
+    """Fill a memory beside raw faiss, and search it while observations come in."""
+    from nt_memory.apps.bench.ingesting import run_ingest  # noqa: PLC0415 - slow, only needed here
+
+    options = _options(
+        n=(n,),
+        dim=dim,
+        data=data,
+        seconds=seconds,
+        repeats=repeats,
+        queries=queries,
+        budget_s=budget,
+        threads=threads,
+        seed=seed,
+        workdir=workdir,
+    )
+    _show(run_ingest(options, _told, name=name), out)
+
+
+def memory(  # noqa: PLR0913 - a command's options are its arguments
+    *,
+    n: _N = 100_000,
+    dim: _Dim = 384,
+    data: _Data = "clustered",
+    budget: _Budget = 3_600.0,
+    seed: _Seed = 7,
+    out: _Out = OUT,
+    name: _Name = "",
+    workdir: _Workdir = None,
+) -> None:
+    """See what a full memory takes, hot records and bookkeeping included."""
+    from nt_memory.apps.bench.remembering import run_memory  # noqa: PLC0415 - slow, only needed here
+
+    options = _options(n=(n,), dim=dim, data=data, budget_s=budget, seed=seed, workdir=workdir)
+    _show(run_memory(options, _told, name=name), out)
+
+
+def register(app: typer.Typer, reported: Callable[[], AbstractContextManager[None]]) -> None:
+    """Add the command group to `app`; errors in it are `reported` as in its others."""
+    bench = typer.Typer(
+        name="bench",
+        help="Measure similarity search here, alone and beside other indexes and databases.",
+        no_args_is_help=True,
+        rich_markup_mode="markdown",
+    )
+    examples: list[tuple[Callable[..., None], str]] = [
+        (vectors, "Example: `nt-memory bench vectors --n 1000000 --dim 384`"),
+        (curve, "Example: `nt-memory bench curve --n 10000,100000,1000000`"),
+        (filters, "Example: `nt-memory bench filters --n 1000000`"),
+        (ingest, "Example: `nt-memory bench ingest --n 200000 --repeats 5`"),
+        (memory, "Example: `nt-memory bench memory --n 1000000`"),
+    ]
+    for command, example in examples:
+        bench.command(epilog=example)(_within(command, reported))
+    app.add_typer(bench)
+
+
+def _within(
+    command: Callable[..., None], reported: Callable[[], AbstractContextManager[None]]
+) -> Callable[..., None]:
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        with reported():
+            command(*args, **kwargs)
+
+    return run
+
+
+def _options(**given: Any) -> BenchOptions:
+    from nt_memory.apps.bench.options import BenchOptions  # noqa: PLC0415 - slow, only needed here
+
+    return BenchOptions(**given)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Names with commas between them; "none" names nobody."""
+    return () if text == "none" else tuple(part.strip() for part in text.split(","))
+
+
+def _numbers(text: str, kind: Callable[[str], Any], option: str) -> tuple[Any, ...]:
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        raise InvalidInputError(f"{option}: {text!r} is not numbers with commas between") from None
+
+
+def _told(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def _show(findings: Findings, out: Path) -> None:
+    typer.echo(findings.text())
+    for path in findings.write(out):
+        typer.echo(str(path), err=True)
+    if findings.is_interrupted:
+        raise typer.Exit(EXIT_INTERRUPTED)
