@@ -453,6 +453,8 @@ def test_observations_wait_for_the_last_ones(store, run):
                     for name, vector in (("old", old(1)), ("new", new(1))):
                         work = memory.observe("a", vector, 1, key=name)
                         waiting.append(asyncio.create_task(work, context=elsewhere.copy()))
+                    work = memory.observe_many("a", [old(2), old(3)])
+                    waiting.append(asyncio.create_task(work, context=elsewhere.copy()))
                     for _ in range(5):
                         await turn()
                     assert not any(task.done() for task in waiting)
@@ -470,6 +472,8 @@ def test_observations_wait_for_the_last_ones(store, run):
             with pytest.raises(DimensionError):
                 await waiting[0]
             assert await waiting[1] == "new"
+            with pytest.raises(DimensionError):
+                await waiting[2]
             hits = await memory.search_similar("a", new(1), 2)
             assert {hit.key for hit in hits} == {"new", "k1"}
 
