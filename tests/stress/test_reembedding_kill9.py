@@ -155,7 +155,7 @@ def scan(generation: int, done: int, query: np.ndarray) -> list[tuple[str, int, 
     for key, number in there.items():
         row = embedding(generation, number)
         row = (row / np.linalg.norm(row)).astype(np.float16).astype(np.float64)
-        found.append((key, number, round(float(unit @ row / np.linalg.norm(row)), 4)))
+        found.append((key, number, float(unit @ row / np.linalg.norm(row))))
     return sorted(found, key=lambda hit: (-hit[2], hit[0]))
 
 
@@ -172,10 +172,12 @@ async def judge(store: Path, generation: int, done: int) -> tuple[int, int]:
                 break
         else:
             raise AssertionError("neither the embedding acknowledged nor the next one is in force")
-        answers = {hit.key: (hit.data, round(hit.score, 4)) for hit in hits}
+        answers = {hit.key: (hit.data, hit.score) for hit in hits}
         for step in (done, done + 1):
             wanted = {key: (number, score) for key, number, score in scan(found, step, query)}
-            if answers == wanted:
+            if answers.keys() == wanted.keys() and all(
+                answer == pytest.approx(wanted[key], abs=1e-5) for key, answer in answers.items()
+            ):
                 break
         else:
             raise AssertionError(f"after step {done}: {answers} is not {wanted}")
