@@ -23,6 +23,7 @@ from nt_memory.records import (
     MemoryStats,
     Quota,
     Record,
+    ReembedResult,
     SearchStep,
     Usage,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "Quota",
     "ReasoningBank",
     "Record",
+    "ReembedResult",
     "Rejected",
     "SearchStep",
     "SyncMemory",

@@ -144,6 +144,12 @@ class QuotaError(NtMemoryError):
         self.maximum = maximum
 
 
+class ReembeddingError(NtMemoryError):
+    """The agent's observations are being embedded anew already; nothing was changed."""
+
+    retryable = True
+
+
 class StaleFenceError(NtMemoryError):
     """The write's lock grant is no longer current, or its lease ran out before the write."""
 

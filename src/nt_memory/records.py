@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from datetime import datetime, timedelta
+
+    from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,7 @@ class Record:
         recorded_at: When the journal took it, wall clock.
         expires_at: When its `ttl` runs out, on the timeline; None: never.
         actor: Who wrote it; empty if the writer was unnamed.
+        tags: Labels, of an observation.
     """
 
     agent: str
@@ -32,6 +36,7 @@ class Record:
     recorded_at: datetime
     expires_at: datetime | None = None
     actor: str = ""
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +186,32 @@ class Compaction:
     oldest_revision: int
     dropped_versions: int
     freed_bytes: int
+
+
+EmbedRecords: TypeAlias = "Callable[[list[Record]], ArrayLike | Awaitable[ArrayLike]]"
+"""Makes one embedding of each of some observations: shape (n, dim), finite and not zero, any scale."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReembedResult:
+    """What `reembed` did.
+
+    Attributes:
+        revision: Of the switch; for an agent without observations the one visible then.
+        dimension: Of the agent's observations now; 0: it has none.
+        previous_dimension: What it was before.
+        embedded: Versions that `embed` was asked for.
+        resumed: Rows that an earlier call under the same label had done.
+        lost: Rows of which no version was left to embed; as of a moment at which one of them was in
+            force a search raises `TrimmedError`, as after a compaction.
+    """
+
+    revision: int
+    dimension: int
+    previous_dimension: int
+    embedded: int = 0
+    resumed: int = 0
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,19 +20,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from nt_memory import ManualClock, MemoryConfig, MemorySystem, Trajectory
+from nt_memory import ManualClock, MemoryConfig, MemorySystem, Record, Trajectory
 from nt_memory.codec import encode
 from nt_memory.entries import (
     STATE,
+    AbandonEmbedding,
     Acquire,
     Advance,
     Body,
     CastVote,
     CleanUp,
     Configure,
+    Embed,
     Fence,
     ObserveMany,
     Propose,
+    Reembed,
     Register,
     Release,
     Renew,
@@ -40,6 +43,7 @@ from nt_memory.entries import (
     SetQuota,
     StartSession,
     Sweep,
+    SwitchEmbedding,
     Tick,
     Withdraw,
     Write,
@@ -63,6 +67,7 @@ few = st.integers(0, 4)
 ids = st.sampled_from(["p1", "p2"])
 resources = st.sampled_from(["desk", "book"])
 weights = st.sampled_from(["1/1", "2/1", "1/3"])
+tickets = st.sampled_from(["e1", "e2"])
 vectors = st.lists(st.integers(-3, 3), min_size=DIM, max_size=DIM).filter(any)
 
 
@@ -153,8 +158,21 @@ BODIES: dict[type, st.SearchStrategy[Any]] = {
     ),
     CastVote: st.builds(CastVote, ids, agents, st.booleans(), st.none() | weights),
     CleanUp: st.builds(CleanUp, st.sampled_from([0, 10 * SECOND])),
+    Reembed: st.builds(
+        Reembed, agents, tickets, st.just(DIM), st.sampled_from(["", "m"]), tickets | st.just("")
+    ),
+    Embed: st.builds(
+        Embed,
+        agents,
+        tickets,
+        st.integers(0, 3),
+        st.lists(vectors.map(halves), min_size=1, max_size=3).map(b"".join),
+        st.sampled_from([(), (), (0,), (0, 1)]),
+    ),
+    SwitchEmbedding: st.builds(SwitchEmbedding, agents, tickets),
+    AbandonEmbedding: st.builds(AbandonEmbedding, agents, tickets),
 }
-OTHERS = st.sampled_from(["reopen", "compact", "track", "pass", "pass", "pass"])
+OTHERS = st.sampled_from(["reopen", "compact", "track", "reembed", "pass", "pass", "pass"])
 steps = st.lists(
     st.lists(
         st.tuples(st.one_of(*BODIES.values()), st.none() | st.sampled_from(["r1", "r2"])),
@@ -219,6 +237,9 @@ async def _do(memory: MemorySystem, clock: ManualClock, step: Any, number: int) 
             await memory.compact()
         case "track":
             await _track(memory, f"t{number}")
+        case "reembed":
+            with suppress(NtMemoryError):
+                await memory.reembed("a", _embed, batch=2)
         case list():
             await asyncio.gather(*(_submit(memory, clock, *each) for each in step))
 
@@ -243,6 +264,11 @@ async def _submit(
             )
     with suppress(NtMemoryError):  # refused, here and in every replay
         await engine.submit(body, request_id=request_id)
+
+
+def _embed(records: list[Record]) -> list[list[float]]:
+    """The next dimension is that of the entries, so that these go on being accepted."""
+    return [[float(record.revision), 1.0, 2.0, float(len(record.key))] for record in records]
 
 
 def _moved(seconds: int | None, now_us: int) -> int | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -85,10 +86,10 @@ questions = st.builds(
 )
 
 
-def score(query: int, row: int) -> float:
+def score(query: Sequence[float], row: Sequence[float]) -> float:
     """Cosine similarity with the row as it is stored: rounded, its length not exactly 1."""
-    unit = np.array(DIRECTIONS[query]) / np.linalg.norm(DIRECTIONS[query])
-    stored = (np.array(DIRECTIONS[row]) / np.linalg.norm(DIRECTIONS[row])).astype(np.float16)
+    unit = np.array(query) / np.linalg.norm(query)
+    stored = (np.array(row) / np.linalg.norm(row)).astype(np.float16)
     stored = stored.astype(np.float64)
     return float(np.clip(unit @ stored / np.linalg.norm(stored), -1, 1))
 
@@ -137,6 +138,10 @@ class SimilarityMachine(RuleBasedStateMachine):
 
     # --- the model ----------------------------------------------------------------------------
 
+    def vector(self, _agent: str, direction: int) -> tuple[float, ...]:
+        """The embedding that stands for a direction."""
+        return DIRECTIONS[direction]
+
     def in_force(self, name: tuple[str, str], time: int, revision: int) -> Version | None:
         """The version of a key that a reader as of `(time, revision)` sees."""
         found = max(
@@ -169,7 +174,8 @@ class SimilarityMachine(RuleBasedStateMachine):
                 or (question.where is not None and version.data["n"] != question.where)
             ):
                 continue
-            similarity = round(score(question.direction, version.direction), 4)
+            query = self.vector(name[0], question.direction)
+            similarity = round(score(query, self.vector(name[0], version.direction)), 4)
             known_at = moment(version.known_at)
             hits.append((similarity, name[1], name[0], version.data, known_at, version.revision))
         hits.sort(key=lambda hit: (-hit[0], hit[1], hit[2]))
@@ -179,7 +185,7 @@ class SimilarityMachine(RuleBasedStateMachine):
         """What the memory returns, in the model's form."""
         hits = await self.memory.search_similar(
             list(question.agents),
-            DIRECTIONS[question.direction],
+            self.vector(question.agents[0], question.direction),
             question.top_k,
             as_of=as_of,
             tags=question.tags or None,
@@ -226,7 +232,7 @@ class SimilarityMachine(RuleBasedStateMachine):
         self.run(
             self.memory.observe(
                 agent,
-                DIRECTIONS[direction],
+                self.vector(agent, direction),
                 {"n": n},
                 key=key,
                 tags=tags,
@@ -269,7 +275,7 @@ class SimilarityMachine(RuleBasedStateMachine):
         self.run(
             self.memory.observe_many(
                 agent,
-                [DIRECTIONS[direction] for _, direction, _, _ in rows],
+                [self.vector(agent, direction) for _, direction, _, _ in rows],
                 [{"n": 0}] * len(rows),
                 keys=[name[1] for name, *_ in rows],
                 tags=[tags for _, _, tags, _ in rows],

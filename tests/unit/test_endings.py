@@ -225,6 +225,7 @@ def test_a_fork_is_refused_and_harms_nothing(store):
 # --- other threads ----------------------------------------------------------------------------
 
 ARGUMENTS = {
+    "embed": list,
     "agent": "a",
     "key": "cold",
     "value": 1,

@@ -407,7 +407,7 @@ def test_partitions_are_exchanged(tmp_path: Path) -> None:
     moment = {"time_us": 100, "revision": 100}
     query = vectors[700].astype("f4")[None]
     assert len(tier.search([7], query, 5, **moment)[0].row) == 0
-    tier.exchange([1], [prepared])
+    tier.exchange([1], {7: prepared})
     assert len(tier.search([1], query, 5, **moment)[0].row) == 0
     assert tier.search([7], query, 1, **moment)[0].row.tolist() == [200]
     assert tier.wait_indexed(20)

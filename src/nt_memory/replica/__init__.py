@@ -1,6 +1,15 @@
 """Decide and apply: fold journal entries, in order, into the views."""
 
-from nt_memory.replica.follow import Change, Follow, Moved, NewRows, Observed, Outcome
+from nt_memory.replica.follow import (
+    Change,
+    Follow,
+    Moved,
+    NewRows,
+    Observed,
+    Outcome,
+    Reembedded,
+)
+from nt_memory.replica.reembedding import is_staged, staged_name
 from nt_memory.replica.replica import Replica
 from nt_memory.replica.writes import Now, is_visible, partition_name
 
@@ -12,7 +21,10 @@ __all__ = [
     "Now",
     "Observed",
     "Outcome",
+    "Reembedded",
     "Replica",
+    "is_staged",
     "is_visible",
     "partition_name",
+    "staged_name",
 ]

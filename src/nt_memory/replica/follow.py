@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nt_memory.entries import ObserveMany
-    from nt_memory.tiers.layout import VectorRow
+    from nt_memory.tiers.layout import PartitionRow, VectorRow
     from nt_memory.tiers.vectors import Partition
     from nt_memory.tiers.views import Snapshot
 
@@ -105,11 +105,22 @@ class NewRows:
 
     The numbers are int64 side by side, which numpy reads as they are; `vectors` holds stretches of
     rows, one or more each.
+
+    Attributes:
+        partition: Its id.
+        dim: Values in a vector.
+        first_row: Number of the first of `vectors`.
+        file: Number of the file that `vectors` go to.
+        from_us: Since when each row is known.
+        until_us: When it ends.
+        revision: Which entry recorded it.
+        vectors: Of the last rows; those before were written for another embedding.
     """
 
     partition: int
     dim: int
     first_row: int
+    file: int
     from_us: array[int] = field(default_factory=_int64s)
     until_us: array[int] = field(default_factory=_int64s)
     revision: array[int] = field(default_factory=_int64s)
@@ -132,6 +143,36 @@ class Moved(NamedTuple):
     prepared: Partition
 
 
+class Reembedded(NamedTuple):
+    """A vector partition whose rows have other vectors from now on.
+
+    Attributes:
+        partition: Its id.
+        dim: Values in a vector.
+        file: Number of the file they are in.
+    """
+
+    partition: int
+    dim: int
+    file: int
+
+
+class StagedVectors(NamedTuple):
+    """Vectors made by a re-embedding under way.
+
+    Attributes:
+        file: Number of the file they go to.
+        dim: Values in a vector.
+        first_row: Row of the first.
+        vectors: Little-endian float16.
+    """
+
+    file: int
+    dim: int
+    first_row: int
+    vectors: bytes
+
+
 @dataclass(slots=True)
 class Follow:
     """Accumulates over one batch; read by the loop once the batch is committed.
@@ -146,6 +187,9 @@ class Follow:
         ended: `(partition, row, until_us, until_revision)` of rows that stopped being in force.
         new_partitions: `(name, id)` of vector partitions that were made.
         moved: Partitions that have another id from now on; `rows` and `ended` do not name them.
+        reembedded: Partitions whose rows have other vectors from now on; `rows` may name them, and
+            says then of the last vectors what this says of all.
+        staged: Vectors of re-embeddings under way.
         lock_events: What happened to locks, in order.
         ballot_events: Ids of proposals that changed.
         snapshot: Reads as of `revision`; owned by the receiver.
@@ -161,33 +205,44 @@ class Follow:
     ended: list[tuple[int, int, int, int]] = field(default_factory=list[tuple[int, int, int, int]])
     new_partitions: list[tuple[bytes, int]] = field(default_factory=list[tuple[bytes, int]])
     moved: list[Moved] = field(default_factory=list[Moved])
+    reembedded: list[Reembedded] = field(default_factory=list[Reembedded])
+    staged: list[StagedVectors] = field(default_factory=list[StagedVectors])
     lock_events: list[Any] = field(default_factory=list[Any])
     ballot_events: list[Any] = field(default_factory=list[Any])
     snapshot: Snapshot | None = None
     next_lapse_us: int | None = None
 
-    def add_row(self, partition: int, dim: int, number: int, row: VectorRow, vector: bytes) -> None:
-        """Note a new vector row."""
-        rows = self._rows_of(partition, dim, number)
+    def add_row(self, partition: PartitionRow, number: int, row: VectorRow, vector: bytes) -> None:
+        """Note a new vector row of a partition."""
+        rows = self._rows_of(partition, number)
         rows.from_us.append(row.from_us)
         rows.until_us.append(row.until_us)
         rows.revision.append(row.revision)
         rows.vectors.append(vector)
 
-    def add_rows(self, observed: Observed, dim: int) -> None:
+    def add_rows(self, observed: Observed, partition: PartitionRow) -> None:
         """Note new observations, none of which has an end, and their vector rows."""
         self.changes.append(observed)
-        rows = self._rows_of(observed.partition, dim, observed.first_row)
+        rows = self._rows_of(partition, observed.first_row)
         count = len(observed.known_at)
         rows.from_us.extend(observed.known_at)
         rows.until_us.extend(array("q", (NEVER,)) * count)
         rows.revision.extend(array("q", (observed.revision,)) * count)
         rows.vectors.append(observed.body.vectors)
 
-    def _rows_of(self, partition: int, dim: int, number: int) -> NewRows:
-        rows = self.rows.get(partition)
+    def reembed(self, partition: PartitionRow) -> None:
+        """Note that a partition has other vectors. Those it had before are wanted no more."""
+        rows = self.rows.get(partition.id)
+        if rows is not None:
+            rows.dim, rows.file, rows.first_row = partition.dim, partition.file, partition.rows
+            rows.vectors.clear()
+        self.reembedded.append(Reembedded(partition.id, partition.dim, partition.file))
+
+    def _rows_of(self, partition: PartitionRow, number: int) -> NewRows:
+        rows = self.rows.get(partition.id)
         if rows is None:
-            rows = self.rows[partition] = NewRows(partition, dim, number)
+            rows = NewRows(partition.id, partition.dim, number, partition.file)
+            self.rows[partition.id] = rows
         return rows
 
     def end_row(self, partition: int, row: int, until_us: int, until_revision: int) -> None:

@@ -141,7 +141,7 @@ def fold_fresh(folding: Folding, body: ObserveMany, fresh: Fresh) -> tuple[Chang
     batch.put_rows(b"rows", vector_rows)
     quotas.add(batch, agent, count, size, count)
     follow.add_rows(
-        Observed(body, known_at, revision, now.recorded_at, actor, partition, first), dim
+        Observed(body, known_at, revision, now.recorded_at, actor, partition, first), found
     )
     return tuple(
         [

@@ -9,7 +9,7 @@ replica: nothing is ever skipped.
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 
 import msgspec
 
@@ -17,6 +17,7 @@ from nt_memory.clock import to_datetime
 from nt_memory.entries import (
     Advance,
     Configure,
+    EmbeddingCommand,
     Entry,
     ObserveMany,
     Retain,
@@ -39,6 +40,7 @@ from nt_memory.replica.coordination import Coordination, Draft
 from nt_memory.replica.follow import Follow, Outcome
 from nt_memory.replica.observing import find_fresh, fold_fresh
 from nt_memory.replica.quotas import Quotas
+from nt_memory.replica.reembedding import carry_out, drop_unlabelled
 from nt_memory.replica.retention import Retention
 from nt_memory.replica.writes import Folding, Now, decide, expire, fold, write_vectors
 from nt_memory.tiers.layout import NEVER_STARTED, ChangeRow, LogRow
@@ -128,6 +130,7 @@ class Replica:
             Retain: self._retain,
             SetQuota: self._set_quota,
             Sweep: self._sweep,
+            **dict.fromkeys(get_args(EmbeddingCommand), _reembed),
         }
         snapshot = cold.snapshot()
         try:
@@ -327,6 +330,7 @@ class Replica:
     def _start_session(self, step: Step) -> Effects:
         body = cast("StartSession", step.entry.body)
         step.draft.end_sessions(keep=body.session)
+        drop_unlabelled(step.batch)
         return Effects(step.now.revision)
 
     def _advance(self, step: Step) -> Effects:
@@ -378,6 +382,12 @@ class Replica:
             step.batch, cast("Sweep", step.entry.body), step.now, self._quotas
         )
         return Effects(tuple(swept), has_changes=swept.dropped > 0)
+
+
+def _reembed(step: Step) -> Effects:
+    command = cast("EmbeddingCommand", step.entry.body)
+    done = carry_out(step.batch, command, step.now, step.follow)
+    return Effects(None, has_changes=False) if done is None else Effects(*done)
 
 
 def _coordinate(step: Step) -> Effects:

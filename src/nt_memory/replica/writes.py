@@ -29,6 +29,7 @@ from nt_memory.tiers.layout import (
     PartitionRow,
     VectorRow,
     Version,
+    encode_partition,
     encode_row,
     expiry_key,
     name_of,
@@ -314,7 +315,7 @@ def _add_row(batch: WriteBatch, op: WriteOp, row: VectorRow, follow: Follow) -> 
     name = partition_name(op.agent, op.partition)
     found = take_rows(batch, name, len(vector) // FLOAT16_BYTES, 1, follow)
     batch.put(b"rows", row_key(found.id, found.rows), pack_row(row))
-    follow.add_row(found.id, found.dim, found.rows, row, vector)
+    follow.add_row(found, found.rows, row, vector)
     return found.id, found.rows
 
 
@@ -326,8 +327,8 @@ def take_rows(batch: WriteBatch, name: bytes, dim: int, count: int, follow: Foll
         batch.put_number(b"partitions", number + 1)
         found = PartitionRow(number, dim, 0)
         follow.new_partitions.append((name, number))
-    grown = PartitionRow(found.id, found.dim, found.rows + count)
-    batch.put(b"partitions", name, encode_row(grown))
+    grown = msgspec.structs.replace(found, rows=found.rows + count)
+    batch.put(b"partitions", name, encode_partition(grown))
     return found
 
 
@@ -399,8 +400,12 @@ def expire(
 
 
 def write_vectors(files: VectorFiles, follow: Follow, only: Collection[int] | None = None) -> None:
-    """Append the batch's new rows, of some partitions or of all, to their files; a run at a time."""
+    """Append the batch's vectors to their files, all or those with `only` these numbers; a run at a
+    time.
+    """  # noqa: D205
     for rows in follow.rows.values():
-        if only is not None and rows.partition not in only:
-            continue
-        files.write(rows.partition, rows.dim, rows.first_row, b"".join(rows.vectors))
+        if rows.vectors and (only is None or rows.file in only):
+            files.write(rows.file, rows.dim, rows.first_row, b"".join(rows.vectors))
+    for staged in follow.staged:
+        if only is None or staged.file in only:
+            files.write(staged.file, staged.dim, staged.first_row, staged.vectors)

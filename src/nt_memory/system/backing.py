@@ -67,8 +67,8 @@ class EngineBacking:
     def vectors(self, partition: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Stored unit vectors of rows."""
         engine = self._engine
-        dim = next(row.dim for _, row in engine.snapshot.partitions() if row.id == partition)
-        halves = engine.opened.files.rows(partition, dim, engine.rows.counts[partition])
+        found = next(row for _, row in engine.snapshot.partitions() if row.id == partition)
+        halves = engine.opened.files.rows(found.file, found.dim, engine.rows.counts[partition])
         return halves[rows].astype(np.float32)
 
     def partition(self, agent: str, partition: str) -> int | None:

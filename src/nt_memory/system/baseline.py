@@ -145,7 +145,7 @@ def blocks_of(
     if renumbering is not None:
         partitions = renumbering.partitions()
     else:
-        rows = sorted((row for _, row in snapshot.partitions()), key=lambda row: row.id)
+        rows = sorted((row for _, row in snapshot.partitions()), key=lambda row: row.file)
         partitions = ((row, None) for row in rows)
     for partition, move in partitions:
         yield from _vector_blocks(files, partition, move)
@@ -163,13 +163,13 @@ def _table_blocks(snapshot: Snapshot, table: bytes) -> Iterator[Block]:
 def _vector_blocks(
     files: VectorFiles, partition: PartitionRow, move: Move | None
 ) -> Iterator[Block]:
-    section = f"{_VECTORS}/{partition.id}/{partition.dim}"
+    section = f"{_VECTORS}/{partition.file}/{partition.dim}"
     step = max(1, BLOCK_BYTES // (partition.dim * _FLOAT16_BYTES))
     source = partition if move is None else move.old
     written = 0
     for first in range(0, source.rows, step):
         stop = min(first + step, source.rows)
-        halves = files.read(source.id, source.dim, first, stop)
+        halves = files.read(source.file, source.dim, first, stop)
         if move is not None:
             halves = halves[move.numbers[first:stop] >= 0]
         if len(halves):

@@ -55,7 +55,7 @@ def check_views(cold: ColdTier, files: VectorFiles) -> Reached:
         for table in TABLES:
             _check_table(snapshot, table)
         for _, partition in snapshot.partitions():
-            files.check(partition.id, partition.dim, partition.rows)
+            files.check(partition.file, partition.dim, partition.rows)
         return Reached(snapshot.number(b"sequence") or 0, snapshot.number(b"recorded_at") or 0)
     except Exception as error:
         explained = cold.explain(error)

@@ -32,7 +32,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from nt_memory.errors import ClosedError, CorruptionError, ReadOnlyError, StorageError
@@ -54,6 +54,7 @@ from nt_memory.transport.segment_reader import SegmentReader
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import AsyncGenerator
 
     from nt_memory.system.engine import Engine
     from nt_memory.system.renumbering import Renumbering
@@ -102,6 +103,12 @@ class Maintenance:
         async with self._one_at_a_time:
             await self._engine.flush()
             await asyncio.to_thread(copy_store, self._engine.opened, path)
+
+    @asynccontextmanager
+    async def apart(self) -> AsyncGenerator[None]:
+        """Nothing is compacted or copied during the block."""
+        async with self._one_at_a_time:
+            yield
 
     async def settle(self) -> None:
         """Wait until nothing is going on, whatever comes of it; from now on nothing is begun."""
@@ -274,7 +281,7 @@ class _Compactor:
         except OSError as error:
             raise to_storage_error(error, f"syncing {self._directory.bases}") from error
         for move in renumbering.moves:
-            drop_partition(self._files, move.old.id)
+            drop_partition(self._files, move.old.file)
 
     def _copy_log(self, snapshot: Snapshot, new: ColdTier) -> None:
         floor = max(min(self._floor, self.revision), snapshot.log_floor)

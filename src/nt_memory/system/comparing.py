@@ -1,10 +1,13 @@
-"""Row by row, two sets of views that must be equal; and a difference in words."""
+"""Row by row, two sets of views and vectors that must be equal; and a difference in words."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from nt_memory.clock import to_datetime
+from nt_memory.errors import CorruptionError
 from nt_memory.tiers.layout import U64, decode_log, decode_version, parse_name, parse_tail
 from nt_memory.tiers.sealing import unseal
 from nt_memory.tiers.tables import LOG, TABLES
@@ -12,9 +15,12 @@ from nt_memory.tiers.tables import LOG, TABLES
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from nt_memory.tiers.layout import PartitionRow
+    from nt_memory.tiers.vectors import VectorFiles
     from nt_memory.tiers.views import Snapshot
 
 _Row = tuple[bytes, bytes]
+_ROWS_AT_ONCE = 4096
 
 
 def compare_tables(
@@ -77,6 +83,38 @@ def _rows(views: Snapshot, table: bytes, start: bytes) -> Iterator[_Row]:
 
 def _count(views: Snapshot, table: bytes) -> int:
     return sum(len(rows) for rows in views.stored_rows(table))
+
+
+def compare_vectors(
+    live: VectorFiles,
+    fresh: VectorFiles,
+    name: str,
+    partition: PartitionRow,
+    count: Callable[[int], None],
+) -> None:
+    """Compare the vectors of a partition, and those of the store with their checksums.
+
+    Args:
+        live: The store's.
+        fresh: What base and journal give.
+        name: The partition's.
+        partition: What the views say of it.
+        count: Is told how many were compared since it was told last.
+
+    Raises:
+        CorruptionError: they differ, or the store's are damaged or gone.
+    """
+    for first in range(0, partition.rows, _ROWS_AT_ONCE):
+        stop = min(first + _ROWS_AT_ONCE, partition.rows)
+        place = (partition.file, partition.dim, first, stop)
+        differs = (live.read(*place) != fresh.read(*place)).any(axis=1)
+        if differs.any():
+            row = first + int(np.flatnonzero(differs)[0])
+            raise CorruptionError(
+                f"{live.path(partition.file)}: row {row} of {name!r} differs from its entry"
+            )
+        count(stop - first)
+    live.check(partition.file, partition.dim, partition.rows)
 
 
 def describe(table: bytes, key: bytes, stored: bytes) -> str:

@@ -22,6 +22,7 @@ from nt_memory.errors import (
     WrongLoopError,
     again,
 )
+from nt_memory.replica import is_staged
 from nt_memory.system.background import keep_time, keep_up
 from nt_memory.system.compacting import Maintenance
 from nt_memory.system.ending import Ending, insist, release_orphans
@@ -33,10 +34,12 @@ from nt_memory.system.following import (
     move_records,
     move_vectors,
 )
+from nt_memory.system.halting import Halts
 from nt_memory.system.holds import Holds
 from nt_memory.system.opened import Opened
 from nt_memory.system.opening import check_settings, open_store
 from nt_memory.system.pacing import Pace
+from nt_memory.system.strays import drop_strays
 from nt_memory.system.writing import Writing, set_done
 from nt_memory.tiers.hot import HotTier
 from nt_memory.tiers.vectors import VectorTier
@@ -109,6 +112,7 @@ class Engine:
         self.rows, self.listeners = RowCounts(), Listeners()
         self.holds = Holds(clock)
         self.pace = Pace(clock)
+        self.halts = Halts()
         self.filing = Filing(self, opened.directory.values)
         self.maintenance = Maintenance(self)
 
@@ -155,7 +159,11 @@ class Engine:
             await self.submit(
                 Configure(self.config.swarm, self.config.timeline, self.config.history)
             )
+        has_unfinished = any(is_staged(name) for name, _ in self.snapshot.partitions())
         await self.submit(StartSession(self.session))
+        if has_unfinished:  # of which the session that has begun may have given some up
+            opened = self.opened
+            await asyncio.to_thread(drop_strays, opened.directory, opened.cold, opened.files)
         self._background.append(self._loop.create_task(keep_time(self)))
 
     @property
@@ -196,6 +204,7 @@ class Engine:
             # A task of its own, so that a cancelled caller does not leave it half done; it can be
             # cancelled itself only before it has begun.
             self._closing = self._loop.create_task(self._close())
+        self.halts.end()
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:

@@ -3,7 +3,8 @@
 An export is a base of the store (`baseline`) in words: every version of every key with its times,
 its tags and its embedding, and everything else that makes up a store, so that `import_store` can
 make the same store of it again. It is read in one read transaction, from views that are opened for
-it alone: writers go on meanwhile, and a compaction may exchange the views. It streams, so memory
+it alone: writers go on meanwhile, and a compaction may exchange the views. The vectors that a re-embedding
+has made so far are not in it: where it is imported that has to be begun anew. It streams, so memory
 does not grow with the store. Exports of one revision have the same lines.
 """
 
@@ -18,6 +19,7 @@ from nt_memory.clock import SystemClock
 from nt_memory.errors import CorruptionError, InvalidInputError, StorageError
 from nt_memory.namespace import check_agent
 from nt_memory.records import Export
+from nt_memory.replica import is_staged
 from nt_memory.system.at_rest import are_trustworthy
 from nt_memory.system.baseline import header_of
 from nt_memory.system.exported_files import FILES, count_pieces, spell_files
@@ -35,7 +37,7 @@ from nt_memory.system.spelling import ROWS, UNREADABLE, VERSIONS, spell
 from nt_memory.tiers.cold import ColdTier
 from nt_memory.tiers.layout import ROW_KEY, decode_version, parse_name, unpack_row, version_key
 from nt_memory.tiers.sealing import unseal
-from nt_memory.tiers.tables import LOG, TABLES
+from nt_memory.tiers.tables import LOG, PARTITIONS, TABLES
 from nt_memory.tiers.vectors import VectorFiles
 from nt_memory.transport.directory import StoreDirectory
 
@@ -223,17 +225,19 @@ class _Reader:
             }
         )
         self._partitions: dict[int, PartitionRow] = {
-            row.id: row for _, row in snapshot.partitions()
+            row.id: row for name, row in snapshot.partitions() if not is_staged(name)
         }
+        self._staged = snapshot.count(PARTITIONS) - len(self._partitions)
         # A compaction may remove a file whose rows it has numbered anew. What is mapped stays.
         for row in self._partitions.values():
-            files.rows(row.id, row.dim, row.rows)
+            files.rows(row.file, row.dim, row.rows)
 
     def header(self) -> Header:
         found = header_of(self._snapshot)
         counts: dict[str, int] = {
             table.decode(): self._snapshot.count(table) for table in TABLES if table != LOG
         }
+        counts[PARTITIONS.decode()] -= self._staged
         if self._references:
             counts[FILES] = count_pieces(self._references)
         return Header(
@@ -254,7 +258,7 @@ class _Reader:
             for rows in self._snapshot.stored_rows(table, max_bytes=_ROWS_BYTES):
                 for key, stored in rows:
                     found += 1
-                    if self._is_wanted(key):
+                    if self._is_wanted(key) and not (table == PARTITIONS and is_staged(key)):
                         yield self._spell(name, key, unseal(table, key, stored))
             if found != (wanted := self._snapshot.count(table)):
                 raise CorruptionError(f"views: {name}: {found} of {wanted} rows found")
@@ -294,5 +298,5 @@ class _Reader:
         found = self._partitions.get(partition)
         if found is None or number >= found.rows:
             raise CorruptionError(f"views: there is no row {number} of partition {partition}")
-        vector: NDArray[np.float16] = self._files.rows(partition, found.dim, found.rows)[number]
+        vector: NDArray[np.float16] = self._files.rows(found.file, found.dim, found.rows)[number]
         return vector

@@ -10,7 +10,7 @@ import numpy as np
 
 from nt_memory.codec import is_filed
 from nt_memory.entries import STATE
-from nt_memory.replica import Observed
+from nt_memory.replica import Observed, is_staged
 from nt_memory.system.reads import hot_bytes, to_record
 from nt_memory.system.renumbering import read_columns
 
@@ -78,8 +78,8 @@ class RowCounts:
     Attributes:
         partitions: Ids by name.
         counts: Rows by id.
-        numbering: Grows whenever partitions get other ids: what was found by the ids of before says
-            nothing any more.
+        numbering: Grows whenever partitions get other ids or other vectors: what was found by those of
+            before says nothing any more.
     """
 
     partitions: dict[bytes, int] = field(default_factory=dict[bytes, int])
@@ -90,12 +90,15 @@ class RowCounts:
 def attach_vectors(vectors: VectorTier, snapshot: Snapshot, known: RowCounts) -> None:
     """Hand the vector tier what the views hold. Cost: about a microsecond a row; off the loop."""
     for name, partition in snapshot.partitions():
+        if is_staged(name):
+            continue
         columns = read_columns(snapshot, partition.id)
         known.partitions[name] = partition.id
         known.counts[partition.id] = len(columns)
         vectors.attach(
             partition.id,
             partition.dim,
+            file=partition.file,
             from_us=columns[:, 0],
             until_us=columns[:, 1],
             until_revision=columns[:, 2],
@@ -107,6 +110,10 @@ def move_vectors(vectors: VectorTier, follow: Follow, known: RowCounts) -> None:
     """Make a batch's new vector rows searchable, and end those it superseded."""
     if follow.moved:
         _exchange(vectors, follow, known)
+    for switched in follow.reembedded:
+        # What is being searched by the old vectors is asked again: their file may be gone by then.
+        vectors.reembed(switched.partition, switched.dim, switched.file)
+        known.numbering += 1
     known.partitions.update(follow.new_partitions)
     for rows in follow.rows.values():
         known.counts[rows.partition] += len(rows.from_us)
@@ -136,7 +143,7 @@ def _exchange(vectors: VectorTier, follow: Follow, known: RowCounts) -> None:
     for moved in follow.moved:
         known.partitions[moved.name] = moved.new
         known.counts[moved.new] = moved.prepared.columns.view.rows
-    vectors.exchange(gone, [moved.prepared for moved in follow.moved])
+    vectors.exchange(gone, {moved.new: moved.prepared for moved in follow.moved})
     known.numbering += 1
 
 

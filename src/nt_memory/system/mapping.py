@@ -214,7 +214,7 @@ class MapCalls:
         engine = self._engine
         row = engine.snapshot.partition(name)
         assert row is not None  # noqa: S101 - it has rows
-        return engine.opened.files.rows(row.id, row.dim, engine.rows.counts[row.id])
+        return engine.opened.files.rows(row.file, row.dim, engine.rows.counts[row.id])
 
 
 def _nothing(action_type: str) -> _Sample:

@@ -29,6 +29,7 @@ from nt_memory.system.filtering import FilterTables
 from nt_memory.system.governing import GoverningCalls
 from nt_memory.system.keeping import KeepingCalls
 from nt_memory.system.mapping import MapCalls
+from nt_memory.system.reembedding import ReembeddingCalls
 from nt_memory.system.similarity import SimilarityCalls
 from nt_memory.system.state import StateCalls
 from nt_memory.system.view import MemoryView
@@ -82,6 +83,7 @@ class MemorySystem(
     StateCalls,
     SimilarityCalls,
     MapCalls,
+    ReembeddingCalls,
     BankCalls,
     CoordinationCalls,
     GoverningCalls,

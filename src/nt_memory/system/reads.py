@@ -53,6 +53,7 @@ def to_record(stored: Stored, values: ValueFiles) -> Record:
         to_datetime(stored.recorded_at),
         None if expires_at is None else to_datetime(expires_at),
         stored.actor,
+        stored.tags,
     )
 
 

@@ -6,6 +6,9 @@ have a version are numbered anew, in the order they had. The base is written tha
 filled from it, and old and new id exist side by side until the fresh views take the place of the old
 ones: whoever searches by the old id goes on with the old file.
 
+Partitions of which new vectors are being made stay as they are until that is over: see
+`replica.reembedding`.
+
 Only observations on a live timeline are renumbered. On a backtest timeline approximate answers are a
 function of the entries, and so of the numbers; and the ReasoningBank keeps the numbers of its own rows.
 
@@ -26,7 +29,7 @@ import numpy as np
 from nt_memory.clock import to_datetime
 from nt_memory.entries import STATE
 from nt_memory.errors import CorruptionError, TrimmedError
-from nt_memory.replica import Moved
+from nt_memory.replica import Moved, staged_name
 from nt_memory.tiers.layout import (
     LAST_PARTITION,
     MOVED,
@@ -38,6 +41,7 @@ from nt_memory.tiers.layout import (
     PartitionRow,
     decode_floor,
     decode_version,
+    encode_partition,
     encode_row,
     row_key,
 )
@@ -136,6 +140,8 @@ def plan(snapshot: Snapshot, vectors: VectorTier) -> Renumbering | None:
         wanted = max(MIN_DEAD_ROWS, -(-row.rows // share))
         if partition or vectors.ended_rows(row.id) < wanted:
             continue
+        if snapshot.partition(staged_name(agent)) is not None:
+            continue  # a re-embedding under way counts its rows
         new_id = LAST_PARTITION - taken - len(moves)
         move = _plan_move(snapshot, agent, name, row, new_id)
         if move is not None and move.old.rows - move.new.rows >= wanted:
@@ -231,12 +237,12 @@ class Renumbering:
         return iter([self._changed(table)])
 
     def partitions(self) -> Iterator[tuple[PartitionRow, Move | None]]:
-        """Every partition as it will be, by id, and what becomes of it."""
+        """Every partition as it will be, by its file, and what becomes of it."""
         found = [
             (move.new, move) if (move := self._by_id.get(row.id)) is not None else (row, None)
             for _, row in self._snapshot.partitions()
         ]
-        return iter(sorted(found, key=lambda one: one[0].id))
+        return iter(sorted(found, key=lambda one: one[0].file))
 
     def _changed(self, table: bytes) -> Stored:
         """All rows of a small table, with the renumbering in them."""
@@ -249,7 +255,7 @@ class Renumbering:
             rows[MOVED] = str(self._taken + len(self.moves)).encode()
         for move in self.moves:
             if table == _PARTITIONS:
-                rows[move.name] = encode_row(move.new)
+                rows[move.name] = encode_partition(move.new)
             elif table == _POLICIES:
                 rows[ROWS_FLOOR + move.agent.encode()] = encode_row(move.floor)
         return [(key, seal(table, key, value)) for key, value in sorted(rows.items())]
@@ -340,8 +346,8 @@ class Newcomers:
         self._moves = renumbering.moves
         self._partitions: dict[int, Partition] = {}
         for move in self._moves:
-            partition = vectors.prepare(move.new.id, move.new.dim)
-            fill(partition, fresh)
+            partition = vectors.prepare(move.new.file, move.new.dim)
+            fill(partition, fresh, move.new.id)
             self._partitions[move.new.id] = partition
 
     def follow(self, follow: Follow) -> None:
@@ -367,9 +373,9 @@ class Newcomers:
         ]
 
 
-def fill(partition: Partition, snapshot: Snapshot) -> None:
-    """Give a partition that was just prepared the columns the views have. 1 us a row."""
-    columns = read_columns(snapshot, partition.number)
+def fill(partition: Partition, snapshot: Snapshot, number: int) -> None:
+    """Give a partition that was just prepared the columns the views have under an id. 1 us a row."""
+    columns = read_columns(snapshot, number)
     partition.columns.append(columns[:, 0], columns[:, 1], columns[:, 2], columns[:, 3])
 
 

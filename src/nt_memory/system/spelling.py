@@ -47,6 +47,7 @@ from nt_memory.tiers.layout import (
     Version,
     decode_partition,
     decode_version,
+    encode_partition,
     encode_row,
     expiry_key,
     name_of,
@@ -231,17 +232,16 @@ def _unspell_request_time(row: Row) -> tuple[bytes, bytes]:
 def _spell_partition(key: bytes, value: bytes) -> Row:
     agent, partition = key.decode().split("\0")
     found = decode_partition(value)
-    return {"agent": agent, "partition": partition, **_struct(found)}
+    # Where its vectors lie is said only of those that were embedded anew.
+    moved = {"moved_to": found.moved_to} if found.moved_to >= 0 else {}
+    numbers = {"id": found.id, "dim": found.dim, "rows": found.rows}
+    return {"agent": agent, "partition": partition, **numbers, **moved}
 
 
 def _unspell_partition(row: Row) -> tuple[bytes, bytes]:
     key = f"{row['agent']}\0{row['partition']}".encode()
-    parts = [row[name] for name in PartitionRow.__struct_fields__]
-    return key, encode_row(msgspec.convert(parts, PartitionRow))
-
-
-def _struct(found: msgspec.Struct) -> Row:
-    return {name: getattr(found, name) for name in found.__struct_fields__}
+    parts = [row["id"], row["dim"], row["rows"], row.get("moved_to", -1)]
+    return key, encode_partition(msgspec.convert(parts, PartitionRow))
 
 
 def _spell_vector_row(key: bytes, value: bytes) -> Row:

@@ -252,16 +252,18 @@ class Staging:
                         for key, value in rows
                     ]
                 yield Block(section, [(key, value) for key, value in rows])
+        if len({partition.file for partition in partitions}) != len(partitions):
+            raise CorruptionError("the export has two partitions whose vectors are in one file")
         if self.checkpoint.vectors != sum(partition.rows for partition in partitions):
             raise CorruptionError("the export does not have one embedding for every row of vectors")
-        for partition in sorted(partitions, key=lambda row: row.id):
+        for partition in sorted(partitions, key=lambda row: row.file):
             yield from self._vector_blocks(partition)
 
     def _vector_blocks(self, partition: PartitionRow) -> Iterator[Block]:
         path, row_bytes = self._vectors.path(partition.id), partition.dim * _FLOAT16_BYTES
         if partition.rows and path.stat().st_size != _HEADER_BYTES + partition.rows * row_bytes:
             raise CorruptionError(f"partition {partition.id}: embeddings for other rows")
-        section = f"{_VECTORS}/{partition.id}/{partition.dim}"
+        section = f"{_VECTORS}/{partition.file}/{partition.dim}"
         step = max(1, BLOCK_BYTES // row_bytes)
         for first in range(0, partition.rows, step):
             stop = min(first + step, partition.rows)

@@ -24,16 +24,16 @@ def drop_strays(directory: StoreDirectory, cold: ColdTier, files: VectorFiles) -
     """
     snapshot = cold.snapshot()
     try:
-        ids = {row.id for _, row in snapshot.partitions()}
+        numbers = {row.file for _, row in snapshot.partitions()}
     finally:
         snapshot.close()
     for path in directory.vectors.iterdir():
-        if path.suffix in _SUFFIXES and path.stem.isdecimal() and int(path.stem) not in ids:
+        if path.suffix in _SUFFIXES and path.stem.isdecimal() and int(path.stem) not in numbers:
             drop_partition(files, int(path.stem))
 
 
 def drop_partition(files: VectorFiles, partition: int) -> None:
-    """Remove the vectors and the saved graph of a partition that is gone.
+    """Remove the vectors and the saved graph of a partition that is gone, or has others now.
 
     Raises:
         StorageError: one of them could not be removed.

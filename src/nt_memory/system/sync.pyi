@@ -5,7 +5,7 @@ types, for editors and checkers, are in `sync.pyi`, which `make fmt` writes from
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, Self, TypeVar
@@ -36,12 +36,14 @@ from nt_memory.records import (
     AsOf,
     Change,
     Compaction,
+    EmbedRecords,
     Explanation,
     Export,
     Hit,
     MemoryStats,
     Quota,
     Record,
+    ReembedResult,
     Retention,
     Usage,
 )
@@ -778,6 +780,57 @@ class SyncMemory:
 
         Cost: reads `sample` vectors and keys, and 30 nanoseconds a memory to choose them; then
             `principal_axes`. Off the event loop, but for the keys, which are read in turns.
+        """
+    def reembed(
+        self,
+        agent: str,
+        embed: EmbedRecords,
+        *,
+        batch: int = 256,
+        label: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> ReembedResult:
+        """Embed all observations of an agent anew: by another model, with another dimension.
+
+        Every version that is kept gets a new vector. Reads, searches and observations go on
+        meanwhile by the old ones; then one entry switches. From that revision on the agent's
+        dimension is the new one, and whoever observes or searches in the old one gets
+        `DimensionError`. A search as of a moment before it asks in the new dimension too, and finds
+        what was in force then, by the new vectors. Whatever happens before the switch, an error, a
+        cancellation or a crash, leaves the old vectors in force.
+
+        Situations of trajectories keep their embedding: patterns and receipts are of its space.
+
+        Args:
+            agent: Whose observations.
+            embed: Is given up to `batch` records, whose `value` is the data of an observation and
+                `tags` its labels, and returns their embeddings, shape (n, dim), finite and not zero, any
+                scale. A plain function runs on another thread; a coroutine function on the loop. It
+                must not observe for the agent.
+            batch: Records a call, 1 to 8,192.
+            label: Names the new embedding, as its model and version. What was made until an error,
+                a cancellation or a crash is then kept, and a call under the same label goes on
+                behind it. None: begin anew.
+            progress: Is told, on the loop, how many rows have a new vector, and how many there are.
+
+        Returns:
+            What was done. For an agent without observations nothing is.
+
+        Raises:
+            EmbeddingError: `embed` did not return one finite vector a record.
+            DimensionError: it returned vectors of different dimensions.
+            InvalidInputError: an argument is malformed; or there were observations, and nothing is
+                left of any of them.
+            ReembeddingError: the agent's observations are being embedded anew already.
+            ReadOnlyError: the memory was opened read-only.
+            StorageFullError: no space is left.
+            StorageError: the journal failed.
+            And whatever `embed` or `progress` raises, with a note that says where.
+
+        Cost: what `embed` takes, and 2 * dim bytes of journal a row, until a compaction. The new
+            vectors and their index are beside the old ones until the switch. At the end the agent's
+            observations wait while the last ones are embedded, usually one call of `embed`.
+            Memory: one batch, and the new index.
         """
     def track_trajectory(self, trajectory: Trajectory) -> int:
         """Remember a trajectory; see `ReasoningBank.track_trajectory`."""

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nt_memory.replica import Change, Follow, Moved, NewRows
+from nt_memory.replica import (
+    Change,
+    Follow,
+    Moved,
+    NewRows,
+    Reembedded,
+    is_staged,
+    partition_name,
+)
+from nt_memory.replica.reembedding import CHANGE
 from nt_memory.system.renumbering import fill
 from nt_memory.tiers.layout import (
     NUMBERING,
@@ -49,9 +58,9 @@ def moved_partitions(snapshot: Snapshot, retired: ColdTier, vectors: VectorTier)
         before.close()
     found: list[Moved] = []
     for name, row in snapshot.partitions():
-        if ids.get(name) != row.id:
-            partition = vectors.prepare(row.id, row.dim)
-            fill(partition, snapshot)
+        if ids.get(name) != row.id and not is_staged(name):
+            partition = vectors.prepare(row.file, row.dim)
+            fill(partition, snapshot, row.id)
             found.append(Moved(name, ids.get(name), row.id, partition))
     return found
 
@@ -70,6 +79,9 @@ def follow_log(
             not in `follow.rows` are left out.
     """
     for change in row.changes:
+        if change.kind == CHANGE:
+            _follow_switch(snapshot, follow, change)
+            continue
         name = name_of(change.space, change.agent, change.key)
         key = version_key(name, change.known_at, revision)
         version = snapshot.version(key)
@@ -104,11 +116,18 @@ def _follow_rows(snapshot: Snapshot, follow: Follow, change: ChangeRow, known: s
             follow.ended.append((partition, number, row_now.until_us, row_now.until_revision))
 
 
+def _follow_switch(snapshot: Snapshot, follow: Follow, change: ChangeRow) -> None:
+    """Observations have other vectors; which, is what the views say now: they may again have others."""
+    row = snapshot.partition(partition_name(change.agent, ""))
+    if row is not None:
+        follow.reembedded.append(Reembedded(row.id, row.dim, row.file))
+
+
 def _follow_partition(snapshot: Snapshot, follow: Follow, partition: int, known: set[int]) -> None:
     if partition in known:
         return
     known.add(partition)
     for name, row in snapshot.partitions():
         if row.id == partition:
-            follow.rows[partition] = NewRows(partition, row.dim, 0)
+            follow.rows[partition] = NewRows(partition, row.dim, 0, row.file)
             follow.new_partitions.append((name, partition))

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from nt_memory.clock import SystemClock, to_datetime
 from nt_memory.entries import decode_entry
 from nt_memory.errors import (
@@ -29,7 +27,7 @@ from nt_memory.replica import Replica
 from nt_memory.replica.quotas import recount
 from nt_memory.system.at_rest import State, digest_files, read_state
 from nt_memory.system.baseline import check_origin, load_base, newest_base
-from nt_memory.system.comparing import compare_tables
+from nt_memory.system.comparing import compare_tables, compare_vectors
 from nt_memory.system.opening import apply_frames
 from nt_memory.system.references import Wanted, in_frame, in_views
 from nt_memory.system.value_damage import DAMAGED, check_values, describe, known_losses
@@ -45,13 +43,13 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Iterator
 
+    from nt_memory.tiers.layout import PartitionRow
     from nt_memory.tiers.views import Snapshot
     from nt_memory.transport.ports import Frame
 
 SCRATCH_MAP_BYTES = 1 << 40
 _BATCH = 512
 _BATCH_BYTES = 8 << 20
-_ROWS = 4096
 _ATTEMPTS = 3
 
 Progress = "Callable[[str, int, int], None]"
@@ -136,13 +134,16 @@ class _Pass:
         self._directory = directory
         self._progress = progress
         self._wanted: dict[tuple[bytes, str], Wanted] = {}
+        self._views: ColdTier | None = None
         self.is_between = False
-        """Base and views were met in the middle of an exchange, or were left there by a crash."""
+        """Base and views were met in the middle of an exchange, or were left there by a crash; or
+        vectors were taken away because a re-embedding had made others.
+        """
         self.found = Verification(str(directory.path))
 
     def run(self, scratch: str | os.PathLike[str] | None) -> Verification:
         """Do all of it."""
-        views = self._open_views()
+        views = self._views = self._open_views()
         try:
             snapshot = None if views is None else views.snapshot()
             try:
@@ -342,21 +343,29 @@ class _Pass:
         live = VectorFiles(self._directory.vectors, read_only=True)
         try:
             for name, partition in fresh.partitions():
-                for first in range(0, partition.rows, _ROWS):
-                    stop = min(first + _ROWS, partition.rows)
-                    place = (partition.id, partition.dim, first, stop)
-                    differs = (live.read(*place) != files.read(*place)).any(axis=1)
-                    if differs.any():
-                        row = first + int(np.flatnonzero(differs)[0])
-                        raise CorruptionError(
-                            f"{live.path(partition.id)}: row {row} of {name.decode()!r} differs "
-                            "from its entry"
-                        )
-                    self.found.vectors += stop - first
-                    self._progress("vectors", self.found.vectors, 0)
-                live.check(partition.id, partition.dim, partition.rows)
+                try:
+                    compare_vectors(live, files, name.decode(), partition, self._count_vectors)
+                except CorruptionError:
+                    if self._is_kept(partition):
+                        raise
+                    self.is_between = True
+                    return
         finally:
             live.close()
+
+    def _count_vectors(self, vectors: int) -> None:
+        self.found.vectors += vectors
+        self._progress("vectors", self.found.vectors, 0)
+
+    def _is_kept(self, partition: PartitionRow) -> bool:
+        """Whether vectors are still those that the store uses, in the views as they are now."""
+        if self._views is None:
+            return True
+        now = self._views.snapshot()
+        try:
+            return any(row.file == partition.file for _, row in now.partitions())
+        finally:
+            now.close()
 
     def _check_graphs(self) -> None:
         for path in sorted(self._directory.vectors.glob("*.hnsw")):

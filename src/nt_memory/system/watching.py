@@ -14,6 +14,7 @@ from nt_memory.clock import to_datetime, turn
 from nt_memory.entries import STATE, Stored, decode_entry, operations_of
 from nt_memory.errors import CorruptionError
 from nt_memory.records import Change
+from nt_memory.replica.reembedding import CHANGE
 from nt_memory.system.filing import record_of
 from nt_memory.tiers.layout import name_of, to_stored, version_key
 
@@ -59,6 +60,7 @@ class Watch:
             for change in row.changes:
                 if (
                     change.space == STATE
+                    and change.kind != CHANGE
                     and change.agent == self._agent
                     and change.key.startswith(self._prefix)
                 ):
@@ -113,7 +115,7 @@ class Tail:
             [
                 await to_change(engine, revision, row, change)
                 for change in row.changes
-                if change.space == STATE
+                if change.space == STATE and change.kind != CHANGE
             ]
         )
         kind = str(entry.body.__struct_config__.tag)

@@ -84,13 +84,10 @@ class Writing:
         """
         engine = self._engine
         engine.check_usable()
-        journal = engine.journal
-        if journal is None:
-            raise ReadOnlyError("this memory was opened read-only")
-        if self._pause.is_set():
-            raise ClosedError("the memory is closing")
-        if (failure := self.failure or self.fullness) is not None:
-            raise again(failure)
+        if engine.halts:
+            await engine.halts.wait(body)
+            engine.check_usable()
+        journal = self._writable()
         # One with a request id may have been made already: then it returns what it did.
         if request_id is None and engine.opened.replica.has_quotas:
             self.check_quota(body)
@@ -106,6 +103,17 @@ class Writing:
         except asyncio.CancelledError:
             journal.withdraw(ticket)
             raise
+
+    def _writable(self) -> LocalJournal:
+        """The journal, if anything can be written now."""
+        journal = self._engine.journal
+        if journal is None:
+            raise ReadOnlyError("this memory was opened read-only")
+        if self._pause.is_set():
+            raise ClosedError("the memory is closing")
+        if (failure := self.failure or self.fullness) is not None:
+            raise again(failure)
+        return journal
 
     def check_quota(self, body: Body) -> None:
         """Refuse what a quota does not allow as things are visible here; see `check_early`.

@@ -101,12 +101,44 @@ class VectorRow(NamedTuple):
     name: bytes
 
 
+class Staged(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What is known of a re-embedding under way; see `replica.reembedding`.
+
+    Attributes:
+        ticket: Names it.
+        label: Under which it can be gone on with after an interruption; empty: it cannot.
+        floor_us: All rows that had no version left had ended by this time,
+        floor_revision: by entries up to this revision.
+    """
+
+    ticket: str
+    label: str
+    floor_us: int
+    floor_revision: int
+
+
 class PartitionRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A vector partition: its id, dimension and number of rows."""
+    """A vector partition: its id, dimension and number of rows.
+
+    Attributes:
+        id: What versions and rows name it by.
+        dim: Values in a vector.
+        rows: How many.
+        moved_to: Number of the file its vectors are in since it was embedded anew; -1: its id.
+        staged: This is no partition but the vectors made so far for another, by a re-embedding under
+            way. It has no rows of its own: number n is that of row n there.
+    """
 
     id: int
     dim: int
     rows: int
+    moved_to: int = -1
+    staged: Staged | None = None
+
+    @property
+    def file(self) -> int:
+        """Number of the file its vectors are in. Never given twice, and never another's id."""
+        return self.id if self.moved_to < 0 else self.moved_to
 
 
 FLOOR = b"floor/"
@@ -157,6 +189,16 @@ decode_log_times = msgspec.msgpack.Decoder(LogTimes).decode
 decode_floor = msgspec.msgpack.Decoder(Floor).decode
 decode_partition = msgspec.msgpack.Decoder(PartitionRow).decode
 encode_row: Callable[[msgspec.Struct], bytes] = _encoder.encode
+
+
+def encode_partition(row: PartitionRow) -> bytes:
+    """Value of a partition; what it does not have is left out, so that most have three numbers."""
+    fields: list[object] = [row.id, row.dim, row.rows]
+    if row.moved_to >= 0 or row.staged is not None:
+        fields.append(row.moved_to)
+    if row.staged is not None:
+        fields.append(row.staged)
+    return _encoder.encode(fields)
 
 
 def name_of(space: str, agent: str, key: str) -> bytes:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 
 LOG = b"log"
+PARTITIONS = b"partitions"
 _VERSIONS = b"versions"
 TABLES = (
     b"meta",

@@ -68,7 +68,7 @@ class Partition:
     """Columns are written by one thread; everything else may be called from any.
 
     Args:
-        number: Its id.
+        number: Of its files: its id, unless its rows were embedded anew.
         dim: Values in a row.
         placement: Where it lives and how.
     """

@@ -15,12 +15,12 @@ identity.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from nt_memory.errors import ClosedError, DimensionError, EmbeddingError, InvalidInputError
-from nt_memory.tiers.vectors.columns import visible
+from nt_memory.tiers.vectors.columns import NEVER, visible
 from nt_memory.tiers.vectors.counters import VectorStats
 from nt_memory.tiers.vectors.indexer import Indexer
 from nt_memory.tiers.vectors.partition import Partition, Placement, Tuning
@@ -34,6 +34,14 @@ if TYPE_CHECKING:
 
     from nt_memory.tiers.vectors.columns import Visible
     from nt_memory.tiers.vectors.files import VectorFiles
+
+
+class _Searched(NamedTuple):
+    """A partition under the number it goes by, and what of it may be returned."""
+
+    number: int
+    partition: Partition
+    reach: Visible
 
 
 class VectorTier:
@@ -70,6 +78,7 @@ class VectorTier:
         )
         self._max_bytes = max_bytes
         self._partitions: dict[int, Partition] = {}
+        self._growing: dict[int, Partition] = {}
         self._indexer = Indexer(self._on_idle)
         self._stamp = 0
         self._hits = 0
@@ -84,6 +93,7 @@ class VectorTier:
         partition: int,
         dim: int,
         *,
+        file: int | None = None,
         from_us: NDArray[np.int64],
         until_us: NDArray[np.int64],
         until_revision: NDArray[np.int64],
@@ -94,6 +104,7 @@ class VectorTier:
         Args:
             partition: Its id; not attached yet.
             dim: Values in a row.
+            file: Number of the file its rows are in; None: its id.
             from_us: Since when each row is known, shape (n,).
             until_us: When it ended, or `NEVER`.
             until_revision: By which entry; ignored where it never ended.
@@ -104,32 +115,78 @@ class VectorTier:
         """
         if partition in self._partitions:
             raise InvalidInputError(f"partition {partition} is attached already")
+        number = partition if file is None else file
+        self._partitions[partition] = Partition(number, dim, self._placement)
         self._extend(partition, dim, from_us, until_us, until_revision, revision)
 
-    def prepare(self, partition: int, dim: int) -> Partition:
+    def prepare(self, file: int, dim: int) -> Partition:
         """A partition that no search sees before `exchange`; its columns are the caller's to fill.
 
-        Callable from any thread; the columns have one writer at a time.
+        Its rows are in the file of that number. Callable from any thread; the columns have one writer at a time.
         """
-        return Partition(partition, dim, self._placement)
+        return Partition(file, dim, self._placement)
 
-    def exchange(self, gone: Iterable[int], come: Iterable[Partition]) -> None:
+    def grow(self, file: int, dim: int, rows: int) -> None:
+        """Have a graph built of the first `rows` vectors of a file, for `reembed` to come.
+
+        Nobody searches it, and it counts as held memory. O(new rows), 10 ns each.
+        """
+        growing = self._growing.get(file)
+        if growing is None:
+            growing = self._growing[file] = Partition(file, dim, self._placement)
+        more = rows - growing.columns.view.rows
+        if more > 0:
+            nothing = np.zeros(more, np.int64)
+            growing.columns.append(nothing, nothing + NEVER, None, nothing)
+            self._indexer.submit(growing)
+
+    def is_grown(self, file: int) -> bool:
+        """Whether the graph that `grow` asked for is there, if one is needed. Any thread."""
+        growing = self._growing.get(file)
+        return growing is None or growing.graph_rows >= growing.target
+
+    def give_up(self, file: int) -> None:
+        """The graph that `grow` asked for is not wanted any more."""
+        growing = self._growing.pop(file, None)
+        if growing is not None:
+            growing.is_detached = True
+
+    def reembed(self, partition: int, dim: int, file: int) -> None:
+        """The rows of a partition have other vectors, those in a file; its columns go on as they are.
+
+        Searches that run go on with the vectors they have. The graph is what `grow` has come to; the
+        rest is built in the background. O(1).
+        """
+        old = self._partitions.get(partition)
+        if old is not None and old.number == file:
+            return
+        new = self._growing.pop(file, None) or Partition(file, dim, self._placement)
+        if old is not None:
+            new.columns = old.columns
+            old.is_detached = True
+            if self._placement.read_only:
+                self._placement.files.forget(old.number)
+        self._partitions[partition] = new
+        if new.target > new.graph_rows:
+            self._indexer.submit(new)
+
+    def exchange(self, gone: Iterable[int], come: Mapping[int, Partition]) -> None:
         """Put prepared partitions in the place of others; both at once, for whoever is on this thread.
 
         Searches that run go on with what they have; one that has not looked up its partitions yet
         finds those that are gone empty, so its caller must ask again. Graphs of the new ones are
         built in the background. O(partitions).
         """
-        for partition in come:
-            self._partitions[partition.number] = partition
+        for number, partition in come.items():
+            self._partitions[number] = partition
             if partition.target > partition.graph_rows:
                 self._indexer.submit(partition)
         for number in gone:
             old = self._partitions.pop(number, None)
             if old is not None:
                 old.is_detached = True
-            if self._placement.read_only:
-                self._placement.files.forget(number)
+                if self._placement.read_only:
+                    self._placement.files.forget(old.number)
 
     def ended_rows(self, partition: int) -> int:
         """How many rows of a partition have an end; 0 if it is not attached. Any thread."""
@@ -241,7 +298,7 @@ class VectorTier:
         if self._is_closed:
             raise ClosedError("the vector tier was closed")
         self._indexer.searches += 1
-        searched: list[tuple[Partition, Visible]] = []
+        searched: list[_Searched] = []
         for number in dict.fromkeys(partitions):
             partition = self._partitions.get(number)
             mask = None if allow is None else allow.get(number)
@@ -256,10 +313,10 @@ class VectorTier:
             columns = partition.columns
             reach = visible(columns.view, time_us, revision, mask, columns.known_by)
             if reach.prefix:
-                searched.append((partition, reach))
+                searched.append(_Searched(number, partition, reach))
         found = self._collect(searched, queries, k, exact=exact, steps=steps)
-        ids = np.array([partition.number for partition, _ in searched], np.int64)
-        reaches = [reach for _, reach in searched]
+        ids = np.array([one.number for one in searched], np.int64)
+        reaches = [one.reach for one in searched]
         return [
             _candidates(*rank(pieces, query, k, ids), ids, reaches)
             for pieces, query in zip(found, queries, strict=True)
@@ -285,7 +342,7 @@ class VectorTier:
             rows=sum(partition.columns.view.rows for partition in held),
             graph_rows=sum(partition.graph_rows for partition in held),
             pending=sum(partition.pending for partition in held),
-            bytes=sum(partition.held_bytes for partition in held),
+            bytes=sum(partition.held_bytes for partition in (*held, *self._growing.values())),
             hits=self._hits,
             misses=self._misses,
             loads=sum(partition.loads for partition in held),
@@ -317,14 +374,15 @@ class VectorTier:
         Raises:
             OSError: a snapshot could not be written.
         """
-        held = sorted(self._partitions.copy().values(), key=lambda part: part.last_searched)
-        total = sum(partition.held_bytes for partition in held)
-        for partition in held:
+        held = sorted(self._partitions.copy().items(), key=lambda item: item[1].last_searched)
+        total = sum(partition.held_bytes for _, partition in held)
+        total += sum(partition.held_bytes for partition in self._growing.copy().values())
+        for number, partition in held:
             if total <= max_bytes:
                 break
             if partition.is_loaded:
                 before = partition.held_bytes
-                self.unload(partition.number)
+                self.unload(number)
                 total -= before - partition.held_bytes
         return total
 
@@ -375,7 +433,7 @@ class VectorTier:
 
     def _collect(
         self,
-        searched: Sequence[tuple[Partition, Visible]],
+        searched: Sequence[_Searched],
         queries: NDArray[np.float32],
         k: int,
         *,
@@ -385,7 +443,7 @@ class VectorTier:
         """For each query the rows that may be among its best `k`."""
         pieces: list[list[Piece]] = [[] for _ in queries]
         segments: list[Segment | None] = []
-        for place, (partition, reach) in enumerate(searched):
+        for place, (number, partition, reach) in enumerate(searched):
             self._stamp += 1
             partition.last_searched = self._stamp
             if partition.is_loaded:
@@ -399,7 +457,7 @@ class VectorTier:
             else:
                 by_graph, rest = partition.find(place, reach, queries, k, notes.append)
             if steps is not None:
-                steps.append(step_of(partition.number, reach, *notes[-1]))
+                steps.append(step_of(number, reach, *notes[-1]))
             for query_pieces, piece in zip(pieces, by_graph, strict=False):
                 query_pieces.append(piece)
             segments.append(rest)
