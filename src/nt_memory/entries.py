@@ -259,6 +259,20 @@ class Withdraw(_Wire, frozen=True, tag="withdraw"):
     ticket: str
 
 
+class ForceRelease(_Wire, frozen=True, tag="force_release"):
+    """An operator takes a lock from whoever holds it.
+
+    Attributes:
+        resource: Which.
+        fence: Only from the grant with this fence; None: from any.
+        reason: For whoever reads the journal.
+    """
+
+    resource: str
+    fence: int | None = None
+    reason: str = ""
+
+
 class Register(_Wire, frozen=True, tag="register"):
     """Make an agent a voter of later proposals. `weight` is an exact fraction, "n/d"."""
 
@@ -292,7 +306,7 @@ class CleanUp(_Wire, frozen=True, tag="cleanup"):
     max_age_us: int
 
 
-LockCommand = Acquire | Renew | Release | Withdraw
+LockCommand = Acquire | Renew | Release | Withdraw | ForceRelease
 BallotCommand = Register | Propose | CastVote | CleanUp
 Body = (
     Write
@@ -308,6 +322,7 @@ Body = (
     | Renew
     | Release
     | Withdraw
+    | ForceRelease
     | Register
     | Propose
     | CastVote

@@ -31,6 +31,7 @@ Source: Burrows 2006 (Chubby); Kleppmann 2016, "How to do distributed locking", 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import math
 import threading
@@ -40,18 +41,20 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from nt_memory.acting import actor
 from nt_memory.coordination.lock_rules import MAX_LEASE_US
 from nt_memory.coordination.lock_scope import LockScope
-from nt_memory.coordination.lock_states import LockReply
+from nt_memory.coordination.lock_states import LockEvent, LockReply
 from nt_memory.coordination.tokens import LockInfo, LockToken, LossSignal
 from nt_memory.coordination.waiting import wait_done
-from nt_memory.entries import Acquire, Release, Renew, Withdraw
+from nt_memory.entries import Acquire, ForceRelease, Release, Renew, Withdraw
 from nt_memory.errors import (
     ClosedError,
     InvalidInputError,
     LockLostError,
     LockTimeoutError,
     NtMemoryError,
+    PermissionDeniedError,
     ReentrantLockError,
     again,
 )
@@ -61,12 +64,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from nt_memory.clock import Clock
-    from nt_memory.coordination.lock_states import LockEvent, LockState
+    from nt_memory.coordination.lock_states import Grant, LockState
     from nt_memory.entries import Body
 
     Submit = Callable[[Body, str | None], Awaitable[Any]]
 
 _MAX_SECONDS = MAX_LEASE_US // 1_000_000
+
+_REQUESTED = "request-"
 
 CALLER: ContextVar[threading.Thread | None] = ContextVar("nt_memory_caller", default=None)
 """Who calls, where tasks do not tell it: a portal runs every call of a thread in another task."""
@@ -97,17 +102,25 @@ class Locks:
         self._tickets = itertools.count(1)
         self._task_numbers = itertools.count(1)
         self._callers: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()
-        self._waiting: dict[str, asyncio.Future[LockEvent | None]] = {}
+        # By ticket. Several calls wait under one if a request is repeated while it still waits.
+        self._waiting: dict[str, list[asyncio.Future[LockEvent | None]]] = {}
         self._tokens: weakref.WeakValueDictionary[tuple[str, int], LockToken] = (
             weakref.WeakValueDictionary()
         )
+        self._requested: weakref.WeakValueDictionary[str, LockToken] = weakref.WeakValueDictionary()
         # What must be sent though nobody waits for it any more; by resource, so that the next
         # acquire of it queues up behind.
         self._errands: dict[asyncio.Task[Any], str] = {}
         self._closed: NtMemoryError | None = None
 
     async def acquire(
-        self, resource: str, timeout: float = 1.0, *, lease: float = 30.0, holder: str = ""
+        self,
+        resource: str,
+        timeout: float = 1.0,
+        *,
+        lease: float = 30.0,
+        holder: str = "",
+        request_id: str | None = None,
     ) -> LockToken:
         """Take a lock, waiting in line for it.
 
@@ -116,14 +129,17 @@ class Locks:
             timeout: Seconds to wait at most; 0 tries once.
             lease: Seconds after which it is lost unless renewed, counted from the grant.
             holder: Who asks; by default the session and the current task.
+            request_id: Repeated, it returns the grant of the first request, renewed, or takes up
+                its place in the queue; it never becomes a second one.
 
         Raises:
             LockTimeoutError: not granted in time; the message names the holder and the lease left.
             ReentrantLockError: this holder holds it, or waits for it, already.
-            LockLostError: the lease ran out before the grant was seen here.
+            LockLostError: the lease ran out before the grant was seen here; or what the first
+                request with this id got is over.
             InvalidInputError: a malformed name, timeout or lease.
 
-        Cost: one entry; two if it times out.
+        Cost: one entry; two if it times out; one more with a `request_id`, which confirms.
         """
         check_label(resource, "lock resource")
         wait_us = _to_us(timeout, "timeout", minimum=0)
@@ -132,28 +148,52 @@ class Locks:
         self._check_open()
         sent_ns = self._clock.monotonic_ns()
         await self._errands_of(resource)
-        ticket = f"{self._session}.{next(self._tickets)}"
+        ticket = self._ticket(resource, request_id)
+        held = self._requested.get(ticket)
+        if held is not None and held.lost.left_s > 0.0:
+            return held
         command = Acquire(resource, ticket, holder, self._session, lease_us, wait_us)
         # Registered before it is sent: the granting entry may become visible before the reply.
-        self._waiting[ticket] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[LockEvent | None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(ticket, []).append(waiter)
         try:
-            return await self._acquire(command, timeout, sent_ns)
-        except (LockTimeoutError, ReentrantLockError, InvalidInputError):
+            token = await self._acquire(command, timeout, sent_ns, waiter)
+        except (LockTimeoutError, ReentrantLockError, InvalidInputError, PermissionDeniedError):
             raise
         except BaseException:
-            self._run_errand(resource, self._submit(Withdraw(resource, ticket), None))
+            if len(self._waiting[ticket]) == 1:
+                self._run_errand(resource, self._submit(Withdraw(resource, ticket), None))
             raise
         finally:
-            waiter = self._waiting.pop(ticket)
+            waiters = self._waiting[ticket]
+            waiters.remove(waiter)
+            if not waiters:
+                del self._waiting[ticket]
             waiter.cancel()
+        if request_id is not None:
+            self._requested[ticket] = token
+        return token
 
-    async def _acquire(self, command: Acquire, timeout: float, sent_ns: int) -> LockToken:
+    def _ticket(self, resource: str, request_id: str | None) -> str:
+        if request_id is None:
+            return f"{self._session}.{next(self._tickets)}"
+        check_label(request_id, "request_id")
+        named = f"{actor() or ''}\0{request_id}\0{resource}".encode()
+        return f"{_REQUESTED}{hashlib.blake2b(named, digest_size=16).hexdigest()}"
+
+    async def _acquire(
+        self,
+        command: Acquire,
+        timeout: float,
+        sent_ns: int,
+        waiter: asyncio.Future[LockEvent | None],
+    ) -> LockToken:
         # The ticket is the request id too: a duplicate that comes after the release would
         # otherwise be a grant that nobody knows of.
         reply = msgspec.convert(await self._submit(command, command.ticket), LockReply)
         fence, lease_until = reply.fence, reply.lease_until
         if reply.kind != "granted":
-            waiter = self._waiting[command.ticket]
+            self._rejoin(command, waiter)
             left_s = timeout - (self._clock.monotonic_ns() - sent_ns) / 1e9
             if not await wait_done(waiter, self._clock, left_s):
                 await self._time_out(command, timeout)
@@ -166,6 +206,13 @@ class Locks:
                     f"{self._describe(command.resource)}"
                 )
             fence, lease_until = event.fence, event.lease_until
+        if command.ticket.startswith(_REQUESTED):
+            # The reply may be a remembered one: whether its lease still runs, and how long, is
+            # known by renewing it.
+            sent_ns = self._clock.monotonic_ns()
+            renew = Renew(command.resource, fence, command.lease_us)
+            reply = msgspec.convert(await self._submit(renew, None), LockReply)
+            lease_until = reply.lease_until
         # Entry times differ from local times by the clocks' offset, so only their difference is
         # used: the lease ends `lease_until - entered_at` after the acquire was ordered, which was
         # not before it was sent.
@@ -179,6 +226,23 @@ class Locks:
             )
         self._tokens[token.resource, token.fence] = token
         return token
+
+    def _rejoin(self, command: Acquire, waiter: asyncio.Future[LockEvent | None]) -> None:
+        """A remembered reply says what was: see what has become of the place in the queue."""
+        state = self._read(command.resource)
+        grant = None if state is None else state.grant
+        if waiter.done() or state is None:
+            is_there = waiter.done()
+        elif grant is not None and grant.ticket == command.ticket:
+            is_there = True
+            waiter.set_result(granted_event(command.resource, grant))
+        else:
+            is_there = any(one.ticket == command.ticket for one in state.waiters)
+        if not is_there:
+            raise LockLostError(
+                f"lock {command.resource!r}: this request was made before, and its place in line or "
+                "its grant is over"
+            )
 
     async def _time_out(self, command: Acquire, timeout: float) -> None:
         withdraw = Withdraw(command.resource, command.ticket)
@@ -216,8 +280,12 @@ class Locks:
                 f"lock {token.resource!r}: the lease ran out while it was being renewed"
             )
 
-    async def release(self, token: LockToken) -> None:
+    async def release(self, token: LockToken, *, request_id: str | None = None) -> None:
         """Give the lock back; the next in line gets it. Goes through even if cancelled.
+
+        Args:
+            token: What `acquire` returned.
+            request_id: Repeated, it is no error that the lock was given back.
 
         Raises:
             LockLostError: the token is stale: lost, or released already. Nothing changes.
@@ -225,15 +293,48 @@ class Locks:
         Cost: one entry.
         """
         self._check_open()
-        await asyncio.shield(self._run_errand(token.resource, self._release(token)))
+        await asyncio.shield(self._run_errand(token.resource, self._release(token, request_id)))
 
-    async def _release(self, token: LockToken) -> None:
+    async def _release(self, token: LockToken, request_id: str | None) -> None:
         try:
-            await self._submit(Release(token.resource, token.fence), None)
+            await self._submit(Release(token.resource, token.fence), request_id)
         except LockLostError:
             token.lost.end(is_lost=True)
             raise
         token.lost.end(is_lost=False)
+
+    async def force_release(
+        self,
+        resource: str,
+        *,
+        fence: int | None = None,
+        reason: str = "",
+        request_id: str | None = None,
+    ) -> bool:
+        """Take a lock from whoever holds it, for an operator; the next in line gets it.
+
+        The holder's fence is stale from then on and its `token.lost` is set. The entry says who did
+        it and why.
+
+        Args:
+            resource: Which.
+            fence: Only from the grant with this fence, as `inspect` showed it; None: from any.
+            reason: At most 256 printable characters.
+            request_id: A repeated id acts once.
+
+        Returns:
+            Whether a grant was ended.
+
+        Raises:
+            InvalidInputError: a malformed name or reason.
+
+        Cost: one entry.
+        """
+        check_label(resource, "lock resource")
+        self._check_open()
+        command = ForceRelease(resource, fence, reason)
+        reply = msgspec.convert(await self._submit(command, request_id), LockReply)
+        return reply.kind == "forced"
 
     def lock(
         self,
@@ -257,16 +358,19 @@ class Locks:
 
     def inspect(self, resource: str) -> LockInfo:
         """Who holds the lock and who waits for it, as visible here; plain function, no entry."""
+        self._check_open()
         state = self._read(check_label(resource, "lock resource"))
-        if state is None:
-            return LockInfo(resource)
+        return LockInfo(resource) if state is None else self.describe(state)
+
+    def describe(self, state: LockState) -> LockInfo:
+        """What a state says now."""
         waiters = tuple(waiter.holder for waiter in state.waiters)
         grant = state.grant
         now_us = self._clock.now_us()
         if grant is None or grant.lease_until <= now_us:
-            return LockInfo(resource, waiters=waiters)
+            return LockInfo(state.resource, waiters=waiters)
         left_s = (grant.lease_until - now_us) / 1_000_000
-        return LockInfo(resource, grant.holder, grant.fence, left_s, waiters)
+        return LockInfo(state.resource, grant.holder, grant.fence, left_s, waiters)
 
     @property
     def held(self) -> int:
@@ -276,10 +380,10 @@ class Locks:
     def follow(self, events: Iterable[LockEvent]) -> None:
         """What became visible: wake who was granted or refused, tell who lost."""
         for event in events:
-            if event.kind in {"granted", "refused"}:
-                waiter = self._waiting.get(event.ticket)
-                if waiter is not None and not waiter.done():
-                    waiter.set_result(event)
+            if event.kind in {"granted", "refused", "withdrawn"}:
+                for waiter in self._waiting.get(event.ticket, ()):
+                    if not waiter.done():
+                        waiter.set_result(event)
             elif event.kind == "lost":
                 token = self._tokens.get((event.resource, event.fence))
                 if token is not None:
@@ -288,9 +392,10 @@ class Locks:
     def close(self, error: NtMemoryError) -> None:
         """Make every waiter and every later call raise `error`; set `lost` of tokens still held."""
         self._closed = error
-        for waiter in self._waiting.values():
-            if not waiter.done():
-                waiter.set_result(None)
+        for waiters in self._waiting.values():
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
         for token in list(self._tokens.values()):
             token.lost.end(is_lost=True)
 
@@ -304,13 +409,15 @@ class Locks:
             raise again(self._closed)
 
     def _default_holder(self) -> str:
+        name = actor()
+        session = self._session if name is None else f"{name}@{self._session}"
         caller = CALLER.get() or asyncio.current_task()
         if caller is None:  # pragma: no cover - a coroutine always runs in a task
-            return self._session
+            return session
         # Not id(caller): those are reused, and the next task would look re-entrant.
         if caller not in self._callers:
             self._callers[caller] = next(self._task_numbers)
-        return f"{self._session}/task-{self._callers[caller]}"
+        return f"{session}/task-{self._callers[caller]}"
 
     def _run_errand(self, resource: str, sending: Awaitable[Any]) -> asyncio.Task[Any]:
         async def send() -> Any:
@@ -335,6 +442,19 @@ class Locks:
     def _describe(self, resource: str) -> str:
         info = self.inspect(resource)
         return _describe(info.holder, info.lease_left)
+
+
+def granted_event(resource: str, grant: Grant) -> LockEvent:
+    """The event that announced a grant."""
+    return LockEvent(
+        "granted",
+        resource,
+        grant.ticket,
+        grant.holder,
+        grant.session,
+        grant.fence,
+        grant.lease_until,
+    )
 
 
 def _describe(holder: str, lease_left_s: float) -> str:

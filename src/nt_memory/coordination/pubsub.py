@@ -6,14 +6,21 @@
   of `subscribe` on, each once; what its buffer could not hold is counted in `dropped`.
 - A subscriber that does not read costs the publisher a buffer append, and nobody anything else.
 - Cancelling or timing out a `recv` loses no message.
+- A request gets the first reply to it and no other. Replies come under a topic that is drawn at
+  random for each request, and that nobody can subscribe to; a request that nobody is subscribed to
+  says so at once, and one that ends, however it does, leaves nothing behind.
 
 *Does not guarantee* delivery: messages are kept nowhere, and who subscribes later does not see
-earlier ones. What must not be lost belongs into the state, and `watch` reports it.
+earlier ones. What must not be lost belongs into the state, and `watch` reports it. A request that
+timed out may have been acted on, and one that reached only listeners who never reply times out.
+
+Source: the inbox per client and a token per request are those of NATS, and so is "no responders".
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -22,12 +29,14 @@ from nt_memory.coordination.waiting import wait_done
 from nt_memory.errors import (
     BufferOverflowError,
     InvalidInputError,
+    NoResponderError,
     NtMemoryError,
     ReceiverClosedError,
     ReceiveTimeoutError,
+    RequestTimeoutError,
     again,
 )
-from nt_memory.topics import check_pattern
+from nt_memory.topics import check_not_own, check_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,17 +44,18 @@ if TYPE_CHECKING:
     from nt_memory.clock import Clock
 
 Overflow = Literal["drop_oldest", "error"]
+INBOXES = "$reply/"
 
 
 class Bus(Protocol):
     """What is needed of a bus; `transport.ports.Bus` describes it."""
 
-    def publish(self, topic: str, payload: bytes) -> int:
+    def publish(self, topic: str, payload: bytes, reply_to: str = "") -> int:
         """Hand a message to every subscriber whose pattern matches; the number reached here."""
         ...
 
-    def subscribe(self, pattern: str, receive: Callable[[str, bytes], None]) -> object:
-        """Call `receive(topic, payload)`, on the loop, for each matching message; a handle."""
+    def subscribe(self, pattern: str, receive: Callable[[str, bytes, str], None]) -> object:
+        """Call `receive(topic, payload, reply_to)`, on the loop, for each match; a handle."""
         ...
 
     def unsubscribe(self, handle: object) -> None:
@@ -54,20 +64,24 @@ class Bus(Protocol):
 
 
 class Message(NamedTuple):
-    """A message and the topic it came under."""
+    """A message and the topic it came under; `reply_to` is empty unless a reply is wanted."""
 
     topic: str
     value: Any
+    reply_to: str = ""
 
 
 class _Parcel:
     """One message as all receivers in this process share it: decoded once, when first read."""
 
-    __slots__ = ("__weakref__", "_decode", "_is_decoded", "_value", "payload", "topic")
+    __slots__ = ("__weakref__", "_decode", "_is_decoded", "_value", "payload", "reply_to", "topic")
 
-    def __init__(self, topic: str, payload: bytes, decode: Callable[[bytes], Any]) -> None:
+    def __init__(
+        self, topic: str, payload: bytes, reply_to: str, decode: Callable[[bytes], Any]
+    ) -> None:
         self.topic = topic
         self.payload = payload
+        self.reply_to = reply_to
         self._decode = decode
         self._is_decoded = False
         self._value: Any = None
@@ -119,9 +133,9 @@ class Receiver:
         return (await self._next(timeout)).value
 
     async def recv_message(self, timeout: float | None = None) -> Message:
-        """Like `recv`, with the topic the message came under."""
+        """Like `recv`, with the topic the message came under, and what `reply` needs."""
         parcel = await self._next(timeout)
-        return Message(parcel.topic, parcel.value)
+        return Message(parcel.topic, parcel.value, parcel.reply_to)
 
     async def close(self) -> None:
         """Unsubscribe and forget what is buffered; whoever waits gets `ReceiverClosedError`.
@@ -247,6 +261,8 @@ class PubSub:
         self._clock = clock
         self._handles: dict[Receiver, object] = {}
         self._latest: weakref.ref[_Parcel] | None = None
+        self._inbox = ""
+        self._requests: dict[str, asyncio.Future[bytes | None]] = {}
         self._closed: NtMemoryError | None = None
         self.published = 0
 
@@ -271,11 +287,71 @@ class PubSub:
 
         Cost: one encoding, and an append a subscriber; decoded once, by who reads it first.
         """
-        if self._closed is not None:
-            raise again(self._closed)
-        reached = self._bus.publish(topic, self._encode(message))
+        self._check_open()
+        reached = self._bus.publish(check_not_own(topic), self._encode(message))
         self.published += 1
         return reached
+
+    async def request(self, topic: str, message: object, timeout: float | None = 1.0) -> Any:
+        """Publish a message and wait for the first reply to it.
+
+        Args:
+            topic: As of `publish`.
+            message: As of `publish`.
+            timeout: Seconds to wait at most; None: without end.
+
+        Returns:
+            The reply's value, read-only.
+
+        Raises:
+            NoResponderError: nobody is subscribed to the topic; nothing was sent.
+            RequestTimeoutError: nobody replied in time.
+            InvalidNameError, InvalidInputError, CodecError: a malformed argument.
+
+        Cost: two messages.
+        """
+        self._check_open()
+        check_not_own(topic)
+        payload = self._encode(message)
+        deadline_ns = _deadline_ns(self._clock, timeout)
+        if not self._inbox:
+            self._inbox = f"{INBOXES}{secrets.token_hex(16)}"
+            self._bus.subscribe(f"{self._inbox}/*", self._take_reply)
+        reply_to = f"{self._inbox}/{secrets.token_hex(16)}"
+        waiter: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        self._requests[reply_to] = waiter
+        try:
+            self._bus.publish(topic, payload, reply_to)
+            self.published += 1
+            is_done = await wait_done(waiter, self._clock, _left_s(self._clock, deadline_ns))
+        finally:
+            del self._requests[reply_to]
+        if not is_done:
+            raise RequestTimeoutError(f"no reply to the request to {topic!r} within {timeout} s")
+        reply = waiter.result()
+        if reply is None:
+            raise again(self._closed or ReceiverClosedError("the memory was closed"))
+        if not reply:
+            raise NoResponderError(f"nobody is subscribed to {topic!r}")
+        return self._decode(reply)
+
+    async def reply(self, message: Message, value: object) -> None:
+        """Answer a request. The first reply counts; one that comes too late is dropped.
+
+        Args:
+            message: What `recv_message` returned.
+            value: Any value that the memory can store; copied.
+
+        Raises:
+            InvalidInputError: the message is not a request.
+            CodecError: the value cannot be encoded.
+        """
+        self._check_open()
+        # A reply topic is the right to answer: it must not be a way to publish elsewhere.
+        if not message.reply_to.startswith(INBOXES):
+            raise InvalidInputError(f"the message under {message.topic!r} asks for no reply")
+        self._bus.publish(message.reply_to, self._encode(value))
+        self.published += 1
 
     async def subscribe(
         self, pattern: str, *, buffer: int = 1024, overflow: Overflow = "drop_oldest"
@@ -292,38 +368,53 @@ class PubSub:
             InvalidNameError: a malformed pattern.
             InvalidInputError: a buffer below 1 or an unknown overflow policy.
         """
-        if self._closed is not None:
-            raise again(self._closed)
-        check_pattern(pattern)
+        self._check_open()
+        check_not_own(check_pattern(pattern))
         if isinstance(buffer, bool) or not isinstance(buffer, int) or buffer < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidInputError(f"buffer must be a whole number >= 1, not {buffer!r}")
         if overflow not in {"drop_oldest", "error"}:
             raise InvalidInputError(f'overflow must be "drop_oldest" or "error", not {overflow!r}')
         receiver = Receiver(pattern, buffer, overflow, self._clock)
 
-        def receive(topic: str, payload: bytes) -> None:
-            receiver.accept(self._parcel(topic, payload))
+        def receive(topic: str, payload: bytes, reply_to: str) -> None:
+            receiver.accept(self._parcel(topic, payload, reply_to))
 
         self._handles[receiver] = self._bus.subscribe(pattern, receive)
         receiver.attach(self._forget)
         return receiver
 
     def close(self, error: NtMemoryError) -> None:
-        """Close every receiver, saying why; later calls raise `error`."""
+        """Close every receiver and end every request, saying why; later calls raise `error`."""
         self._closed = error
+        for waiter in self._requests.values():
+            if not waiter.done():
+                waiter.set_result(None)
         for receiver in list(self._handles):
             receiver.end(ReceiverClosedError(f"the subscription was closed: {error}"))
+
+    def _check_open(self) -> None:
+        if self._closed is not None:
+            raise again(self._closed)
+
+    def _take_reply(self, topic: str, payload: bytes, _reply_to: str) -> None:
+        waiter = self._requests.get(topic)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(payload)
 
     def _forget(self, receiver: Receiver) -> None:
         self._bus.unsubscribe(self._handles.pop(receiver))
 
-    def _parcel(self, topic: str, payload: bytes) -> _Parcel:
+    def _parcel(self, topic: str, payload: bytes, reply_to: str) -> _Parcel:
         # The bus hands the same bytes object to every receiver in turn. Weakly held, so that a
         # message lives no longer than somebody's buffer holds it.
         latest = self._latest() if self._latest is not None else None
-        if latest is not None and latest.payload is payload and latest.topic == topic:
+        if (
+            latest is not None
+            and latest.payload is payload
+            and (latest.topic, latest.reply_to) == (topic, reply_to)
+        ):
             return latest
-        parcel = _Parcel(topic, payload, self._decode)
+        parcel = _Parcel(topic, payload, reply_to, self._decode)
         self._latest = weakref.ref(parcel)
         return parcel
 

@@ -381,7 +381,7 @@ class Replica:
 
 
 def _coordinate(step: Step) -> Effects:
-    result = step.draft.decide(step.entry.body)
+    result = step.draft.decide(step.entry.body, step.entry.actor)
     return Effects(result, has_changes=step.draft.has_changes)
 
 

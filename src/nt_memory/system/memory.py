@@ -13,6 +13,7 @@ from nt_memory.codec import decode, encode
 from nt_memory.config import MemoryConfig
 from nt_memory.coordination.ballot_states import ProposalState
 from nt_memory.coordination.consensus import Consensus
+from nt_memory.coordination.elections import Elections
 from nt_memory.coordination.lock_states import LockState
 from nt_memory.coordination.locks import Locks
 from nt_memory.coordination.pubsub import PubSub
@@ -20,7 +21,7 @@ from nt_memory.entries import Advance
 from nt_memory.errors import ClosedError, InvalidInputError, UnsupportedError
 from nt_memory.reasoningbank import ReasoningBank
 from nt_memory.records import MemoryStats, TierStats
-from nt_memory.system.arguments import check_revision, resolve
+from nt_memory.system.arguments import check_request, check_revision, resolve
 from nt_memory.system.backing import EngineBacking
 from nt_memory.system.banking import BankCalls
 from nt_memory.system.coordinating import CoordinationCalls
@@ -64,8 +65,12 @@ class TimelineHandle:
         """
         return self._engine.timeline.now()
 
-    async def advance(self, to: datetime) -> int:
+    async def advance(self, to: datetime, *, request_id: str | None = None) -> int:
         """Move a backtest's now forward to `to`; what runs out by then expires.
+
+        Args:
+            to: An aware time.
+            request_id: A repeated id acts once and returns the first result.
 
         Returns:
             The revision.
@@ -74,7 +79,8 @@ class TimelineHandle:
             TimelineError: the timeline is live, or `to` lies before now.
             InvalidTimeError: a naive time.
         """
-        revision: int = await self._engine.submit(Advance(to_us(to)))
+        request = check_request(request_id)
+        revision: int = await self._engine.submit(Advance(to_us(to)), request)
         return revision
 
 
@@ -92,6 +98,7 @@ class MemorySystem(
     Attributes:
         bank: The ReasoningBank.
         consensus: Proposals and votes.
+        elections: Who leads.
         timeline: The agents' now.
     """
 
@@ -103,6 +110,7 @@ class MemorySystem(
         self._pubsub = PubSub(self._bus, encode, decode, engine.clock)
         self._locks = Locks(engine.submit, self._read_lock, engine.clock, engine.session)
         self.consensus = Consensus(engine.submit, BallotViews(engine), engine.clock, encode, decode)
+        self.elections = Elections(self._locks)
         self.timeline = TimelineHandle(engine)
         backing = EngineBacking(engine)
         self.bank = ReasoningBank(backing, kmeans=backing.kmeans)
