@@ -208,6 +208,18 @@ class SetQuota(_Wire, frozen=True, tag="quota"):
     max_vectors: int | None = None
 
 
+class SetPolicy(_Wire, frozen=True, tag="policy"):
+    """What an agent may do; `agent` "" is the rule for those without their own.
+
+    Attributes:
+        agent: Whose policy.
+        rights: Patterns by right; what is not named is not allowed. None: take the policy back.
+    """
+
+    agent: str
+    rights: tuple[tuple[str, tuple[str, ...]], ...] | None = None
+
+
 class Sweep(_Wire, frozen=True, tag="sweep"):
     """Drop what retention does not keep, up to `limit` versions looked at, and go on next time.
 
@@ -316,6 +328,7 @@ Body = (
     | Advance
     | Retain
     | SetQuota
+    | SetPolicy
     | Sweep
     | Tick
     | Acquire

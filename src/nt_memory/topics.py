@@ -88,6 +88,19 @@ def check_pattern(pattern: str) -> str:
     return pattern
 
 
+def covers(pattern: str, wanted: str) -> bool:
+    """Whether whatever matches `wanted` matches `pattern` too. Both pass `check_pattern`."""
+    mine, theirs = pattern.split("/"), str.split(wanted, "/")
+    for place, level in enumerate(mine):
+        if level == "**":
+            return len(theirs) > place
+        if len(theirs) <= place or theirs[place] == "**":
+            return False
+        if level not in {"*", theirs[place]}:
+            return False
+    return len(mine) == len(theirs)
+
+
 @lru_cache(maxsize=4096)
 def compile_pattern(pattern: str) -> Callable[[str], bool]:
     """A function that tells whether a topic matches; it expects topics that pass `check_topic`.

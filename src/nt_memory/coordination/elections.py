@@ -57,9 +57,11 @@ class Term(LockToken):
 
     Attributes:
         locks: For `resign`.
+        name: In whose name.
     """
 
     locks: Locks = field(repr=False)
+    name: str | None = field(repr=False)
 
     async def resign(self) -> None:
         """Step down; the next in line leads. The loop goes on by campaigning again.
@@ -67,7 +69,8 @@ class Term(LockToken):
         Raises:
             LockLostError: the term was over already.
         """
-        await self.locks.release(self)
+        with ActingAs(self.name):
+            await self.locks.release(self)
 
     async def run(self, work: Coroutine[Any, Any, Any]) -> bool:
         """Do something for as long as the term lasts.
@@ -179,7 +182,13 @@ class Elections:
                 continue
             try:
                 yield Term(
-                    token.resource, token.holder, token.fence, token.lease, token.lost, self._locks
+                    token.resource,
+                    token.holder,
+                    token.fence,
+                    token.lease,
+                    token.lost,
+                    self._locks,
+                    name,
                 )
             finally:
                 await scope.__aexit__(None, None, None)

@@ -74,6 +74,19 @@ class LockEvent(NamedTuple):
     lease_until: int = 0
 
 
+def granted_event(resource: str, grant: Grant) -> LockEvent:
+    """The event that announced a grant."""
+    return LockEvent(
+        "granted",
+        resource,
+        grant.ticket,
+        grant.holder,
+        grant.session,
+        grant.fence,
+        grant.lease_until,
+    )
+
+
 class LockReply(_Wire, frozen=True):
     """What a lock command returns to its caller; survives a trip through msgpack.
 

@@ -33,19 +33,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-import math
-import threading
 import weakref
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from nt_memory.acting import actor
-from nt_memory.coordination.lock_rules import MAX_LEASE_US
+from nt_memory.coordination.errands import Errands
+from nt_memory.coordination.holders import Holders
 from nt_memory.coordination.lock_scope import LockScope
-from nt_memory.coordination.lock_states import LockEvent, LockReply
-from nt_memory.coordination.tokens import LockInfo, LockToken, LossSignal
+from nt_memory.coordination.lock_states import LockReply, granted_event
+from nt_memory.coordination.tokens import LockInfo, LockToken, LossSignal, info_of, to_lease_us
 from nt_memory.coordination.waiting import wait_done
 from nt_memory.entries import Acquire, ForceRelease, Release, Renew, Withdraw
 from nt_memory.errors import (
@@ -64,17 +62,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from nt_memory.clock import Clock
-    from nt_memory.coordination.lock_states import Grant, LockState
+    from nt_memory.coordination.lock_states import LockEvent, LockState
     from nt_memory.entries import Body
 
     Submit = Callable[[Body, str | None], Awaitable[Any]]
 
-_MAX_SECONDS = MAX_LEASE_US // 1_000_000
 
 _REQUESTED = "request-"
-
-CALLER: ContextVar[threading.Thread | None] = ContextVar("nt_memory_caller", default=None)
-"""Who calls, where tasks do not tell it: a portal runs every call of a thread in another task."""
 
 
 class Locks:
@@ -100,17 +94,14 @@ class Locks:
         self._clock = clock
         self._session = session
         self._tickets = itertools.count(1)
-        self._task_numbers = itertools.count(1)
-        self._callers: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()
+        self._holders = Holders(session)
         # By ticket. Several calls wait under one if a request is repeated while it still waits.
         self._waiting: dict[str, list[asyncio.Future[LockEvent | None]]] = {}
         self._tokens: weakref.WeakValueDictionary[tuple[str, int], LockToken] = (
             weakref.WeakValueDictionary()
         )
         self._requested: weakref.WeakValueDictionary[str, LockToken] = weakref.WeakValueDictionary()
-        # What must be sent though nobody waits for it any more; by resource, so that the next
-        # acquire of it queues up behind.
-        self._errands: dict[asyncio.Task[Any], str] = {}
+        self._errands = Errands()
         self._closed: NtMemoryError | None = None
 
     async def acquire(
@@ -142,27 +133,35 @@ class Locks:
         Cost: one entry; two if it times out; one more with a `request_id`, which confirms.
         """
         check_label(resource, "lock resource")
-        wait_us = _to_us(timeout, "timeout", minimum=0)
-        lease_us = _to_us(lease, "lease", minimum=1)
-        holder = check_label(holder, "lock holder") if holder else self._default_holder()
+        wait_us = to_lease_us(timeout, "timeout", minimum=0)
+        lease_us = to_lease_us(lease, "lease", minimum=1)
+        holder = check_label(holder, "lock holder") if holder else self._holders.name()
         self._check_open()
         sent_ns = self._clock.monotonic_ns()
-        await self._errands_of(resource)
+        await self._errands.done(resource)
         ticket = self._ticket(resource, request_id)
         held = self._requested.get(ticket)
         if held is not None and held.lost.left_s > 0.0:
             return held
         command = Acquire(resource, ticket, holder, self._session, lease_us, wait_us)
+        token = await self._wait_in_line(command, timeout, sent_ns)
+        if request_id is not None:
+            self._requested[ticket] = token
+        return token
+
+    async def _wait_in_line(self, command: Acquire, timeout: float, sent_ns: int) -> LockToken:
+        resource, ticket = command.resource, command.ticket
         # Registered before it is sent: the granting entry may become visible before the reply.
         waiter: asyncio.Future[LockEvent | None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(ticket, []).append(waiter)
         try:
-            token = await self._acquire(command, timeout, sent_ns, waiter)
+            return await self._acquire(command, timeout, sent_ns, waiter)
         except (LockTimeoutError, ReentrantLockError, InvalidInputError, PermissionDeniedError):
             raise
         except BaseException:
+            # A repeated request shares its place: it is for the last that waits to leave it.
             if len(self._waiting[ticket]) == 1:
-                self._run_errand(resource, self._submit(Withdraw(resource, ticket), None))
+                self._errands.run(resource, self._submit(Withdraw(resource, ticket), None))
             raise
         finally:
             waiters = self._waiting[ticket]
@@ -170,9 +169,6 @@ class Locks:
             if not waiters:
                 del self._waiting[ticket]
             waiter.cancel()
-        if request_id is not None:
-            self._requested[ticket] = token
-        return token
 
     def _ticket(self, resource: str, request_id: str | None) -> str:
         if request_id is None:
@@ -246,7 +242,7 @@ class Locks:
 
     async def _time_out(self, command: Acquire, timeout: float) -> None:
         withdraw = Withdraw(command.resource, command.ticket)
-        errand = self._run_errand(command.resource, self._submit(withdraw, None))
+        errand = self._errands.run(command.resource, self._submit(withdraw, None))
         reply = msgspec.convert(await asyncio.shield(errand), LockReply)
         who = _describe(reply.holder, (reply.lease_until - reply.entered_at) / 1_000_000)
         raise LockTimeoutError(
@@ -275,7 +271,7 @@ class Locks:
         if not token.lost.extend(deadline_ns):
             # The holder may have been told already, so the renewed lease is given back.
             release = Release(token.resource, token.fence)
-            self._run_errand(token.resource, self._submit(release, None))
+            self._errands.run(token.resource, self._submit(release, None))
             raise LockLostError(
                 f"lock {token.resource!r}: the lease ran out while it was being renewed"
             )
@@ -293,7 +289,7 @@ class Locks:
         Cost: one entry.
         """
         self._check_open()
-        await asyncio.shield(self._run_errand(token.resource, self._release(token, request_id)))
+        await asyncio.shield(self._errands.run(token.resource, self._release(token, request_id)))
 
     async def _release(self, token: LockToken, request_id: str | None) -> None:
         try:
@@ -360,17 +356,7 @@ class Locks:
         """Who holds the lock and who waits for it, as visible here; plain function, no entry."""
         self._check_open()
         state = self._read(check_label(resource, "lock resource"))
-        return LockInfo(resource) if state is None else self.describe(state)
-
-    def describe(self, state: LockState) -> LockInfo:
-        """What a state says now."""
-        waiters = tuple(waiter.holder for waiter in state.waiters)
-        grant = state.grant
-        now_us = self._clock.now_us()
-        if grant is None or grant.lease_until <= now_us:
-            return LockInfo(state.resource, waiters=waiters)
-        left_s = (grant.lease_until - now_us) / 1_000_000
-        return LockInfo(state.resource, grant.holder, grant.fence, left_s, waiters)
+        return LockInfo(resource) if state is None else info_of(state, self._clock.now_us())
 
     @property
     def held(self) -> int:
@@ -401,75 +387,18 @@ class Locks:
 
     async def settle(self) -> None:
         """Wait until what was sent on behalf of cancelled callers is done. Before `close`."""
-        while self._errands:
-            await asyncio.wait(list(self._errands))
+        await self._errands.settle()
 
     def _check_open(self) -> None:
         if self._closed is not None:
             raise again(self._closed)
-
-    def _default_holder(self) -> str:
-        name = actor()
-        session = self._session if name is None else f"{name}@{self._session}"
-        caller = CALLER.get() or asyncio.current_task()
-        if caller is None:  # pragma: no cover - a coroutine always runs in a task
-            return session
-        # Not id(caller): those are reused, and the next task would look re-entrant.
-        if caller not in self._callers:
-            self._callers[caller] = next(self._task_numbers)
-        return f"{session}/task-{self._callers[caller]}"
-
-    def _run_errand(self, resource: str, sending: Awaitable[Any]) -> asyncio.Task[Any]:
-        async def send() -> Any:
-            return await sending
-
-        errand = asyncio.get_running_loop().create_task(send())
-        self._errands[errand] = resource
-        errand.add_done_callback(self._end_errand)
-        return errand
-
-    def _end_errand(self, errand: asyncio.Task[Any]) -> None:
-        del self._errands[errand]
-        # Read so that asyncio does not report it: if it failed, the lease ends the lock.
-        if not errand.cancelled():
-            errand.exception()
-
-    async def _errands_of(self, resource: str) -> None:
-        errands = [task for task, other in self._errands.items() if other == resource]
-        if errands:
-            await asyncio.wait(errands)
 
     def _describe(self, resource: str) -> str:
         info = self.inspect(resource)
         return _describe(info.holder, info.lease_left)
 
 
-def granted_event(resource: str, grant: Grant) -> LockEvent:
-    """The event that announced a grant."""
-    return LockEvent(
-        "granted",
-        resource,
-        grant.ticket,
-        grant.holder,
-        grant.session,
-        grant.fence,
-        grant.lease_until,
-    )
-
-
 def _describe(holder: str, lease_left_s: float) -> str:
     if not holder:
         return "nobody holds it at the moment"
     return f"held by {holder!r}, lease left {lease_left_s:.3f} s"
-
-
-def _to_us(seconds: float, what: str, *, minimum: int) -> int:
-    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
-    if not is_number or not math.isfinite(seconds) or not 0 <= seconds <= _MAX_SECONDS:
-        raise InvalidInputError(
-            f"{what} must be seconds between 0 and {_MAX_SECONDS}, not {seconds!r}"
-        )
-    us = round(seconds * 1_000_000)
-    if us < minimum:
-        raise InvalidInputError(f"{what} must be at least a microsecond, not {seconds!r}")
-    return us

@@ -20,6 +20,7 @@ from nt_memory.entries import (
     Entry,
     ObserveMany,
     Retain,
+    SetPolicy,
     SetQuota,
     StartSession,
     Sweep,
@@ -38,6 +39,7 @@ from nt_memory.namespace import check_agent
 from nt_memory.replica.coordination import Coordination, Draft
 from nt_memory.replica.follow import Follow, Outcome
 from nt_memory.replica.observing import find_fresh, fold_fresh
+from nt_memory.replica.policies import Policies
 from nt_memory.replica.quotas import Quotas
 from nt_memory.replica.retention import Retention
 from nt_memory.replica.writes import Folding, Now, decide, expire, fold, write_vectors
@@ -118,6 +120,7 @@ class Replica:
         self._coordination = Coordination()
         self.retention = Retention()
         self._quotas = Quotas()
+        self._policies = Policies()
         self._handlers: dict[type, Callable[[Step], Effects]] = {
             Write: self._write,
             ObserveMany: self._observe,
@@ -127,6 +130,7 @@ class Replica:
             Tick: self._tick,
             Retain: self._retain,
             SetQuota: self._set_quota,
+            SetPolicy: self._set_policy,
             Sweep: self._sweep,
         }
         snapshot = cold.snapshot()
@@ -150,6 +154,7 @@ class Replica:
         self._coordination.load(views)
         self.retention.load(views)
         self._quotas.load(views)
+        self._policies.load(views)
 
     def _set_settings(self, settings: Configure) -> None:
         self.swarm = settings.swarm
@@ -170,6 +175,11 @@ class Replica:
     def has_quotas(self) -> bool:
         """Whether some agent's share is limited."""
         return self._quotas.has_rules
+
+    @property
+    def has_policies(self) -> bool:
+        """Whether some agent's rights are limited."""
+        return self._policies.has_rules
 
     @property
     def next_lapse_us(self) -> int | None:
@@ -258,6 +268,7 @@ class Replica:
                 return _unpack(remembered)[1]
         now = self._now(frame)
         draft = self._coordination.draft(batch, now)
+        self._policies.check(entry, draft)
         handler = self._handlers.get(type(entry.body), _coordinate)
         effects = handler(Step(batch, entry, now, draft, follow))
         if not effects.has_changes and request is None:
@@ -371,6 +382,10 @@ class Replica:
         if any(limit is not None and limit < 0 for limit in limits):
             raise InvalidInputError("quota: a limit cannot be negative")
         self._quotas.set(rule, step.batch)
+        return Effects(step.now.revision)
+
+    def _set_policy(self, step: Step) -> Effects:
+        self._policies.set(cast("SetPolicy", step.entry.body), step.batch)
         return Effects(step.now.revision)
 
     def _sweep(self, step: Step) -> Effects:

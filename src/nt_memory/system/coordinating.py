@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from nt_memory.coordination.lock_states import LockState
+from nt_memory.coordination.tokens import info_of
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -162,7 +163,8 @@ class CoordinationCalls:
             msgspec.msgpack.decode(data, type=LockState)
             for _, data in self._engine.snapshot.items(b"locks")
         )
-        found = (self._locks.describe(state) for state in states)
+        now_us = self._engine.clock.now_us()
+        found = (info_of(state, now_us) for state in states)
         return [info for info in found if info.holder or info.waiters]
 
     def lock(

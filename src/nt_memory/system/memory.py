@@ -185,6 +185,20 @@ class MemorySystem(
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    def as_agent(self, agent: str) -> MemorySystem:
+        """This memory in an agent's name: the same calls, with that agent as actor and its rights.
+
+        What the agent's policy does not allow raises `PermissionDeniedError`. Closing the handle
+        closes nothing; it costs no more than its use.
+
+        Raises:
+            InvalidNameError: a malformed agent.
+        """
+        from nt_memory.system.agents import AgentMemory  # noqa: PLC0415 - it is made from this class
+
+        self._engine.check_usable()
+        return AgentMemory(self, agent)
+
     # --- whole system -------------------------------------------------------------------------
 
     @property
@@ -252,6 +266,7 @@ class MemorySystem(
             locks=self._locks.held,
             subscribers=self._pubsub.subscribers,
             messages=self._pubsub.published,
+            denied=engine.writing.denied,
             clock_jump_s=engine.clock.jump_us() / 1e6,
             compactions=engine.maintenance.compactions,
             compaction_failure=engine.maintenance.upkeep.failure,

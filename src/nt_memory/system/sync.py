@@ -14,6 +14,7 @@ from nt_memory.coordination.lock_scope import LockScope
 from nt_memory.coordination.pubsub import Receiver
 from nt_memory.coordination.tokens import LockToken, LossSignal
 from nt_memory.reasoningbank import ReasoningBank
+from nt_memory.system.agents import AgentMemory
 from nt_memory.system.memory import MemorySystem, TimelineHandle
 from nt_memory.system.mirroring import Iteration, Mirror, mirror
 from nt_memory.system.portal import Portal
@@ -137,7 +138,7 @@ class SyncLockToken(Mirror):
 @mirror(
     Term,
     attributes=("resource", "holder", "fence", "lease", "lost"),
-    leave_out=frozenset({"locks", "run"}),
+    leave_out=frozenset({"locks", "name", "run"}),
 )
 class SyncTerm(Mirror):
     """`Term`; every call that takes a lock token takes this."""
@@ -189,6 +190,20 @@ class SyncMemory(Mirror):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@mirror(
+    AgentMemory,
+    attributes=("bank", "consensus", "elections", "timeline"),
+    leave_out=frozenset({"agent", "open", "open_sync", "rights", "whole"}),
+)
+class SyncAgentMemory(SyncMemory):
+    """`MemorySystem.as_agent`, without await. Closing it closes nothing."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        """Nothing: the memory goes on."""
 
 
 def open_sync(
