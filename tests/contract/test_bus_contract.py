@@ -114,3 +114,36 @@ def test_many_topics(bus: Bus) -> None:
         bus.publish(topic, b"")
     assert seen == topics
     assert len(getattr(bus, "_routes", ())) <= 4096
+
+
+def test_a_request_carries_where_to_reply(bus: Bus) -> None:
+    """`reply_to` comes along with the message; without one it is empty."""
+    seen: list[tuple[str, str]] = []
+    bus.subscribe("a", lambda t, _p, r: seen.append((t, r)))
+    bus.publish("a", b"1", "$reply/x/1")
+    bus.publish("a", b"2")
+    assert seen == [("a", "$reply/x/1"), ("a", "")]
+
+
+def test_a_request_that_reaches_nobody_says_so(bus: Bus) -> None:
+    """An empty payload comes under the reply topic, once; with a subscriber none does."""
+    seen: list[tuple[str, bytes]] = []
+    bus.subscribe("$reply/x/*", lambda t, p, _r: seen.append((t, p)))
+    assert bus.publish("a", b"1", "$reply/x/1") == 0
+    assert seen == [("$reply/x/1", b"")]
+    bus.subscribe("a", lambda *_: None)
+    assert bus.publish("a", b"1", "$reply/x/2") == 1
+    assert seen == [("$reply/x/1", b"")]
+
+
+def test_own_topics_are_out_of_reach_of_wildcards(bus: Bus) -> None:
+    """A topic that starts with `$` reaches only patterns that start with the same level."""
+    seen: list[str] = []
+    for pattern in ("**", "*", "*/**", "*/b", "$other/**", "$own/*", "$own/b"):
+        bus.subscribe(pattern, lambda *_, n=pattern: seen.append(n))  # type: ignore[misc]
+    assert bus.publish("$own/b", b"1") == 2
+    assert seen == ["$own/*", "$own/b"]
+    handle = bus.subscribe("$own/b", lambda *_: None)
+    bus.unsubscribe(handle)
+    bus.unsubscribe(handle)
+    assert bus.publish("$own/b", b"1") == 2

@@ -16,12 +16,13 @@ is that of Raft (Ongaro & Ousterhout 2014, section 5.1) with one vote, the journ
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from nt_memory.acting import ActingAs, actor
 from nt_memory.coordination.tokens import LockToken
-from nt_memory.errors import LockLostError, LockTimeoutError
+from nt_memory.errors import LockLostError, LockTimeoutError, NtMemoryError
 from nt_memory.namespace import check_label
 
 if TYPE_CHECKING:
@@ -190,8 +191,13 @@ class Elections:
                     self._locks,
                     name,
                 )
-            finally:
-                await scope.__aexit__(None, None, None)
+            except GeneratorExit:
+                # The loop was left. Nobody is there to be told that it cannot be given back: then
+                # the memory is closed, or the lease ends it.
+                with contextlib.suppress(NtMemoryError):
+                    await scope.__aexit__(None, None, None)
+                raise
+            await scope.__aexit__(None, None, None)
 
 
 async def _win(scope: LockScope) -> LockToken | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from nt_memory.acting import ActingAs
 from nt_memory.errors import PermissionDeniedError, UnsupportedError
-from nt_memory.namespace import check_agent
+from nt_memory.namespace import check_agent, check_key, check_prefix
 from nt_memory.replica.policies import Claim, judge, rule_in
 from nt_memory.topics import check_pattern, check_topic
 
