@@ -329,7 +329,9 @@ class Locks:
         check_label(resource, "lock resource")
         self._check_open()
         command = ForceRelease(resource, fence, reason)
-        reply = msgspec.convert(await self._submit(command, request_id), LockReply)
+        # A duplicate without an id would take the lock from whoever was next.
+        request = f"{self._session}.{next(self._tickets)}" if request_id is None else request_id
+        reply = msgspec.convert(await self._submit(command, request), LockReply)
         return reply.kind == "forced"
 
     def lock(
