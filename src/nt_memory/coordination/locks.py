@@ -132,7 +132,7 @@ class Locks:
 
         Cost: one entry; two if it times out; one more with a `request_id`, which confirms.
         """
-        check_label(resource, "lock resource")
+        resource = check_label(resource, "lock resource")
         wait_us = to_lease_us(timeout, "timeout", minimum=0)
         lease_us = to_lease_us(lease, "lease", minimum=1)
         holder = check_label(holder, "lock holder") if holder else self._holders.name()
@@ -326,7 +326,7 @@ class Locks:
 
         Cost: one entry.
         """
-        check_label(resource, "lock resource")
+        resource = check_label(resource, "lock resource")
         self._check_open()
         command = ForceRelease(resource, fence, reason)
         # A duplicate without an id would take the lock from whoever was next.

@@ -21,6 +21,7 @@ import msgspec
 
 from nt_memory.entries import (
     STATE,
+    TRAJECTORY,
     Acquire,
     Advance,
     CastVote,
@@ -41,7 +42,7 @@ from nt_memory.entries import (
     Write,
 )
 from nt_memory.errors import InvalidInputError, PermissionDeniedError
-from nt_memory.namespace import check_agent
+from nt_memory.namespace import check_agent, is_agent
 from nt_memory.tiers.layout import POLICY, encode_row
 from nt_memory.topics import check_pattern, compile_pattern, covers
 
@@ -153,9 +154,12 @@ def claims(body: Body, agent: str) -> Iterator[Claim]:
 
 
 def _written(write: Write) -> Iterator[Claim]:
+    tracked = {op.key for op in write.ops if op.space == TRAJECTORY and is_agent(op.agent)}
     for op in write.ops:
         if op.space == STATE:
             yield Claim("write", f"{op.agent}/{op.key}")
+        elif op.space == TRAJECTORY and op.key in tracked and not is_agent(op.agent):
+            continue  # whose it is: kept for the swarm, by the entry that writes it for its owner
         else:
             # What the ReasoningBank keeps of an agent has no keys that a policy could name.
             yield Claim("write", f"{op.agent}/**", is_pattern=True)
