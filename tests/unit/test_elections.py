@@ -59,53 +59,51 @@ def test_one_leads_and_the_others_follow_in_turn(live):
     live(body)
 
 
-@pytest.mark.parametrize("way", ["break", "raise", "cancel", "close"])
+async def leave_by_break(campaign, began):
+    async for _ in campaign:
+        began.set()
+        break
+
+
+async def leave_by_error(campaign, began):
+    async for _ in campaign:
+        began.set()
+        raise RuntimeError("no")
+
+
+async def stay(campaign, began):
+    async for _ in campaign:
+        began.set()
+        await asyncio.Event().wait()
+
+
+async def leave_by_block(campaign, began):
+    async with campaign:
+        await anext(campaign)
+        began.set()
+
+
+@pytest.mark.parametrize("way", [leave_by_break, leave_by_error, stay, leave_by_block])
 def test_a_loop_that_is_left_resigns(live, way):
     """However a candidate's loop ends, the next in line leads without waiting for a lease."""
 
     async def body(memory):
         began = asyncio.Event()
-
-        async def lead():
-            campaign = memory.elections.campaign("c", lease=600.0)
-            async for _ in campaign:
-                began.set()
-                if way == "break":
-                    break
-                if way == "raise":
-                    raise RuntimeError("no")
-                if way == "close":
-                    break
-                await asyncio.Event().wait()
-            if way == "close":
-                await campaign.close()
-                assert memory.elections.leader("c") is None
-
-        leader = asyncio.ensure_future(lead())
+        leading = asyncio.ensure_future(way(memory.elections.campaign("c", lease=600.0), began))
         await began.wait()
-        if way == "cancel":
-            leader.cancel()
-        with pytest.raises((RuntimeError, asyncio.CancelledError)) if way in {
-            "raise",
-            "cancel",
-        } else _nothing():
-            await leader
-        del leader
-        async with asyncio.timeout(10):
-            async for term in memory.elections.campaign("c", candidate="next"):
-                assert memory.elections.leader("c").candidate == "next"
-                assert memory.elections.leader("c").term == term.fence
-                break
+        if way is stay:
+            leading.cancel()
+        await asyncio.wait({leading})
+        assert leading.cancelled() == (way is stay)
+        if not leading.cancelled():
+            assert isinstance(leading.exception(), RuntimeError) == (way is leave_by_error)
+        del leading  # and with it the traceback, which holds what the loop held
+        async for term in memory.elections.campaign("c", candidate="next"):
+            assert memory.elections.leader("c").candidate == "next"
+            assert memory.elections.leader("c").term == term.fence
+            break
 
     live(body)
-
-
-class _nothing:  # noqa: N801 - reads as what it stands for
-    def __enter__(self):
-        return None
-
-    def __exit__(self, *_):
-        return None
 
 
 def test_a_body_that_ends_gives_others_a_turn_and_stands_again(live):

@@ -629,7 +629,9 @@ def test_requests_take_the_right_to_publish_and_replies_none(live):
 # --- no way around by names (guarantee 9) -----------------------------------------------------
 
 
-LEVELS = st.lists(st.sampled_from(["a", "b", "*", "**", "x*", ".", "%2f", "\xe9", "e\u0301"]), max_size=4)
+LEVELS = st.lists(
+    st.sampled_from(["a", "b", "*", "**", "x*", ".", "%2f", "\xe9", "e\u0301"]), max_size=4
+)
 
 
 @settings(max_examples=300, deadline=None)
@@ -680,7 +682,21 @@ class Sly(str):
 
 @pytest.mark.parametrize(
     "key",
-    ["a/../b", "..", "*", "**", "%2e%2e", "a%2Fb", "a\\b", "\xe1", "a\u0301", "A", "a ", "．．", "a／b"],
+    [
+        "a/../b",
+        "..",
+        "*",
+        "**",
+        "%2e%2e",
+        "a%2Fb",
+        "a\\b",
+        "\xe1",
+        "a\u0301",
+        "A",
+        "a ",
+        "．．",
+        "a／b",
+    ],
 )
 def test_no_spelling_of_a_key_escapes_its_pattern(live, key):
     """Keys are compared character by character; wildcards in a key are characters of it."""

@@ -337,7 +337,9 @@ def _force_release(table: _Table, command: ForceRelease) -> Ruling:
     if len(command.reason) > MAX_REASON_CHARS or not command.reason.isprintable():
         raise InvalidInputError(f"reason must be at most {MAX_REASON_CHARS} printable characters")
     grant = table.grant
-    if grant is None or command.fence not in {None, grant.fence}:
+    # A grant that the end of a lease made by this very entry is not what it was sent against.
+    is_new = grant is not None and grant.fence == table.revision
+    if grant is None or is_new or command.fence not in {None, grant.fence}:
         table.grant_next()
         return table.ruling(table.reply("absent"))
     table.free("lost")
