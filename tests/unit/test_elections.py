@@ -177,6 +177,9 @@ def test_work_is_cut_short_when_the_term_is_lost(live):
             finally:
                 ended.append(True)
 
+        async def begins():
+            ended.append("begun")
+
         async def quick():
             return "done"
 
@@ -193,8 +196,13 @@ def test_work_is_cut_short_when_the_term_is_lost(live):
             await memory.force_release("election/c")
             assert await working is False
             assert ended == [True]
-            assert await term.run(work()) is False, "a lost term runs nothing"
+            assert await term.run(begins()) is False
             break
+        async for term in memory.elections.campaign("c"):
+            await term.resign()
+            assert await term.run(begins()) is False
+            break
+        assert ended == [True], "a term that is over begins nothing"
 
     live(body)
 

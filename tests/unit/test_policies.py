@@ -381,6 +381,27 @@ def test_a_follower_sees_policies_in_its_handles(live, store, run):
         async with MemorySystem.open(store, read_only=True) as follower:
             await refused(follower.as_agent("a").get("a", "k"), "read")
             assert await follower.as_agent("b").get("a", "k") == 1
+            # Set behind the follower's opening, for somebody it had no policy of.
+            revision = await memory.set_policy("b", NOTHING)
+            await follower.sync()
+            await follower.wait_for(revision)
+            await refused(follower.as_agent("b").get("a", "k"), "read")
+
+    live(body)
+
+
+def test_a_follower_opened_before_any_policy_keeps_to_the_first(live, store, run):
+    """It had none when it opened, and does not go on as if there were none."""
+
+    async def body(memory):
+        await memory.put("a", "k", 1)
+        async with MemorySystem.open(store, read_only=True) as follower:
+            agent = follower.as_agent("a")
+            assert await agent.get("a", "k") == 1
+            revision = await memory.set_policy("a", NOTHING)
+            await follower.sync()
+            await follower.wait_for(revision)
+            await refused(agent.get("a", "k"), "read")
 
     live(body)
 
@@ -436,6 +457,7 @@ def test_every_way_to_read_is_held_to_the_policy(live):
             at.advise("b", EMBEDDING),
             a.search_similar("b", EMBEDDING),
             a.search_similar(["a", "b"], EMBEDDING),
+            a.search_similar({"b"}, EMBEDDING),
             a.search_similar(agent=("b",), query_embedding=EMBEDDING),
             _call(a.peek, "b", "secret"),
             _call(a.pin, "b", "secret"),
@@ -504,6 +526,10 @@ def test_what_the_policy_allows_is_read_as_ever(live, collect):
         assert (await anext(watch)).key == "open/x/1"
         assert await a.at(memory.revision).get("m", "open") == 3
         assert await a.bank.trajectory("nothing") is None
+        with pytest.raises(InvalidInputError, match="collection"):
+            await a.search_similar(iter(["a"]), EMBEDDING)
+        with pytest.raises(TypeError):
+            await a.get("a")
 
     live(body)
 

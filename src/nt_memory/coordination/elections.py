@@ -77,7 +77,8 @@ class Term(LockToken):
         """Do something for as long as the term lasts.
 
         Args:
-            work: A coroutine; cancelled if the term is lost or resigned, and waited for then.
+            work: A coroutine; cancelled if the term is lost or resigned, and waited for then. Not
+                begun if it is already.
 
         Returns:
             True if it came to its end, False if it was cut short.
@@ -85,6 +86,9 @@ class Term(LockToken):
         Raises:
             Exception: what it raised.
         """
+        if self.lost.left_s == 0.0:
+            work.close()
+            return False
         doing = asyncio.ensure_future(work)
         telling = asyncio.ensure_future(self.lost.wait())
         try:

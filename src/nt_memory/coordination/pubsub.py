@@ -262,6 +262,7 @@ class PubSub:
         self._handles: dict[Receiver, object] = {}
         self._latest: weakref.ref[_Parcel] | None = None
         self._inbox = ""
+        self._inbox_handle: object = None
         self._requests: dict[str, asyncio.Future[bytes | None]] = {}
         self._closed: NtMemoryError | None = None
         self.published = 0
@@ -316,7 +317,7 @@ class PubSub:
         deadline_ns = _deadline_ns(self._clock, timeout)
         if not self._inbox:
             self._inbox = f"{INBOXES}{secrets.token_hex(16)}"
-            self._bus.subscribe(f"{self._inbox}/*", self._take_reply)
+            self._inbox_handle = self._bus.subscribe(f"{self._inbox}/*", self._take_reply)
         reply_to = f"{self._inbox}/{secrets.token_hex(16)}"
         waiter: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         self._requests[reply_to] = waiter
@@ -386,6 +387,7 @@ class PubSub:
     def close(self, error: NtMemoryError) -> None:
         """Close every receiver and end every request, saying why; later calls raise `error`."""
         self._closed = error
+        self._bus.unsubscribe(self._inbox_handle)
         for waiter in self._requests.values():
             if not waiter.done():
                 waiter.set_result(None)

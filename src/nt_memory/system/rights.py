@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nt_memory.acting import ActingAs
-from nt_memory.errors import PermissionDeniedError, UnsupportedError
+from nt_memory.errors import InvalidInputError, PermissionDeniedError, UnsupportedError
 from nt_memory.namespace import check_agent, check_key, check_prefix
 from nt_memory.replica.policies import Claim, judge, rule_in
 from nt_memory.topics import check_pattern, check_topic
@@ -49,7 +49,8 @@ class Rights:
         """
         engine = self._engine
         engine.check_usable()
-        if not engine.opened.replica.has_policies:
+        # A follower's replica is as of its opening: only what is visible says what holds.
+        if not engine.is_read_only and not engine.opened.replica.has_policies:
             return
         if self._seen != engine.revision:
             self._rule = rule_in(engine.snapshot, self._agent)
@@ -88,6 +89,8 @@ def whole_of(agent: str) -> Claim:
 def agents(given: Given) -> Iterable[Claim]:
     """All that is under the names of one or several agents."""
     named = given["agent"] if "agent" in given else given["agents"]
+    if not isinstance(named, Collection):  # it would be used up before the call itself sees it
+        raise InvalidInputError(f"agents must be a collection, not {type(named).__name__}")
     return [whole_of(one) for one in ([named] if isinstance(named, str) else named)]
 
 
