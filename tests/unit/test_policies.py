@@ -552,6 +552,26 @@ def test_a_right_taken_back_ends_at_once_for_reads_and_with_the_lease_for_locks(
     live(body)
 
 
+def test_a_block_whose_right_was_taken_back_stops_renewing(live, clock):
+    """It asks once, is refused, and its lock ends with the lease; the block is told."""
+
+    async def body(memory):
+        await memory.set_policy("a", EVERYTHING)
+        async with memory.as_agent("a").lock("r", lease=9.0) as token:
+            await memory.set_policy("a", NOTHING)
+            for _ in range(10):
+                clock.advance(0.8)
+                for _ in range(5):
+                    await memory.flush()
+            assert memory.stats().denied == 1
+            assert not token.lost.is_set()
+            clock.advance(1.0)
+            assert token.lost.is_set()
+        assert memory.inspect_lock("r").holder == ""
+
+    live(body)
+
+
 # --- acting for others -----------------------------------------------------------------------
 
 
