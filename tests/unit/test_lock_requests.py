@@ -393,3 +393,27 @@ def test_votes_and_registrations_act_once_under_an_id(live):
             await consensus.vote(vote, request_id="")
 
     live(body)
+
+
+def test_an_id_of_another_kind_of_call_is_refused(live):
+    """Its result would mean nothing there; nothing is changed, and the first call can be repeated."""
+    from nt_memory import Proposal, Vote
+
+    async def body(memory):
+        await memory.consensus.register_agent("a")
+        proposal_id = await memory.consensus.submit_proposal(Proposal("a", 1))
+        revision = await memory.put("a", "k", 1, request_id="x")
+        vote = Vote(proposal_id, "a", approve=True)
+        for call in (
+            memory.consensus.vote(vote, request_id="x"),
+            memory.consensus.register_agent("b", request_id="x"),
+            memory.force_release("r", request_id="x"),
+            memory.set_quota("a", max_keys=1, request_id="x"),
+        ):
+            with pytest.raises(InvalidInputError, match="another kind of request: write"):
+                await call
+        assert (await memory.consensus.get_proposal(proposal_id)).votes == ()
+        assert await memory.put("a", "k", 2, request_id="x") == revision
+        assert await memory.delete("a", "k", request_id="x") == revision, "both are writes"
+
+    live(body)

@@ -43,7 +43,14 @@ from nt_memory.coordination.errands import Errands
 from nt_memory.coordination.holders import Holders
 from nt_memory.coordination.lock_scope import LockScope
 from nt_memory.coordination.lock_states import LockReply, granted_event
-from nt_memory.coordination.tokens import LockInfo, LockToken, LossSignal, info_of, to_lease_us
+from nt_memory.coordination.tokens import (
+    LockInfo,
+    LockToken,
+    LossSignal,
+    describe_holder,
+    info_of,
+    to_lease_us,
+)
 from nt_memory.coordination.waiting import wait_done
 from nt_memory.entries import Acquire, ForceRelease, Release, Renew, Withdraw
 from nt_memory.errors import (
@@ -244,7 +251,7 @@ class Locks:
         withdraw = Withdraw(command.resource, command.ticket)
         errand = self._errands.run(command.resource, self._submit(withdraw, None))
         reply = msgspec.convert(await asyncio.shield(errand), LockReply)
-        who = _describe(reply.holder, (reply.lease_until - reply.entered_at) / 1_000_000)
+        who = describe_holder(reply.holder, (reply.lease_until - reply.entered_at) / 1_000_000)
         raise LockTimeoutError(
             f"lock {command.resource!r} was not granted within {timeout} s: {who}"
         )
@@ -397,10 +404,4 @@ class Locks:
 
     def _describe(self, resource: str) -> str:
         info = self.inspect(resource)
-        return _describe(info.holder, info.lease_left)
-
-
-def _describe(holder: str, lease_left_s: float) -> str:
-    if not holder:
-        return "nobody holds it at the moment"
-    return f"held by {holder!r}, lease left {lease_left_s:.3f} s"
+        return describe_holder(info.holder, info.lease_left)

@@ -122,6 +122,13 @@ def info_of(state: LockState, now_us: int) -> LockInfo:
     return LockInfo(state.resource, grant.holder, grant.fence, left_s, waiters)
 
 
+def describe_holder(holder: str, lease_left_s: float) -> str:
+    """Who is in the way, for messages."""
+    if not holder:
+        return "nobody holds it at the moment"
+    return f"held by {holder!r}, lease left {lease_left_s:.3f} s"
+
+
 def to_lease_us(seconds: float, what: str, *, minimum: int) -> int:
     """Microseconds of a wait or a lease.
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from nt_memory.coordination.elections import Elections
     from nt_memory.coordination.lock_scope import LockScope
     from nt_memory.coordination.locks import Locks
-    from nt_memory.coordination.pubsub import Message, PubSub, Receiver
+    from nt_memory.coordination.pubsub import PubSub
+    from nt_memory.coordination.receivers import Message, Receiver
     from nt_memory.coordination.tokens import LockInfo, LockToken
     from nt_memory.system.engine import Engine
 

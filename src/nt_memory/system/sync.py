@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 from nt_memory.coordination.consensus import Consensus
 from nt_memory.coordination.elections import Campaign, Elections, Term
 from nt_memory.coordination.lock_scope import LockScope
-from nt_memory.coordination.pubsub import Receiver
+from nt_memory.coordination.receivers import Receiver
 from nt_memory.coordination.tokens import LockToken, LossSignal
 from nt_memory.reasoningbank import ReasoningBank
 from nt_memory.system.agents import AgentMemory

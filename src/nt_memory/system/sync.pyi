@@ -23,7 +23,7 @@ from nt_memory.coordination.proposals import (
     Vote,
     Weight,
 )
-from nt_memory.coordination.pubsub import Message
+from nt_memory.coordination.receivers import Message
 from nt_memory.coordination.tokens import LockInfo, LockToken
 from nt_memory.filters import Where
 from nt_memory.reasoningbank import calibration, uplift
