@@ -454,6 +454,8 @@ def test_every_way_to_read_is_held_to_the_policy(live):
             at.get_record("b", "secret"),
             at.search_similar("b", EMBEDDING),
             at.patterns("b"),
+            at.map("b"),
+            a.map("b"),
             at.advise("b", EMBEDDING),
             a.search_similar("b", EMBEDDING),
             a.search_similar(["a", "b"], EMBEDDING),

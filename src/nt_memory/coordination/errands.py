@@ -15,6 +15,9 @@ class Errands:
     def __init__(self) -> None:
         self._about: dict[asyncio.Task[Any], str] = {}
 
+    def __len__(self) -> int:
+        return len(self._about)
+
     def run(self, about: str, sending: Awaitable[Any]) -> asyncio.Task[Any]:
         """Send it."""
 

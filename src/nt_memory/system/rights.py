@@ -45,7 +45,8 @@ class Rights:
         Raises:
             PermissionDeniedError: it does not.
 
-        Cost: 1 us; 4 us after something was written.
+        Cost: microseconds: a handle's `get` of a hot key takes 4 us where the memory's takes 0.3; the
+            policy is read again after something was written.
         """
         engine = self._engine
         engine.check_usable()
