@@ -323,6 +323,30 @@ def test_the_replica_refuses_whatever_the_caller_thinks(live):
     live(body)
 
 
+def test_bulk_observations_are_judged_by_every_key(live):
+    """One key that is not allowed has its whole entry refused, seen early or not."""
+
+    async def body(memory):
+        await memory.set_policy("a", Policy(write=("a/ok/*",)))
+        a = memory.as_agent("a")
+        two = [EMBEDDING, [0.0, 1.0]]
+        await a.observe_many("a", two, keys=["ok/1", "ok/2"])
+        await refused(a.observe_many("a", two, keys=["ok/3", "no"]), "write", "a/no")
+        await refused(a.observe_many("b", two, keys=["ok/3", "ok/4"]), "write", "b/ok/3")
+        await refused(a.observe_many("a", two), "write")
+        await memory.set_policy("a", EVERYTHING)
+        outcomes = await asyncio.gather(
+            memory.set_policy("a", NOTHING),
+            a.observe_many("a", two, keys=["late/1", "late/2"]),
+            return_exceptions=True,
+        )
+        assert isinstance(outcomes[1], PermissionDeniedError)
+        hits = await memory.search_similar("a", EMBEDDING, 10)
+        assert {hit.key for hit in hits} == {"ok/1", "ok/2"}
+
+    live(body)
+
+
 def test_most_of_what_is_refused_never_reaches_the_journal(live):
     """An agent that keeps on trying does not fill the disk."""
 
@@ -458,6 +482,8 @@ def test_every_way_to_read_is_held_to_the_policy(live):
             a.map("b"),
             at.advise("b", EMBEDDING),
             a.search_similar("b", EMBEDDING),
+            a.explain_similar("b", EMBEDDING),
+            a.search_many("b", [EMBEDDING]),
             a.search_similar(["a", "b"], EMBEDDING),
             a.search_similar({"b"}, EMBEDDING),
             a.search_similar(agent=("b",), query_embedding=EMBEDDING),

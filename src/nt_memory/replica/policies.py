@@ -28,6 +28,7 @@ from nt_memory.entries import (
     CleanUp,
     Configure,
     ForceRelease,
+    ObserveMany,
     Propose,
     Register,
     Release,
@@ -141,6 +142,9 @@ def claims(body: Body, agent: str) -> Iterator[Claim]:
     match body:
         case Write():
             yield from _written(body)
+        case ObserveMany():
+            for key in body.keys:
+                yield Claim("write", f"{body.agent}/{key}")
         case Acquire() | Renew():
             yield Claim("lock", body.resource)
         case Propose():

@@ -72,7 +72,9 @@ _BANK: dict[str, rights.Claims] = {
 _MEMORY: dict[str, rights.Claims] = {
     **dict.fromkeys(("get", "get_record", "peek", "pin", "history"), rights.key),
     **dict.fromkeys(("scan", "watch"), rights.prefix),
-    **dict.fromkeys(("search_similar", "map", "usage"), rights.agents),
+    **dict.fromkeys(
+        ("search_similar", "search_many", "explain_similar", "map", "usage"), rights.agents
+    ),
     "tail": rights.everything,
     **dict.fromkeys(("publish", "request"), rights.publishing),
     "subscribe": rights.subscribing,
