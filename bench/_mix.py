@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from nt_memory.coordination.pubsub import Receiver
+    from nt_memory.coordination.receivers import Receiver
 
     Step = Callable[[int], Awaitable[object]]
 

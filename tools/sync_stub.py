@@ -22,7 +22,19 @@ STUB = Path(sync.__file__).with_suffix(".pyi")
 MIRRORS = {source.__name__: cls.__name__ for source, cls in mirroring._mirrors.items()}
 # What instances have besides: types that no signature says.
 ATTRIBUTES = {
-    "SyncMemory": {"bank": "SyncBank", "consensus": "SyncConsensus", "timeline": "SyncTimeline"},
+    "SyncMemory": {
+        "bank": "SyncBank",
+        "consensus": "SyncConsensus",
+        "elections": "SyncElections",
+        "timeline": "SyncTimeline",
+    },
+    "SyncTerm": {
+        "resource": "str",
+        "holder": "str",
+        "fence": "int",
+        "lease": "float",
+        "lost": "SyncLossSignal",
+    },
     "SyncView": {"as_of": "AsOf"},
     "SyncReceiver": {"pattern": "str", "dropped": "int"},
     "SyncWatch": {"revision": "int"},
@@ -36,8 +48,18 @@ ATTRIBUTES = {
         "lost": "SyncLossSignal",
     },
 }
-ITEMS = {"SyncReceiver": "Any", "SyncWatch": "Change", "SyncTail": "JournalEntry"}
-ENTERED = {"SyncTransaction": "Self", "SyncLockScope": "SyncLockToken", "SyncMemory": "Self"}
+ITEMS = {
+    "SyncReceiver": "Any",
+    "SyncWatch": "Change",
+    "SyncTail": "JournalEntry",
+    "SyncCampaign": "SyncTerm",
+}
+ENTERED = {
+    "SyncTransaction": "Self",
+    "SyncLockScope": "SyncLockToken",
+    "SyncMemory": "Self",
+    "SyncCampaign": "Self",
+}
 HEAD = '''
 class Iteration(Generic[_T]):
     """A plain iterator over an asynchronous one."""

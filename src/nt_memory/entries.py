@@ -208,6 +208,18 @@ class SetQuota(_Wire, frozen=True, tag="quota"):
     max_vectors: int | None = None
 
 
+class SetPolicy(_Wire, frozen=True, tag="policy"):
+    """What an agent may do; `agent` "" is the rule for those without their own.
+
+    Attributes:
+        agent: Whose policy.
+        rights: Patterns by right; what is not named is not allowed. None: take the policy back.
+    """
+
+    agent: str
+    rights: tuple[tuple[str, tuple[str, ...]], ...] | None = None
+
+
 class Sweep(_Wire, frozen=True, tag="sweep"):
     """Drop what retention does not keep, up to `limit` versions looked at, and go on next time.
 
@@ -257,6 +269,20 @@ class Withdraw(_Wire, frozen=True, tag="withdraw"):
 
     resource: str
     ticket: str
+
+
+class ForceRelease(_Wire, frozen=True, tag="force_release"):
+    """An operator takes a lock from whoever holds it.
+
+    Attributes:
+        resource: Which.
+        fence: Only from the grant with this fence; None: from any.
+        reason: For whoever reads the journal.
+    """
+
+    resource: str
+    fence: int | None = None
+    reason: str = ""
 
 
 class Register(_Wire, frozen=True, tag="register"):
@@ -343,7 +369,7 @@ class AbandonEmbedding(_Wire, frozen=True, tag="abandon"):
 
 
 EmbeddingCommand = Reembed | Embed | SwitchEmbedding | AbandonEmbedding
-LockCommand = Acquire | Renew | Release | Withdraw
+LockCommand = Acquire | Renew | Release | Withdraw | ForceRelease
 BallotCommand = Register | Propose | CastVote | CleanUp
 Body = (
     Write
@@ -353,12 +379,14 @@ Body = (
     | Advance
     | Retain
     | SetQuota
+    | SetPolicy
     | Sweep
     | Tick
     | Acquire
     | Renew
     | Release
     | Withdraw
+    | ForceRelease
     | Register
     | Propose
     | CastVote

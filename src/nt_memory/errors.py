@@ -215,6 +215,48 @@ class ReceiveTimeoutError(NtMemoryError, TimeoutError):
     retryable = True
 
 
+class NoResponderError(NtMemoryError):
+    """A request reached nobody: no subscription matches its topic."""
+
+    retryable = True
+
+
+class RequestTimeoutError(NtMemoryError, TimeoutError):
+    """Nobody replied to a request in time. Whoever got it may have acted on it all the same."""
+
+    retryable = True
+
+
+# --- who may do what --------------------------------------------------------------------------
+
+
+class PermissionDeniedError(NtMemoryError, PermissionError):
+    """An agent's policy does not allow what it tried; nothing was changed.
+
+    Attributes:
+        agent: Who tried.
+        right: Which right was missing: "read", "write", "publish", "subscribe", "lock", "propose",
+            "vote" or "operate".
+        target: On what.
+        patterns: What the policy allows of that right.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        agent: str = "",
+        right: str = "",
+        target: str = "",
+        patterns: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.agent = agent
+        self.right = right
+        self.target = target
+        self.patterns = patterns
+
+
 # --- the store --------------------------------------------------------------------------------
 
 

@@ -146,6 +146,7 @@ class MemoryStats:
         locks: Locks held.
         subscribers: Open subscriptions.
         messages: Messages published since open.
+        denied: Calls refused here by a policy since open.
         clock_jump_s: How far the system's wall clock has moved from this instance's, seconds.
         compactions: Finished since open.
         compaction_failure: Why the last one that the store began by itself failed; empty if it did
@@ -166,6 +167,7 @@ class MemoryStats:
     locks: int = 0
     subscribers: int = 0
     messages: int = 0
+    denied: int = 0
     clock_jump_s: float = 0.0
     compactions: int = 0
     compaction_failure: str = ""
@@ -272,6 +274,31 @@ class Quota:
     max_keys: int | None = None
     max_bytes: int | None = None
     max_vectors: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What an agent may do: patterns by right, in which `*` is one level and `**` the rest.
+
+    Attributes:
+        read: `<agent>/<key>` of what it may read, with its history and observations.
+        write: `<agent>/<key>` of what it may put, delete and observe.
+        publish: Topics.
+        subscribe: Topics.
+        lock: Resources; an election is the resource `election/<name>`.
+        propose: Ids of proposals that it may put, as itself.
+        vote: Ids of proposals that it may vote on, as itself.
+        operate: Names of calls that change what holds for all, such as `set_quota`.
+    """
+
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+    publish: tuple[str, ...] = ()
+    subscribe: tuple[str, ...] = ()
+    lock: tuple[str, ...] = ()
+    propose: tuple[str, ...] = ()
+    vote: tuple[str, ...] = ()
+    operate: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,10 @@
 A topic is 1 to 256 bytes of printable UTF-8 in levels separated by `/`, none of them empty. In a
 pattern a level may be `*`, which matches exactly one level, and the last may be `**`, which matches
 all that remain, at least one. A topic itself holds no `*`.
+
+Topics whose first level starts with `$` are the memory's own, such as those that replies come
+under. Only a pattern whose first level is that very level matches them, so no `**` of an agent
+listens in; nor can agents publish or subscribe there. (MQTT 3.1.1, section 4.7.2, has the same rule.)
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_TOPIC_BYTES = 256
+OWN = "$"
 
 
 def _reason_bad(levels: object) -> str | None:
@@ -32,6 +37,17 @@ def _reason_bad(levels: object) -> str | None:
     if "" in levels.split("/"):
         return "has an empty level"
     return None
+
+
+def check_not_own(name: str) -> str:
+    """Return a topic or pattern if agents may use it.
+
+    Raises:
+        InvalidNameError: it is one of the memory's own.
+    """
+    if isinstance(name, str) and name.startswith(OWN):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidNameError(f"topic {_shorten(name)} starts with {OWN}: the memory's own do")
+    return name
 
 
 def _shorten(name: object) -> str:
@@ -72,9 +88,24 @@ def check_pattern(pattern: str) -> str:
     return pattern
 
 
+def covers(pattern: str, wanted: str) -> bool:
+    """Whether whatever matches `wanted` matches `pattern` too. Both pass `check_pattern`."""
+    mine, theirs = pattern.split("/"), str.split(wanted, "/")
+    for place, level in enumerate(mine):
+        if level == "**":
+            return len(theirs) > place
+        if len(theirs) <= place or theirs[place] == "**":
+            return False
+        if level not in {"*", theirs[place]}:
+            return False
+    return len(mine) == len(theirs)
+
+
 @lru_cache(maxsize=4096)
 def compile_pattern(pattern: str) -> Callable[[str], bool]:
     """A function that tells whether a topic matches; it expects topics that pass `check_topic`.
+
+    Who matches knows which topics are the memory's own (`OWN`): the function does not.
 
     Raises:
         InvalidNameError: as `check_pattern`.

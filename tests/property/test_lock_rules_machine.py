@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from nt_memory.coordination import lock_rules
 from nt_memory.coordination.lock_states import LockReply, LockState
-from nt_memory.entries import Acquire, Release, Renew, Withdraw
+from nt_memory.entries import Acquire, ForceRelease, LockCommand, Release, Renew, Withdraw
 from nt_memory.errors import LockLostError, LockTimeoutError, ReentrantLockError
 
 HOLDERS = st.sampled_from(["ann", "bob", "cyd", "dee", "eve"])
@@ -35,6 +35,7 @@ class LockMachine(RuleBasedStateMachine):
         self.sent: dict[str, Acquire] = {}
         self.keep = ""
         self.until = 0
+        self.forced: int | None = None
 
     @initialize(now=st.integers(0, 10**15))
     def begin(self, now: int) -> None:
@@ -56,7 +57,11 @@ class LockMachine(RuleBasedStateMachine):
                     assert self.holding == (event.ticket, event.fence)
                     assert event.lease_until == self.until
                     if event.kind == "lost":
-                        assert event.lease_until <= self.now or self._is_ended(event.session)
+                        assert (
+                            event.lease_until <= self.now
+                            or self._is_ended(event.session)
+                            or self.forced == event.fence
+                        )
                     self.holding = None
                     self.over.add(event.ticket)
                 case "withdrawn":
@@ -72,7 +77,7 @@ class LockMachine(RuleBasedStateMachine):
     def _is_ended(self, session: str) -> bool:
         return self.keep not in {"", session}
 
-    def _apply(self, command: Acquire | Renew | Release | Withdraw, *, lapse: bool) -> LockReply:
+    def _apply(self, command: LockCommand, *, lapse: bool) -> LockReply:
         """As a replica does: refused entries leave no trace and take no revision."""
         state, revision = self.state, self.revision + 1
         rulings = []
@@ -184,6 +189,26 @@ class LockMachine(RuleBasedStateMachine):
             assert was_current, "a lost lease was resurrected"
             assert reply.lease_until >= max(self.until, self.now + lease)
             self.until = reply.lease_until
+
+    @rule(fence=st.none() | st.integers(0, 20), lapse=st.booleans(), current=st.booleans())
+    def force_release(self, fence: int | None, lapse: bool, current: bool) -> None:
+        """It ends the present grant, if that is the one it means, and nothing else."""
+        if current and self.holding is not None:
+            fence = self.holding[1]
+        holding, line = self.holding, list(self.line)
+        is_meant = (
+            holding is not None and fence in {None, holding[1]} and self._is_current(holding[1])
+        )
+        self.forced = holding[1] if is_meant and holding is not None else None
+        reply = self._apply(ForceRelease("r", fence), lapse=lapse)
+        if is_meant:
+            assert (reply.kind, reply.fence) == ("forced", self.forced)
+            assert self.holding != holding
+        else:
+            # Nor does it touch what the end of a lease has granted by this very entry.
+            assert reply.kind == "absent"
+        assert [ticket for ticket in line if ticket in self.line] == list(self.line)
+        self.forced = None
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data(), lapse=st.booleans())

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from nt_memory import ManualClock, MemoryConfig, MemorySystem, Record, Trajectory
+from nt_memory.acting import ActingAs
 from nt_memory.codec import encode
 from nt_memory.entries import (
     STATE,
@@ -33,6 +34,7 @@ from nt_memory.entries import (
     Configure,
     Embed,
     Fence,
+    ForceRelease,
     ObserveMany,
     Propose,
     Reembed,
@@ -40,6 +42,7 @@ from nt_memory.entries import (
     Release,
     Renew,
     Retain,
+    SetPolicy,
     SetQuota,
     StartSession,
     Sweep,
@@ -135,6 +138,18 @@ BODIES: dict[type, st.SearchStrategy[Any]] = {
         st.none() | st.integers(0, 200),
         st.none() | st.integers(0, 3),
     ),
+    SetPolicy: st.builds(
+        SetPolicy,
+        agents | st.just(""),
+        st.none()
+        | st.dictionaries(
+            st.sampled_from(["write", "lock", "vote", "propose", "operate"]),
+            st.sampled_from([("**",), ("a/**", "p1", "desk"), ("*/k", "set_policy")]),
+        ).map(lambda rights: tuple(rights.items())),
+    ),
+    ForceRelease: st.builds(
+        ForceRelease, resources, st.none() | st.integers(1, 12), st.sampled_from(["", "hangs"])
+    ),
     Acquire: st.builds(
         Acquire,
         resources,
@@ -175,7 +190,11 @@ BODIES: dict[type, st.SearchStrategy[Any]] = {
 OTHERS = st.sampled_from(["reopen", "compact", "track", "reembed", "pass", "pass", "pass"])
 steps = st.lists(
     st.lists(
-        st.tuples(st.one_of(*BODIES.values()), st.none() | st.sampled_from(["r1", "r2"])),
+        st.tuples(
+            st.one_of(*BODIES.values()),
+            st.none() | st.sampled_from(["r1", "r2"]),
+            st.none() | agents,
+        ),
         min_size=1,
         max_size=5,
     )
@@ -245,7 +264,7 @@ async def _do(memory: MemorySystem, clock: ManualClock, step: Any, number: int) 
 
 
 async def _submit(
-    memory: MemorySystem, clock: ManualClock, body: Any, request_id: str | None
+    memory: MemorySystem, clock: ManualClock, body: Any, request_id: str | None, agent: str | None
 ) -> None:
     engine = memory._engine
     now_us = clock.now_us()
@@ -262,7 +281,7 @@ async def _submit(
             body = Propose(
                 body.id, body.proposer, body.data, body.quorum, now_us + seconds * SECOND
             )
-    with suppress(NtMemoryError):  # refused, here and in every replay
+    with suppress(NtMemoryError), ActingAs(agent):  # refused, here and in every replay
         await engine.submit(body, request_id=request_id)
 
 

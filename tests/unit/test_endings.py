@@ -241,6 +241,7 @@ ARGUMENTS = {
     "pattern": "t",
     "resource": "r",
     "path": "nowhere",
+    "policy": None,
     "trajectory": nt_memory.Trajectory("a"),
     "trajectories": [nt_memory.Trajectory("a")],
     "trajectory_id": "t",

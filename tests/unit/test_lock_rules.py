@@ -7,7 +7,7 @@ import pytest
 
 from nt_memory.coordination import lock_rules
 from nt_memory.coordination.lock_states import LockState, Ruling
-from nt_memory.entries import Acquire, LockCommand, Release, Renew, Withdraw
+from nt_memory.entries import Acquire, ForceRelease, LockCommand, Release, Renew, Withdraw
 from nt_memory.errors import (
     InvalidInputError,
     InvalidNameError,
@@ -166,6 +166,45 @@ def test_one_entry_grants_once() -> None:
     assert lock_rules.due_us(ruling.state) == 0, "the next entry is called for"
     after = lock_rules.lapse(ruling.state, now_us=10, revision=5)
     assert [(e.kind, e.fence) for e in after.events] == [("granted", 5)]
+
+
+def test_forced_release_ends_the_grant_and_grants_the_next() -> None:
+    """The holder loses the lock, who waits gets it; from another fence nothing is taken."""
+    taken = (acquire("a"), 0), (acquire("b"), 1)
+    _, rulings = play(*taken, (ForceRelease("r"), 2))
+    assert kinds(rulings[-1]) == [("lost", "a"), ("granted", "b")]
+    assert (rulings[-1].result.kind, rulings[-1].result.fence) == ("forced", 1)
+    state, rulings = play(*taken, (ForceRelease("r", 7), 2))
+    assert kinds(rulings[-1]) == []
+    assert rulings[-1].result.kind == "absent"
+    assert state is not None
+    assert state.grant is not None
+    assert state.grant.fence == 1
+
+
+def test_forced_release_leaves_what_its_own_entry_granted() -> None:
+    """Where a lease ran out, its successor keeps the lock, whether `lapse` came first or not."""
+    state, _ = play((acquire("a", lease=10), 0), (acquire("b"), 1))
+    assert state is not None
+    lapsed = lock_rules.lapse(state, now_us=20, revision=3)
+    assert lapsed is not None
+    one = lock_rules.decide(ForceRelease("r"), lapsed.state, now_us=20, revision=3)
+    two = lock_rules.decide(ForceRelease("r"), state, now_us=20, revision=3)
+    assert one.state == two.state == lapsed.state
+    assert one.result.kind == two.result.kind == "absent"
+
+
+def test_a_grant_says_who_asked() -> None:
+    """The actor of the acquire is noted with its place in line, and with its grant."""
+    first = lock_rules.decide(acquire("a"), None, now_us=0, revision=1, actor="ann")
+    second = lock_rules.decide(acquire("b"), first.state, now_us=1, revision=2, actor="bob")
+    freed = lock_rules.decide(Release("r", 1), second.state, now_us=2, revision=3, actor="cyd")
+    assert first.state is not None
+    assert first.state.grant is not None
+    assert first.state.grant.actor == "ann"
+    assert freed.state is not None
+    assert freed.state.grant is not None
+    assert freed.state.grant.actor == "bob"
 
 
 def test_renewal_extends_from_entry_time_and_never_shortens() -> None:

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from nt_memory.clock import ManualClock
-from nt_memory.coordination.pubsub import Message, PubSub, Receiver
+from nt_memory.coordination.pubsub import PubSub
+from nt_memory.coordination.receivers import Message, Receiver
 from nt_memory.errors import (
     BufferOverflowError,
     ClosedError,

@@ -109,12 +109,15 @@ class Consensus:
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._closed: NtMemoryError | None = None
 
-    async def register_agent(self, agent: str, weight: Weight = 1.0) -> int:
+    async def register_agent(
+        self, agent: str, weight: Weight = 1.0, *, request_id: str | None = None
+    ) -> int:
         """Make an agent a voter of later proposals, or change its weight in them.
 
         Args:
             agent: A valid agent name.
             weight: Finite and >= 0; a float counts as the decimal it prints as, so 0.1 is 1/10.
+            request_id: A repeated id acts once and returns the first result.
 
         Returns:
             The revision.
@@ -126,13 +129,16 @@ class Consensus:
         Cost: one entry.
         """
         check_agent(agent)
-        return int(await self._send(Register(agent, spell_fraction(read_weight(weight)))))
+        command = Register(agent, spell_fraction(read_weight(weight)))
+        return int(await self._send(command, request_id))
 
-    async def submit_proposal(self, proposal: Proposal) -> str:
+    async def submit_proposal(self, proposal: Proposal, *, request_id: str | None = None) -> str:
         """Put a proposal to the registered agents as they are now, or to `proposal.weights`.
 
         The proposer must be registered, unless the proposal names its electorate by `weights`; it
         need not be among those. Submitting the same proposal under the same id again is harmless.
+        One without an id is told apart by `request_id`: a repeated one acts once and returns the
+        first one's id.
 
         Returns:
             The proposal's id, made up if it has none.
@@ -163,10 +169,14 @@ class Consensus:
             None if proposal.deadline is None else to_us(proposal.deadline),
             weights,
         )
-        return str(await self._send(command))
+        return str(await self._send(command, request_id))
 
-    async def vote(self, vote: Vote) -> Decision | Pending:
-        """Cast one vote; repeating it is harmless.
+    async def vote(self, vote: Vote, *, request_id: str | None = None) -> Decision | Pending:
+        """Cast one vote; repeating it is harmless, and returns how things stand by then.
+
+        Args:
+            vote: The vote.
+            request_id: A repeated id acts once and returns the first result.
 
         Returns:
             The decision, or how far it is from being approved. A vote after the decision changes
@@ -186,7 +196,8 @@ class Consensus:
         if not isinstance(vote.approve, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidInputError(f"approve must be True or False, not {vote.approve!r}")
         weight = None if vote.weight is None else spell_fraction(read_weight(vote.weight))
-        reply = await self._send(CastVote(vote.proposal_id, vote.voter, vote.approve, weight))
+        command = CastVote(vote.proposal_id, vote.voter, vote.approve, weight)
+        reply = await self._send(command, request_id)
         return _outcome(msgspec.convert(reply, Standing))
 
     async def get_result(self, proposal_id: str) -> Decision | Pending:
@@ -243,11 +254,14 @@ class Consensus:
             )
         return result
 
-    async def cleanup_old(self, max_age: timedelta | float) -> int:
+    async def cleanup_old(
+        self, max_age: timedelta | float, *, request_id: str | None = None
+    ) -> int:
         """Forget proposals decided at least `max_age` ago, on the timeline.
 
         Args:
             max_age: A timedelta or seconds, >= 0.
+            request_id: A repeated id acts once and returns the first result.
 
         Returns:
             How many were forgotten; undecided ones never are.
@@ -258,7 +272,7 @@ class Consensus:
         seconds = max_age.total_seconds() if isinstance(max_age, timedelta) else max_age
         if isinstance(seconds, bool) or not 0 <= seconds <= MAX_AGE_S:
             raise InvalidInputError(f"max_age must be 0 to {MAX_AGE_S:.0f} s, not {max_age!r}")
-        return int(await self._send(CleanUp(round(seconds * 1_000_000))))
+        return int(await self._send(CleanUp(round(seconds * 1_000_000)), request_id))
 
     def follow(self, events: Iterable[BallotEvent]) -> None:
         """What became visible: wake who waits for it."""
@@ -279,9 +293,10 @@ class Consensus:
         if self._closed is not None:
             raise again(self._closed)
 
-    async def _send(self, body: Body) -> Any:
+    async def _send(self, body: Body, request_id: str | None) -> Any:
         self._check_open()
-        return await self._submit(body, None)
+        request = None if request_id is None else check_label(request_id, "request_id")
+        return await self._submit(body, request)
 
     def _result(self, proposal_id: str) -> Decision | Pending:
         self._check_open()

@@ -35,7 +35,7 @@ from nt_memory.coordination.lock_states import (
     Ruling,
     Waiter,
 )
-from nt_memory.entries import Acquire, LockCommand, Release, Renew, Withdraw
+from nt_memory.entries import Acquire, ForceRelease, LockCommand, Release, Renew, Withdraw
 from nt_memory.errors import (
     InvalidInputError,
     LockLostError,
@@ -48,24 +48,28 @@ MAX_LEASE_US = 366 * 24 * 3600 * 1_000_000
 MAX_WAIT_US = MAX_LEASE_US
 MAX_WAITERS = 10_000
 OVERTAKEN_US = 120_000_000
+MAX_REASON_CHARS = 256
 
 
-def decide(command: LockCommand, state: LockState | None, *, now_us: int, revision: int) -> Ruling:
+def decide(
+    command: LockCommand, state: LockState | None, *, now_us: int, revision: int, actor: str = ""
+) -> Ruling:
     """What `command` does to the lock it names.
 
     Calling `lapse` first is harmless but not needed: what ran out by `now_us` ends here too.
 
     Args:
-        command: Acquire, Renew, Release or Withdraw.
+        command: Acquire, Renew, Release, Withdraw or ForceRelease.
         state: The lock as stored; None if nothing is.
         now_us: Entry time.
         revision: The revision the entry takes if it is accepted; the fence of a grant.
+        actor: Who submitted the entry; noted with a grant.
 
     Returns:
         The ruling; its result is a `LockReply`.
 
     Raises:
-        InvalidInputError: a malformed name, lease or wait.
+        InvalidInputError: a malformed name, lease, wait or reason.
         LockTimeoutError: an acquire that does not wait, and somebody holds it or waits for it; or
             `MAX_WAITERS` wait already.
         ReentrantLockError: the holder holds the lock, or waits for it, under another ticket.
@@ -76,13 +80,15 @@ def decide(command: LockCommand, state: LockState | None, *, now_us: int, revisi
     table.end_overdue()
     match command:
         case Acquire():
-            return _acquire(table, command)
+            return _acquire(table, command, actor)
         case Renew():
             return _renew(table, command)
         case Release():
             return _release(table, command)
         case Withdraw():
             return _withdraw(table, command)
+        case ForceRelease():
+            return _force_release(table, command)
         case _ as unreachable:  # pragma: no cover
             assert_never(unreachable)
 
@@ -196,6 +202,7 @@ class _Table:
             self.revision,
             self.now_us,
             self.now_us + head.lease_us,
+            head.actor,
         )
         self.events.append(
             LockEvent(
@@ -233,7 +240,7 @@ class _Table:
         return f"held by {self.grant.holder!r}, lease left {left_s:.3f} s"
 
 
-def _acquire(table: _Table, command: Acquire) -> Ruling:
+def _acquire(table: _Table, command: Acquire, actor: str) -> Ruling:
     _check_acquire(command)
     grant = table.grant
     if grant is not None and grant.ticket == command.ticket:
@@ -257,6 +264,7 @@ def _acquire(table: _Table, command: Acquire) -> Ruling:
             command.lease_us,
             # A try that does not wait is in the queue only while this entry is worked on.
             table.now_us + max(command.wait_us, 1),
+            actor,
         )
     )
     table.grant_next()
@@ -323,6 +331,20 @@ def _current(table: _Table, fence: int, deed: str) -> Grant:
             f"({table.describe()})"
         )
     return table.grant
+
+
+def _force_release(table: _Table, command: ForceRelease) -> Ruling:
+    if len(command.reason) > MAX_REASON_CHARS or not command.reason.isprintable():
+        raise InvalidInputError(f"reason must be at most {MAX_REASON_CHARS} printable characters")
+    grant = table.grant
+    # A grant that the end of a lease made by this very entry is not what it was sent against.
+    is_new = grant is not None and grant.fence == table.revision
+    if grant is None or is_new or command.fence not in {None, grant.fence}:
+        table.grant_next()
+        return table.ruling(table.reply("absent"))
+    table.free("lost")
+    table.grant_next()
+    return table.ruling(table.reply("forced", grant.fence))
 
 
 def _withdraw(table: _Table, command: Withdraw) -> Ruling:

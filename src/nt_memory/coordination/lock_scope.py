@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from nt_memory.errors import InvalidInputError, LockLostError, NtMemoryError
+from nt_memory.acting import ActingAs, actor
+from nt_memory.errors import InvalidInputError, LockLostError, NtMemoryError, PermissionDeniedError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -32,6 +33,7 @@ class LockScope:
         self._clock = clock
         self._request = request
         self._cancel_on_loss = cancel_on_loss
+        self._actor = actor()
         self._token: LockToken | None = None
         self._keepers: list[asyncio.Task[None]] = []
         self._was_cancelled = False
@@ -42,10 +44,11 @@ class LockScope:
         if self._token is not None:
             raise InvalidInputError("a lock scope is used once: call lock() again")
         resource, timeout, lease, holder = self._request
-        token = await self._locks.acquire(resource, timeout, lease=lease, holder=holder)
-        self._token = token
         loop = asyncio.get_running_loop()
-        self._keepers.append(loop.create_task(self._keep_renewed(token)))
+        with ActingAs(self._actor):
+            token = await self._locks.acquire(resource, timeout, lease=lease, holder=holder)
+            self._keepers.append(loop.create_task(self._keep_renewed(token)))
+        self._token = token
         body = asyncio.current_task()
         if self._cancel_on_loss and body is not None:
             self._cancelling = body.cancelling()
@@ -93,7 +96,8 @@ class LockScope:
 
     async def _give_back(self, token: LockToken) -> None:
         try:
-            await self._locks.release(token)
+            with ActingAs(self._actor):
+                await self._locks.release(token)
         except LockLostError:
             # The block was told through `token.lost`, and fenced writes were refused.
             return
@@ -103,8 +107,8 @@ class LockScope:
             await self._clock.sleep(token.lease / _RENEWALS_PER_LEASE)
             try:
                 await self._locks.renew(token)
-            except LockLostError:
-                return
+            except (LockLostError, PermissionDeniedError):
+                return  # a right that was taken back ends with the lease
             except NtMemoryError:
                 # Perhaps the next attempt succeeds while the lease still runs.
                 continue

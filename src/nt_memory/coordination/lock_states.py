@@ -8,7 +8,7 @@ import msgspec
 
 LockEventKind = Literal["granted", "released", "lost", "withdrawn", "refused"]
 LockReplyKind = Literal[
-    "granted", "queued", "renewed", "released", "withdrawn", "given_back", "absent"
+    "granted", "queued", "renewed", "released", "withdrawn", "given_back", "forced", "absent"
 ]
 
 
@@ -17,17 +17,18 @@ class _Wire(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Waiter(_Wire, frozen=True):
-    """One place in the queue. `wait_until` is entry time, exclusive."""
+    """One place in the queue. `wait_until` is entry time, exclusive; `actor` is who asked."""
 
     ticket: str
     holder: str
     session: str
     lease_us: int
     wait_until: int
+    actor: str = ""
 
 
 class Grant(_Wire, frozen=True):
-    """Who holds the lock. It ends when entry time reaches `lease_until`."""
+    """Who holds the lock. It ends when entry time reaches `lease_until`; `actor` is who asked."""
 
     ticket: str
     holder: str
@@ -35,6 +36,7 @@ class Grant(_Wire, frozen=True):
     fence: int
     granted_at: int
     lease_until: int
+    actor: str = ""
 
 
 class LockState(_Wire, frozen=True):
@@ -58,8 +60,8 @@ class LockState(_Wire, frozen=True):
 class LockEvent(NamedTuple):
     """Something that handles want to know.
 
-    `kind`: "granted" (now holds), "released" (gave it back), "lost" (lease ran out or session
-    ended while holding), "withdrawn" (left the queue), "refused" (its wait ran out, or its session
+    `kind`: "granted" (now holds), "released" (gave it back), "lost" (lease ran out, session
+    ended or an operator took it while holding), "withdrawn" (left the queue), "refused" (its wait ran out, or its session
     ended while waiting). `fence` and `lease_until` are 0 for those who never held.
     """
 
@@ -72,12 +74,26 @@ class LockEvent(NamedTuple):
     lease_until: int = 0
 
 
+def granted_event(resource: str, grant: Grant) -> LockEvent:
+    """The event that announced a grant."""
+    return LockEvent(
+        "granted",
+        resource,
+        grant.ticket,
+        grant.holder,
+        grant.session,
+        grant.fence,
+        grant.lease_until,
+    )
+
+
 class LockReply(_Wire, frozen=True):
     """What a lock command returns to its caller; survives a trip through msgpack.
 
     Attributes:
         kind: What became of the command: "granted", "queued", "renewed", "released", "withdrawn",
-            "given_back" (a withdrawal found its ticket holding), or "absent" (found nothing).
+            "given_back" (a withdrawal found its ticket holding), "forced" (taken from its holder)
+            or "absent" (found nothing).
         entered_at: Entry time of the command.
         fence: Fence of the caller's grant; 0 if it has none.
         holder: Who holds the lock after the command; empty if nobody.

@@ -31,27 +31,35 @@ Source: Burrows 2006 (Chubby); Kleppmann 2016, "How to do distributed locking", 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
-import math
-import threading
 import weakref
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from nt_memory.coordination.lock_rules import MAX_LEASE_US
+from nt_memory.acting import actor
+from nt_memory.coordination.errands import Errands
+from nt_memory.coordination.holders import Holders
 from nt_memory.coordination.lock_scope import LockScope
-from nt_memory.coordination.lock_states import LockReply
-from nt_memory.coordination.tokens import LockInfo, LockToken, LossSignal
+from nt_memory.coordination.lock_states import LockReply, granted_event
+from nt_memory.coordination.tokens import (
+    LockInfo,
+    LockToken,
+    LossSignal,
+    describe_holder,
+    info_of,
+    to_lease_us,
+)
 from nt_memory.coordination.waiting import wait_done
-from nt_memory.entries import Acquire, Release, Renew, Withdraw
+from nt_memory.entries import Acquire, ForceRelease, Release, Renew, Withdraw
 from nt_memory.errors import (
     ClosedError,
     InvalidInputError,
     LockLostError,
     LockTimeoutError,
     NtMemoryError,
+    PermissionDeniedError,
     ReentrantLockError,
     again,
 )
@@ -66,10 +74,8 @@ if TYPE_CHECKING:
 
     Submit = Callable[[Body, str | None], Awaitable[Any]]
 
-_MAX_SECONDS = MAX_LEASE_US // 1_000_000
 
-CALLER: ContextVar[threading.Thread | None] = ContextVar("nt_memory_caller", default=None)
-"""Who calls, where tasks do not tell it: a portal runs every call of a thread in another task."""
+_REQUESTED = "request-"
 
 
 class Locks:
@@ -95,19 +101,24 @@ class Locks:
         self._clock = clock
         self._session = session
         self._tickets = itertools.count(1)
-        self._task_numbers = itertools.count(1)
-        self._callers: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()
-        self._waiting: dict[str, asyncio.Future[LockEvent | None]] = {}
+        self._holders = Holders(session)
+        # By ticket. Several calls wait under one if a request is repeated while it still waits.
+        self._waiting: dict[str, list[asyncio.Future[LockEvent | None]]] = {}
         self._tokens: weakref.WeakValueDictionary[tuple[str, int], LockToken] = (
             weakref.WeakValueDictionary()
         )
-        # What must be sent though nobody waits for it any more; by resource, so that the next
-        # acquire of it queues up behind.
-        self._errands: dict[asyncio.Task[Any], str] = {}
+        self._requested: weakref.WeakValueDictionary[str, LockToken] = weakref.WeakValueDictionary()
+        self._errands = Errands()
         self._closed: NtMemoryError | None = None
 
     async def acquire(
-        self, resource: str, timeout: float = 1.0, *, lease: float = 30.0, holder: str = ""
+        self,
+        resource: str,
+        timeout: float = 1.0,
+        *,
+        lease: float = 30.0,
+        holder: str = "",
+        request_id: str | None = None,
     ) -> LockToken:
         """Take a lock, waiting in line for it.
 
@@ -116,44 +127,76 @@ class Locks:
             timeout: Seconds to wait at most; 0 tries once.
             lease: Seconds after which it is lost unless renewed, counted from the grant.
             holder: Who asks; by default the session and the current task.
+            request_id: Repeated, it returns the grant of the first request, renewed, or takes up
+                its place in the queue; it never becomes a second one.
 
         Raises:
             LockTimeoutError: not granted in time; the message names the holder and the lease left.
             ReentrantLockError: this holder holds it, or waits for it, already.
-            LockLostError: the lease ran out before the grant was seen here.
+            LockLostError: the lease ran out before the grant was seen here; or what the first
+                request with this id got is over.
             InvalidInputError: a malformed name, timeout or lease.
 
-        Cost: one entry; two if it times out.
+        Cost: one entry; two if it times out; one more with a `request_id`, which confirms.
         """
-        check_label(resource, "lock resource")
-        wait_us = _to_us(timeout, "timeout", minimum=0)
-        lease_us = _to_us(lease, "lease", minimum=1)
-        holder = check_label(holder, "lock holder") if holder else self._default_holder()
+        resource = check_label(resource, "lock resource")
+        wait_us = to_lease_us(timeout, "timeout", minimum=0)
+        lease_us = to_lease_us(lease, "lease", minimum=1)
+        holder = check_label(holder, "lock holder") if holder else self._holders.name()
         self._check_open()
         sent_ns = self._clock.monotonic_ns()
-        await self._errands_of(resource)
-        ticket = f"{self._session}.{next(self._tickets)}"
+        await self._errands.done(resource)
+        ticket = self._ticket(resource, request_id)
+        held = self._requested.get(ticket)
+        if held is not None and held.lost.left_s > 0.0:
+            return held
         command = Acquire(resource, ticket, holder, self._session, lease_us, wait_us)
+        token = await self._wait_in_line(command, timeout, sent_ns)
+        if request_id is not None:
+            self._requested[ticket] = token
+        return token
+
+    async def _wait_in_line(self, command: Acquire, timeout: float, sent_ns: int) -> LockToken:
+        resource, ticket = command.resource, command.ticket
         # Registered before it is sent: the granting entry may become visible before the reply.
-        self._waiting[ticket] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[LockEvent | None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(ticket, []).append(waiter)
         try:
-            return await self._acquire(command, timeout, sent_ns)
-        except (LockTimeoutError, ReentrantLockError, InvalidInputError):
+            return await self._acquire(command, timeout, sent_ns, waiter)
+        except (LockTimeoutError, ReentrantLockError, InvalidInputError, PermissionDeniedError):
             raise
         except BaseException:
-            self._run_errand(resource, self._submit(Withdraw(resource, ticket), None))
+            # A repeated request shares its place: it is for the last that waits to leave it.
+            if len(self._waiting[ticket]) == 1:
+                self._errands.run(resource, self._submit(Withdraw(resource, ticket), None))
             raise
         finally:
-            waiter = self._waiting.pop(ticket)
+            waiters = self._waiting[ticket]
+            waiters.remove(waiter)
+            if not waiters:
+                del self._waiting[ticket]
             waiter.cancel()
 
-    async def _acquire(self, command: Acquire, timeout: float, sent_ns: int) -> LockToken:
+    def _ticket(self, resource: str, request_id: str | None) -> str:
+        if request_id is None:
+            return f"{self._session}.{next(self._tickets)}"
+        check_label(request_id, "request_id")
+        named = f"{actor() or ''}\0{request_id}\0{resource}".encode()
+        return f"{_REQUESTED}{hashlib.blake2b(named, digest_size=16).hexdigest()}"
+
+    async def _acquire(
+        self,
+        command: Acquire,
+        timeout: float,
+        sent_ns: int,
+        waiter: asyncio.Future[LockEvent | None],
+    ) -> LockToken:
         # The ticket is the request id too: a duplicate that comes after the release would
         # otherwise be a grant that nobody knows of.
         reply = msgspec.convert(await self._submit(command, command.ticket), LockReply)
         fence, lease_until = reply.fence, reply.lease_until
         if reply.kind != "granted":
-            waiter = self._waiting[command.ticket]
+            self._rejoin(command, waiter)
             left_s = timeout - (self._clock.monotonic_ns() - sent_ns) / 1e9
             if not await wait_done(waiter, self._clock, left_s):
                 await self._time_out(command, timeout)
@@ -166,6 +209,13 @@ class Locks:
                     f"{self._describe(command.resource)}"
                 )
             fence, lease_until = event.fence, event.lease_until
+        if command.ticket.startswith(_REQUESTED):
+            # The reply may be a remembered one: whether its lease still runs, and how long, is
+            # known by renewing it.
+            sent_ns = self._clock.monotonic_ns()
+            renew = Renew(command.resource, fence, command.lease_us)
+            reply = msgspec.convert(await self._submit(renew, None), LockReply)
+            lease_until = reply.lease_until
         # Entry times differ from local times by the clocks' offset, so only their difference is
         # used: the lease ends `lease_until - entered_at` after the acquire was ordered, which was
         # not before it was sent.
@@ -180,11 +230,28 @@ class Locks:
         self._tokens[token.resource, token.fence] = token
         return token
 
+    def _rejoin(self, command: Acquire, waiter: asyncio.Future[LockEvent | None]) -> None:
+        """A remembered reply says what was: see what has become of the place in the queue."""
+        state = self._read(command.resource)
+        grant = None if state is None else state.grant
+        if waiter.done() or state is None:
+            is_there = waiter.done()
+        elif grant is not None and grant.ticket == command.ticket:
+            is_there = True
+            waiter.set_result(granted_event(command.resource, grant))
+        else:
+            is_there = any(one.ticket == command.ticket for one in state.waiters)
+        if not is_there:
+            raise LockLostError(
+                f"lock {command.resource!r}: this request was made before, and its place in line or "
+                "its grant is over"
+            )
+
     async def _time_out(self, command: Acquire, timeout: float) -> None:
         withdraw = Withdraw(command.resource, command.ticket)
-        errand = self._run_errand(command.resource, self._submit(withdraw, None))
+        errand = self._errands.run(command.resource, self._submit(withdraw, None))
         reply = msgspec.convert(await asyncio.shield(errand), LockReply)
-        who = _describe(reply.holder, (reply.lease_until - reply.entered_at) / 1_000_000)
+        who = describe_holder(reply.holder, (reply.lease_until - reply.entered_at) / 1_000_000)
         raise LockTimeoutError(
             f"lock {command.resource!r} was not granted within {timeout} s: {who}"
         )
@@ -211,13 +278,17 @@ class Locks:
         if not token.lost.extend(deadline_ns):
             # The holder may have been told already, so the renewed lease is given back.
             release = Release(token.resource, token.fence)
-            self._run_errand(token.resource, self._submit(release, None))
+            self._errands.run(token.resource, self._submit(release, None))
             raise LockLostError(
                 f"lock {token.resource!r}: the lease ran out while it was being renewed"
             )
 
-    async def release(self, token: LockToken) -> None:
+    async def release(self, token: LockToken, *, request_id: str | None = None) -> None:
         """Give the lock back; the next in line gets it. Goes through even if cancelled.
+
+        Args:
+            token: What `acquire` returned.
+            request_id: Repeated, it is no error that the lock was given back.
 
         Raises:
             LockLostError: the token is stale: lost, or released already. Nothing changes.
@@ -225,15 +296,50 @@ class Locks:
         Cost: one entry.
         """
         self._check_open()
-        await asyncio.shield(self._run_errand(token.resource, self._release(token)))
+        await asyncio.shield(self._errands.run(token.resource, self._release(token, request_id)))
 
-    async def _release(self, token: LockToken) -> None:
+    async def _release(self, token: LockToken, request_id: str | None) -> None:
         try:
-            await self._submit(Release(token.resource, token.fence), None)
+            await self._submit(Release(token.resource, token.fence), request_id)
         except LockLostError:
             token.lost.end(is_lost=True)
             raise
         token.lost.end(is_lost=False)
+
+    async def force_release(
+        self,
+        resource: str,
+        *,
+        fence: int | None = None,
+        reason: str = "",
+        request_id: str | None = None,
+    ) -> bool:
+        """Take a lock from whoever holds it, for an operator; the next in line gets it.
+
+        The holder's fence is stale from then on and its `token.lost` is set. The entry says who did
+        it and why.
+
+        Args:
+            resource: Which.
+            fence: Only from the grant with this fence, as `inspect` showed it; None: from any.
+            reason: At most 256 printable characters.
+            request_id: A repeated id acts once.
+
+        Returns:
+            Whether a grant was ended.
+
+        Raises:
+            InvalidInputError: a malformed name or reason.
+
+        Cost: one entry.
+        """
+        resource = check_label(resource, "lock resource")
+        self._check_open()
+        command = ForceRelease(resource, fence, reason)
+        # A duplicate without an id would take the lock from whoever was next.
+        request = f"{self._session}.{next(self._tickets)}" if request_id is None else request_id
+        reply = msgspec.convert(await self._submit(command, request), LockReply)
+        return reply.kind == "forced"
 
     def lock(
         self,
@@ -257,16 +363,9 @@ class Locks:
 
     def inspect(self, resource: str) -> LockInfo:
         """Who holds the lock and who waits for it, as visible here; plain function, no entry."""
+        self._check_open()
         state = self._read(check_label(resource, "lock resource"))
-        if state is None:
-            return LockInfo(resource)
-        waiters = tuple(waiter.holder for waiter in state.waiters)
-        grant = state.grant
-        now_us = self._clock.now_us()
-        if grant is None or grant.lease_until <= now_us:
-            return LockInfo(resource, waiters=waiters)
-        left_s = (grant.lease_until - now_us) / 1_000_000
-        return LockInfo(resource, grant.holder, grant.fence, left_s, waiters)
+        return LockInfo(resource) if state is None else info_of(state, self._clock.now_us())
 
     @property
     def held(self) -> int:
@@ -276,10 +375,10 @@ class Locks:
     def follow(self, events: Iterable[LockEvent]) -> None:
         """What became visible: wake who was granted or refused, tell who lost."""
         for event in events:
-            if event.kind in {"granted", "refused"}:
-                waiter = self._waiting.get(event.ticket)
-                if waiter is not None and not waiter.done():
-                    waiter.set_result(event)
+            if event.kind in {"granted", "refused", "withdrawn"}:
+                for waiter in self._waiting.get(event.ticket, ()):
+                    if not waiter.done():
+                        waiter.set_result(event)
             elif event.kind == "lost":
                 token = self._tokens.get((event.resource, event.fence))
                 if token is not None:
@@ -288,68 +387,21 @@ class Locks:
     def close(self, error: NtMemoryError) -> None:
         """Make every waiter and every later call raise `error`; set `lost` of tokens still held."""
         self._closed = error
-        for waiter in self._waiting.values():
-            if not waiter.done():
-                waiter.set_result(None)
+        for waiters in self._waiting.values():
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
         for token in list(self._tokens.values()):
             token.lost.end(is_lost=True)
 
     async def settle(self) -> None:
         """Wait until what was sent on behalf of cancelled callers is done. Before `close`."""
-        while self._errands:
-            await asyncio.wait(list(self._errands))
+        await self._errands.settle()
 
     def _check_open(self) -> None:
         if self._closed is not None:
             raise again(self._closed)
 
-    def _default_holder(self) -> str:
-        caller = CALLER.get() or asyncio.current_task()
-        if caller is None:  # pragma: no cover - a coroutine always runs in a task
-            return self._session
-        # Not id(caller): those are reused, and the next task would look re-entrant.
-        if caller not in self._callers:
-            self._callers[caller] = next(self._task_numbers)
-        return f"{self._session}/task-{self._callers[caller]}"
-
-    def _run_errand(self, resource: str, sending: Awaitable[Any]) -> asyncio.Task[Any]:
-        async def send() -> Any:
-            return await sending
-
-        errand = asyncio.get_running_loop().create_task(send())
-        self._errands[errand] = resource
-        errand.add_done_callback(self._end_errand)
-        return errand
-
-    def _end_errand(self, errand: asyncio.Task[Any]) -> None:
-        del self._errands[errand]
-        # Read so that asyncio does not report it: if it failed, the lease ends the lock.
-        if not errand.cancelled():
-            errand.exception()
-
-    async def _errands_of(self, resource: str) -> None:
-        errands = [task for task, other in self._errands.items() if other == resource]
-        if errands:
-            await asyncio.wait(errands)
-
     def _describe(self, resource: str) -> str:
         info = self.inspect(resource)
-        return _describe(info.holder, info.lease_left)
-
-
-def _describe(holder: str, lease_left_s: float) -> str:
-    if not holder:
-        return "nobody holds it at the moment"
-    return f"held by {holder!r}, lease left {lease_left_s:.3f} s"
-
-
-def _to_us(seconds: float, what: str, *, minimum: int) -> int:
-    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
-    if not is_number or not math.isfinite(seconds) or not 0 <= seconds <= _MAX_SECONDS:
-        raise InvalidInputError(
-            f"{what} must be seconds between 0 and {_MAX_SECONDS}, not {seconds!r}"
-        )
-    us = round(seconds * 1_000_000)
-    if us < minimum:
-        raise InvalidInputError(f"{what} must be at least a microsecond, not {seconds!r}")
-    return us
+        return describe_holder(info.holder, info.lease_left)

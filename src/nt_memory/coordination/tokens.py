@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from nt_memory.coordination.lock_rules import MAX_LEASE_US
 from nt_memory.coordination.waiting import wait_done
+from nt_memory.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from nt_memory.clock import Clock
+    from nt_memory.coordination.lock_states import LockState
+
+_MAX_SECONDS = MAX_LEASE_US // 1_000_000
 
 
 class LockInfo(NamedTuple):
@@ -104,3 +110,37 @@ class LockToken:
     fence: int
     lease: float
     lost: LossSignal
+
+
+def info_of(state: LockState, now_us: int) -> LockInfo:
+    """What a lock's state says at an entry time."""
+    waiters = tuple(waiter.holder for waiter in state.waiters)
+    grant = state.grant
+    if grant is None or grant.lease_until <= now_us:
+        return LockInfo(state.resource, waiters=waiters)
+    left_s = (grant.lease_until - now_us) / 1_000_000
+    return LockInfo(state.resource, grant.holder, grant.fence, left_s, waiters)
+
+
+def describe_holder(holder: str, lease_left_s: float) -> str:
+    """Who is in the way, for messages."""
+    if not holder:
+        return "nobody holds it at the moment"
+    return f"held by {holder!r}, lease left {lease_left_s:.3f} s"
+
+
+def to_lease_us(seconds: float, what: str, *, minimum: int) -> int:
+    """Microseconds of a wait or a lease.
+
+    Raises:
+        InvalidInputError: it is no number, or out of range.
+    """
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not is_number or not math.isfinite(seconds) or not 0 <= seconds <= _MAX_SECONDS:
+        raise InvalidInputError(
+            f"{what} must be seconds between 0 and {_MAX_SECONDS}, not {seconds!r}"
+        )
+    us = round(seconds * 1_000_000)
+    if us < minimum:
+        raise InvalidInputError(f"{what} must be at least a microsecond, not {seconds!r}")
+    return us

@@ -18,6 +18,7 @@ from nt_memory.entries import (
     Acquire,
     CastVote,
     CleanUp,
+    ForceRelease,
     Propose,
     Register,
     Release,
@@ -29,7 +30,7 @@ from nt_memory.errors import InvalidInputError
 if TYPE_CHECKING:
     from nt_memory.coordination.ballot_states import BallotRuling
     from nt_memory.coordination.lock_states import Ruling
-    from nt_memory.entries import Body, Fence
+    from nt_memory.entries import Body, Fence, LockCommand
     from nt_memory.replica.follow import Follow
     from nt_memory.replica.writes import Now
     from nt_memory.tiers.views import Snapshot, WriteBatch
@@ -187,7 +188,7 @@ class Draft:
         """End the locks and waits of every other session."""
         now = self._now
         for resource in sorted(self._states.locks):
-            state = self._lock(resource)
+            state = self.lock(resource)
             if state is None:
                 continue
             ruling = lock_rules.end_sessions(
@@ -200,19 +201,19 @@ class Draft:
         """Whether a fence's grant is in force at entry time."""
         resources = [fence.resource] if fence.resource else list(self._states.locks)
         return any(
-            lock_rules.is_current(self._lock(resource), fence.number, self._now.recorded_at)
+            lock_rules.is_current(self.lock(resource), fence.number, self._now.recorded_at)
             for resource in resources
         )
 
-    def decide(self, body: Body) -> Any:
-        """Carry out a lock or ballot command in the draft; its result.
+    def decide(self, body: Body, actor: str = "") -> Any:
+        """Carry out a lock or ballot command that `actor` submitted, in the draft; its result.
 
         Raises:
             NtMemoryError: the command is refused.
         """
         match body:
-            case Acquire() | Renew() | Release() | Withdraw():
-                return self._decide_lock(body)
+            case Acquire() | Renew() | Release() | Withdraw() | ForceRelease():
+                return self._decide_lock(body, actor)
             case Register():
                 return self._register(body)
             case Propose():
@@ -226,10 +227,14 @@ class Draft:
 
     # --- commands ------------------------------------------------------------------------------
 
-    def _decide_lock(self, command: Acquire | Renew | Release | Withdraw) -> Any:
-        state = self._lock(command.resource)
+    def _decide_lock(self, command: LockCommand, actor: str) -> Any:
+        state = self.lock(command.resource)
         ruling = lock_rules.decide(
-            command, state, now_us=self._now.recorded_at, revision=self._now.revision
+            command,
+            state,
+            now_us=self._now.recorded_at,
+            revision=self._now.revision,
+            actor=actor,
         )
         if ruling.state != state or ruling.events:
             self._take_lock(command.resource, ruling)
@@ -279,7 +284,8 @@ class Draft:
 
     # --- states -------------------------------------------------------------------------------
 
-    def _lock(self, resource: str) -> LockState | None:
+    def lock(self, resource: str) -> LockState | None:
+        """A lock, as the entry leaves it so far."""
         if resource in self.locks:
             return self.locks[resource]
         return self._states.locks.get(resource)

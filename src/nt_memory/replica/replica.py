@@ -8,7 +8,6 @@ replica: nothing is ever skipped.
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 
 import msgspec
@@ -21,6 +20,7 @@ from nt_memory.entries import (
     Entry,
     ObserveMany,
     Retain,
+    SetPolicy,
     SetQuota,
     StartSession,
     Sweep,
@@ -39,8 +39,10 @@ from nt_memory.namespace import check_agent
 from nt_memory.replica.coordination import Coordination, Draft
 from nt_memory.replica.follow import Follow, Outcome
 from nt_memory.replica.observing import find_fresh, fold_fresh
+from nt_memory.replica.policies import Policies
 from nt_memory.replica.quotas import Quotas
 from nt_memory.replica.reembedding import carry_out, drop_unlabelled
+from nt_memory.replica.requests import recall, remember, request_key
 from nt_memory.replica.retention import Retention
 from nt_memory.replica.writes import Folding, Now, decide, expire, fold, write_vectors
 from nt_memory.tiers.layout import NEVER_STARTED, ChangeRow, LogRow
@@ -53,13 +55,8 @@ if TYPE_CHECKING:
     from nt_memory.tiers.views import Snapshot, WriteBatch
     from nt_memory.transport.ports import Frame
 
-REQUEST_MEMORY_US = 24 * 3600 * 1_000_000
-"""How long the result of a `request_id` is remembered, in entry time."""
-
 EXPIRIES_PER_TICK = 4096
-_FORGET_PER_ENTRY = 2
 _pack = msgspec.msgpack.encode
-_unpack = msgspec.msgpack.decode
 
 
 class Effects(NamedTuple):
@@ -120,6 +117,7 @@ class Replica:
         self._coordination = Coordination()
         self.retention = Retention()
         self._quotas = Quotas()
+        self._policies = Policies()
         self._handlers: dict[type, Callable[[Step], Effects]] = {
             Write: self._write,
             ObserveMany: self._observe,
@@ -129,6 +127,7 @@ class Replica:
             Tick: self._tick,
             Retain: self._retain,
             SetQuota: self._set_quota,
+            SetPolicy: self._set_policy,
             Sweep: self._sweep,
             **dict.fromkeys(get_args(EmbeddingCommand), _reembed),
         }
@@ -153,6 +152,7 @@ class Replica:
         self._coordination.load(views)
         self.retention.load(views)
         self._quotas.load(views)
+        self._policies.load(views)
 
     def _set_settings(self, settings: Configure) -> None:
         self.swarm = settings.swarm
@@ -173,6 +173,11 @@ class Replica:
     def has_quotas(self) -> bool:
         """Whether some agent's share is limited."""
         return self._quotas.has_rules
+
+    @property
+    def has_policies(self) -> bool:
+        """Whether some agent's rights are limited."""
+        return self._policies.has_rules
 
     @property
     def next_lapse_us(self) -> int | None:
@@ -254,13 +259,12 @@ class Replica:
 
     def _decide_and_fold(self, batch: WriteBatch, frame: Frame, follow: Follow) -> Any:
         entry = decode_entry(frame.payload)
-        request = _request_key(entry)
-        if request is not None:
-            remembered = batch.get(b"requests", request)
-            if remembered is not None:
-                return _unpack(remembered)[1]
+        request = request_key(entry)
+        if request is not None and (remembered := recall(batch, request, entry)) is not None:
+            return remembered.result
         now = self._now(frame)
         draft = self._coordination.draft(batch, now)
+        self._policies.check(entry, draft)
         handler = self._handlers.get(type(entry.body), _coordinate)
         effects = handler(Step(batch, entry, now, draft, follow))
         if not effects.has_changes and request is None:
@@ -270,7 +274,7 @@ class Replica:
         row = LogRow(frame.position, now.recorded_at, self._timeline_of(now), effects.changes)
         batch.append_log(now.revision, row)
         if request is not None:
-            _remember(batch, request, effects.result, now)
+            remember(batch, request, entry, effects.result, now)
         return effects.result
 
     def _now(self, frame: Frame) -> Now:
@@ -377,6 +381,10 @@ class Replica:
         self._quotas.set(rule, step.batch)
         return Effects(step.now.revision)
 
+    def _set_policy(self, step: Step) -> Effects:
+        self._policies.set(cast("SetPolicy", step.entry.body), step.batch)
+        return Effects(step.now.revision)
+
     def _sweep(self, step: Step) -> Effects:
         swept = self.retention.sweep(
             step.batch, cast("Sweep", step.entry.body), step.now, self._quotas
@@ -391,28 +399,5 @@ def _reembed(step: Step) -> Effects:
 
 
 def _coordinate(step: Step) -> Effects:
-    result = step.draft.decide(step.entry.body)
+    result = step.draft.decide(step.entry.body, step.entry.actor)
     return Effects(result, has_changes=step.draft.has_changes)
-
-
-def _remember(batch: WriteBatch, request: bytes, result: Any, now: Now) -> None:
-    """Keep a result under its request id, and forget a few that are old enough."""
-    batch.put(b"requests", request, _pack((now.recorded_at, result)))
-    batch.put(b"request_times", now.recorded_at.to_bytes(8, "big") + request, b"")
-    horizon = now.recorded_at - REQUEST_MEMORY_US
-    old: list[bytes] = []
-    for key, _ in batch.items(b"request_times"):
-        if int.from_bytes(key[:8], "big") > horizon or len(old) == _FORGET_PER_ENTRY:
-            break
-        old.append(key)
-    for key in old:
-        batch.delete(b"request_times", key)
-        batch.delete(b"requests", key[8:])
-
-
-def _request_key(entry: Entry) -> bytes | None:
-    if entry.request_id is None:
-        return None
-    # Hashed because an id may be longer than LMDB's 511-byte keys.
-    named = f"{entry.actor}\0{entry.request_id}".encode()
-    return hashlib.blake2b(named, digest_size=16).digest()

@@ -84,6 +84,8 @@ class Filing:
         Raises:
             As `filed` and `Engine.submit`.
         """
+        if request_id is None:
+            self._engine.writing.check_rights(write)  # before anything is written
         async with self.filed(list(drafts.values())) as values:
             ops = list(write.ops)
             for number, value in zip(drafts, values, strict=True):

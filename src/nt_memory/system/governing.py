@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from nt_memory.entries import Retain, SetQuota, Sweep
+from nt_memory.entries import Retain, SetPolicy, SetQuota, Sweep
 from nt_memory.errors import InvalidInputError
 from nt_memory.namespace import check_agent
-from nt_memory.records import Quota, Retention, Usage
+from nt_memory.records import Policy, Quota, Retention, Usage
+from nt_memory.replica import policies
 from nt_memory.replica.quotas import rule_in, usage_in
 from nt_memory.replica.retention import retention_in
-from nt_memory.system.arguments import MAX_REVISION, to_ttl_us
+from nt_memory.system.arguments import MAX_REVISION, check_request, to_ttl_us
 
 if TYPE_CHECKING:
     from nt_memory.system.engine import Engine
@@ -36,6 +37,7 @@ class GoverningCalls:
         *,
         max_age: float | timedelta | None = None,
         max_versions: int | None = None,
+        request_id: str | None = None,
     ) -> int:
         """Say how long superseded versions of an agent's keys and observations are kept.
 
@@ -52,6 +54,7 @@ class GoverningCalls:
             agent: Whose; None sets the rule for all agents that have none of their own.
             max_age: Seconds or a timedelta, on the timeline; None: no limit.
             max_versions: Superseded versions kept a key, >= 0; None: no limit.
+            request_id: A repeated id acts once.
 
         Returns:
             The revision.
@@ -63,7 +66,7 @@ class GoverningCalls:
         if max_versions is not None and (isinstance(max_versions, bool) or max_versions < 0):
             raise InvalidInputError(f"max_versions must be >= 0 or None, not {max_versions!r}")
         rule = Retain("" if agent is None else check_agent(agent), to_ttl_us(max_age), max_versions)
-        revision: int = await self._engine.submit(rule)
+        revision: int = await self._engine.submit(rule, check_request(request_id))
         return revision
 
     def retention(self, agent: str) -> Retention:
@@ -83,6 +86,7 @@ class GoverningCalls:
         max_keys: int | None = None,
         max_bytes: int | None = None,
         max_vectors: int | None = None,
+        request_id: str | None = None,
     ) -> int:
         """Limit how much may be stored under an agent's name.
 
@@ -102,6 +106,7 @@ class GoverningCalls:
             max_keys: Keys that show a value, >= 0; None: no limit.
             max_bytes: Bytes of all versions kept, >= 0; None: no limit.
             max_vectors: Versions kept that have an embedding, >= 0; None: no limit.
+            request_id: A repeated id acts once.
 
         Returns:
             The revision.
@@ -118,7 +123,8 @@ class GoverningCalls:
             if limit is not None and not (type(limit) is int and 0 <= limit <= MAX_REVISION):
                 raise InvalidInputError(f"{name} must be an int >= 0 or None, not {limit!r}")
         name = "" if agent is None else check_agent(agent)
-        revision: int = await self._engine.submit(SetQuota(name, max_keys, max_bytes, max_vectors))
+        rule = SetQuota(name, max_keys, max_bytes, max_vectors)
+        revision: int = await self._engine.submit(rule, check_request(request_id))
         return revision
 
     def quota(self, agent: str) -> Quota:
@@ -132,6 +138,50 @@ class GoverningCalls:
         self._engine.check_usable()
         row = usage_in(self._engine.snapshot, check_agent(agent))
         return Usage(row.keys, row.bytes, row.vectors)
+
+    async def set_policy(
+        self, agent: str | None, policy: Policy | None, *, request_id: str | None = None
+    ) -> int:
+        """Say what an agent may do: what the policy names, and nothing else.
+
+        It holds for entries that the agent submits, on every node, and for all calls of its handle
+        (`as_agent`). An agent without a policy, and whoever has no name, may do anything.
+
+        Args:
+            agent: Whose; None sets the policy for all agents that have none of their own.
+            policy: What it may do; None takes the policy back.
+            request_id: A repeated id acts once.
+
+        Returns:
+            The revision.
+
+        Raises:
+            InvalidNameError: a malformed agent or pattern.
+            InvalidInputError: something that is no collection of patterns, or too many.
+            PermissionDeniedError: who asks is held by a policy that does not allow `set_policy`.
+        """
+        name = "" if agent is None else check_agent(agent)
+        rule = SetPolicy(name, None if policy is None else _spelled(policy))
+        policies.check_rule(rule)
+        revision: int = await self._engine.submit(rule, check_request(request_id))
+        return revision
+
+    def policy(self, agent: str) -> Policy | None:
+        """The policy in force for an agent: its own, or else the one for all others; None: none."""
+        self._engine.check_usable()
+        rule = policies.rule_in(self._engine.snapshot, check_agent(agent))
+        return None if rule is None else Policy(**dict(rule.rights or ()))
+
+
+def _spelled(policy: Policy) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    found: list[tuple[str, tuple[str, ...]]] = []
+    for right in policies.RIGHTS:
+        patterns = getattr(policy, right)
+        if isinstance(patterns, str) or not all(isinstance(one, str) for one in patterns):
+            raise InvalidInputError(f"{right} must be a collection of patterns, not {patterns!r}")
+        if patterns:
+            found.append((right, tuple(str.__str__(one) for one in patterns)))
+    return tuple(found)
 
 
 async def sweep_all(engine: Engine) -> int:

@@ -13,6 +13,7 @@ from nt_memory.codec import decode, encode
 from nt_memory.config import MemoryConfig
 from nt_memory.coordination.ballot_states import ProposalState
 from nt_memory.coordination.consensus import Consensus
+from nt_memory.coordination.elections import Elections
 from nt_memory.coordination.lock_states import LockState
 from nt_memory.coordination.locks import Locks
 from nt_memory.coordination.pubsub import PubSub
@@ -20,7 +21,7 @@ from nt_memory.entries import Advance
 from nt_memory.errors import ClosedError, InvalidInputError, UnsupportedError
 from nt_memory.reasoningbank import ReasoningBank
 from nt_memory.records import MemoryStats, TierStats
-from nt_memory.system.arguments import check_revision, resolve
+from nt_memory.system.arguments import check_request, check_revision, resolve
 from nt_memory.system.backing import EngineBacking
 from nt_memory.system.banking import BankCalls
 from nt_memory.system.coordinating import CoordinationCalls
@@ -65,8 +66,12 @@ class TimelineHandle:
         """
         return self._engine.timeline.now()
 
-    async def advance(self, to: datetime) -> int:
+    async def advance(self, to: datetime, *, request_id: str | None = None) -> int:
         """Move a backtest's now forward to `to`; what runs out by then expires.
+
+        Args:
+            to: An aware time.
+            request_id: A repeated id acts once and returns the first result.
 
         Returns:
             The revision.
@@ -75,7 +80,8 @@ class TimelineHandle:
             TimelineError: the timeline is live, or `to` lies before now.
             InvalidTimeError: a naive time.
         """
-        revision: int = await self._engine.submit(Advance(to_us(to)))
+        request = check_request(request_id)
+        revision: int = await self._engine.submit(Advance(to_us(to)), request)
         return revision
 
 
@@ -94,6 +100,7 @@ class MemorySystem(
     Attributes:
         bank: The ReasoningBank.
         consensus: Proposals and votes.
+        elections: Who leads.
         timeline: The agents' now.
     """
 
@@ -105,6 +112,7 @@ class MemorySystem(
         self._pubsub = PubSub(self._bus, encode, decode, engine.clock)
         self._locks = Locks(engine.submit, self._read_lock, engine.clock, engine.session)
         self.consensus = Consensus(engine.submit, BallotViews(engine), engine.clock, encode, decode)
+        self.elections = Elections(self._locks)
         self.timeline = TimelineHandle(engine)
         backing = EngineBacking(engine)
         self.bank = ReasoningBank(backing, kmeans=backing.kmeans)
@@ -179,6 +187,20 @@ class MemorySystem(
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    def as_agent(self, agent: str) -> MemorySystem:
+        """This memory in an agent's name: the same calls, with that agent as actor and its rights.
+
+        What the agent's policy does not allow raises `PermissionDeniedError`. Closing the handle
+        closes nothing; it costs no more than its use.
+
+        Raises:
+            InvalidNameError: a malformed agent.
+        """
+        from nt_memory.system.agents import AgentMemory  # noqa: PLC0415 - it is made from this class
+
+        self._engine.check_usable()
+        return AgentMemory(self, agent)
+
     # --- whole system -------------------------------------------------------------------------
 
     @property
@@ -246,6 +268,7 @@ class MemorySystem(
             locks=self._locks.held,
             subscribers=self._pubsub.subscribers,
             messages=self._pubsub.published,
+            denied=engine.writing.denied,
             clock_jump_s=engine.clock.jump_us() / 1e6,
             compactions=engine.maintenance.compactions,
             compaction_failure=engine.maintenance.upkeep.failure,

@@ -146,10 +146,17 @@ def public_names(source: type) -> set[str]:
 
 def dress(portal: Portal, result: Any) -> Any:
     """What a caller gets for a result: its mirror, if it has one."""
-    cls = _mirrors.get(type(result))
+    kind: type = type(result)
+    cls = _mirrors.get(kind) or _mirror_of_kind(kind)
     if cls is not None:
         return cls(portal, result)
     return Iteration(portal, result) if isinstance(result, AsyncIterator) else result
+
+
+@functools.lru_cache(maxsize=1024)
+def _mirror_of_kind(source: type) -> type[Mirror] | None:
+    """The mirror of the nearest class that it is a kind of."""
+    return next((found for one in source.__mro__ if (found := _mirrors.get(one))), None)
 
 
 def _undress(value: Any) -> Any:

@@ -29,7 +29,7 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 from nt_memory.clock import SystemClock
-from nt_memory.coordination.locks import CALLER
+from nt_memory.coordination.holders import CALLER
 from nt_memory.errors import ClosedError, WrongLoopError
 
 if TYPE_CHECKING:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from nt_memory.coordination.consensus import Consensus
+from nt_memory.coordination.elections import Campaign, Elections, Term
 from nt_memory.coordination.lock_scope import LockScope
-from nt_memory.coordination.pubsub import Receiver
+from nt_memory.coordination.receivers import Receiver
 from nt_memory.coordination.tokens import LockToken, LossSignal
 from nt_memory.reasoningbank import ReasoningBank
+from nt_memory.system.agents import AgentMemory
 from nt_memory.system.memory import MemorySystem, TimelineHandle
 from nt_memory.system.mirroring import Iteration, Mirror, mirror
 from nt_memory.system.portal import Portal
@@ -30,13 +32,16 @@ if TYPE_CHECKING:
 __all__ = [
     "Iteration",
     "SyncBank",
+    "SyncCampaign",
     "SyncConsensus",
+    "SyncElections",
     "SyncLockScope",
     "SyncLockToken",
     "SyncLossSignal",
     "SyncMemory",
     "SyncReceiver",
     "SyncTail",
+    "SyncTerm",
     "SyncTimeline",
     "SyncTransaction",
     "SyncView",
@@ -131,8 +136,33 @@ class SyncLockToken(Mirror):
 
 
 @mirror(
+    Term,
+    attributes=("resource", "holder", "fence", "lease", "lost"),
+    leave_out=frozenset({"locks", "name", "run"}),
+)
+class SyncTerm(Mirror):
+    """`Term`; every call that takes a lock token takes this."""
+
+    __slots__ = ()
+
+
+@mirror(Campaign)
+class SyncCampaign(Mirror):
+    """`Campaign`, as a plain iterator; use it by `with`, so that leaving the loop resigns."""
+
+    __slots__ = ()
+
+
+@mirror(Elections)
+class SyncElections(Mirror):
+    """`Elections`, without await."""
+
+    __slots__ = ()
+
+
+@mirror(
     MemorySystem,
-    attributes=("bank", "consensus", "timeline"),
+    attributes=("bank", "consensus", "elections", "timeline"),
     leave_out=frozenset({"open", "open_sync"}),
 )
 class SyncMemory(Mirror):
@@ -160,6 +190,20 @@ class SyncMemory(Mirror):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@mirror(
+    AgentMemory,
+    attributes=("bank", "consensus", "elections", "timeline"),
+    leave_out=frozenset({"agent", "open", "open_sync", "rights", "whole"}),
+)
+class SyncAgentMemory(SyncMemory):
+    """`MemorySystem.as_agent`, without await. Closing it closes nothing."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        """Nothing: the memory goes on."""
 
 
 def open_sync(

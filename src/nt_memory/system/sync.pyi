@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from nt_memory.clock import Clock
 from nt_memory.config import MemoryConfig
+from nt_memory.coordination.elections import Leader
 from nt_memory.coordination.proposals import (
     Decision,
     Pending,
@@ -22,8 +23,8 @@ from nt_memory.coordination.proposals import (
     Vote,
     Weight,
 )
-from nt_memory.coordination.pubsub import Message
-from nt_memory.coordination.tokens import LockToken
+from nt_memory.coordination.receivers import Message
+from nt_memory.coordination.tokens import LockInfo, LockToken
 from nt_memory.filters import Where
 from nt_memory.reasoningbank import calibration, uplift
 from nt_memory.reasoningbank.advice import Advice, Receipt
@@ -41,6 +42,7 @@ from nt_memory.records import (
     Export,
     Hit,
     MemoryStats,
+    Policy,
     Quota,
     Record,
     ReembedResult,
@@ -278,14 +280,26 @@ class SyncBank:
             UnknownTrajectoryError: no such trajectory or action.
         """
 
+class SyncCampaign:
+    """`Campaign`, as a plain iterator; use it by `with`, so that leaving the loop resigns."""
+    def close(self) -> None:
+        """Resign and stop. A loop that is left does so by itself, within a turn of the loop."""
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> SyncTerm: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *raised: object) -> None: ...
+
 class SyncConsensus:
     """`Consensus`, without await."""
-    def register_agent(self, agent: str, weight: Weight = 1.0) -> int:
+    def register_agent(
+        self, agent: str, weight: Weight = 1.0, *, request_id: str | None = None
+    ) -> int:
         """Make an agent a voter of later proposals, or change its weight in them.
 
         Args:
             agent: A valid agent name.
             weight: Finite and >= 0; a float counts as the decimal it prints as, so 0.1 is 1/10.
+            request_id: A repeated id acts once and returns the first result.
 
         Returns:
             The revision.
@@ -296,11 +310,13 @@ class SyncConsensus:
 
         Cost: one entry.
         """
-    def submit_proposal(self, proposal: Proposal) -> str:
+    def submit_proposal(self, proposal: Proposal, *, request_id: str | None = None) -> str:
         """Put a proposal to the registered agents as they are now, or to `proposal.weights`.
 
         The proposer must be registered, unless the proposal names its electorate by `weights`; it
         need not be among those. Submitting the same proposal under the same id again is harmless.
+        One without an id is told apart by `request_id`: a repeated one acts once and returns the
+        first one's id.
 
         Returns:
             The proposal's id, made up if it has none.
@@ -315,8 +331,12 @@ class SyncConsensus:
 
         Cost: one entry, as long as the electorate.
         """
-    def vote(self, vote: Vote) -> Decision | Pending:
-        """Cast one vote; repeating it is harmless.
+    def vote(self, vote: Vote, *, request_id: str | None = None) -> Decision | Pending:
+        """Cast one vote; repeating it is harmless, and returns how things stand by then.
+
+        Args:
+            vote: The vote.
+            request_id: A repeated id acts once and returns the first result.
 
         Returns:
             The decision, or how far it is from being approved. A vote after the decision changes
@@ -352,11 +372,12 @@ class SyncConsensus:
             ProposalTimeoutError: not decided in time; it stays open.
             UnknownProposalError: there is no such proposal.
         """
-    def cleanup_old(self, max_age: timedelta | float) -> int:
+    def cleanup_old(self, max_age: timedelta | float, *, request_id: str | None = None) -> int:
         """Forget proposals decided at least `max_age` ago, on the timeline.
 
         Args:
             max_age: A timedelta or seconds, >= 0.
+            request_id: A repeated id acts once and returns the first result.
 
         Returns:
             How many were forgotten; undecided ones never are.
@@ -364,6 +385,32 @@ class SyncConsensus:
         Raises:
             InvalidInputError: negative, no number, or over ten thousand years.
         """
+
+class SyncElections:
+    """`Elections`, without await."""
+    def campaign(self, name: str, *, lease: float = 10.0, candidate: str = "") -> SyncCampaign:
+        """Stand for election, again and again.
+
+        The block of the loop is one term, held by renewing it at a third of the lease. Where the
+        block ends while the term lasts, the term is given up, and the candidate goes to the end of
+        the line. Where the term is lost, `term.lost` is set and the block goes on until it ends;
+        `await term.run(work())` cuts it short.
+
+        Args:
+            name: Of the election.
+            lease: Seconds after which a leader that stopped renewing is replaced.
+            candidate: Who stands; by default the session and the current task.
+
+        Raises:
+            InvalidNameError: a malformed name. From the loop:
+            ReentrantLockError: this candidate stands already.
+            InvalidInputError: a malformed lease.
+            PermissionDeniedError: the agent may not lock `election/<name>`.
+
+        Cost: an entry a term and one a renewal.
+        """
+    def leader(self, name: str) -> Leader | None:
+        """Who leads as visible here, or None; a plain function, no entry."""
 
 class SyncLockScope:
     """`LockScope`, used by `with`; renewed on the memory's own thread, whatever the block does.
@@ -411,11 +458,22 @@ class SyncMemory:
     @property
     def consensus(self) -> SyncConsensus: ...
     @property
+    def elections(self) -> SyncElections: ...
+    @property
     def timeline(self) -> SyncTimeline: ...
     def deadline(self, seconds: float) -> AbstractContextManager[None]:
         """`with memory.deadline(2.0):` calls of this thread end by then, or raise `TimeoutError`.
 
         A call that times out is cancelled: withdrawn, or it has happened all the same.
+        """
+    def as_agent(self, agent: str) -> SyncMemory:
+        """This memory in an agent's name: the same calls, with that agent as actor and its rights.
+
+        What the agent's policy does not allow raises `PermissionDeniedError`. Closing the handle
+        closes nothing; it costs no more than its use.
+
+        Raises:
+            InvalidNameError: a malformed agent.
         """
     @property
     def revision(self) -> int:
@@ -889,14 +947,72 @@ class SyncMemory:
             InvalidNameError: a malformed pattern.
             InvalidInputError: a malformed buffer or overflow.
         """
+    def request(self, topic: str, message: Any, timeout: float | None = 1.0) -> Any:
+        """Publish a message and wait for the first reply to it.
+
+        Whoever is subscribed to the topic gets it with `recv_message` and answers with `reply`.
+
+        Args:
+            topic: Levels separated by `/`, no wildcards.
+            message: Any supported value.
+            timeout: Seconds to wait at most; None: without end.
+
+        Returns:
+            The reply's value, read-only.
+
+        Raises:
+            NoResponderError: nobody is subscribed to the topic; raised at once.
+            RequestTimeoutError: nobody replied in time; somebody may have acted all the same.
+            InvalidNameError: a malformed topic.
+            CodecError: the message cannot be encoded.
+        """
+    def reply(self, message: Message, value: Any) -> None:
+        """Answer a request; of several replies the first counts, and one too late is dropped.
+
+        Args:
+            message: What `recv_message` returned.
+            value: Any supported value.
+
+        Raises:
+            InvalidInputError: the message asks for no reply.
+            CodecError: the value cannot be encoded.
+        """
     def acquire_lock(
-        self, resource: str, timeout: float = 1.0, *, lease: float = 30.0, holder: str = ""
+        self,
+        resource: str,
+        timeout: float = 1.0,
+        *,
+        lease: float = 30.0,
+        holder: str = "",
+        request_id: str | None = None,
     ) -> SyncLockToken:
         """Take a lock, waiting in line for it; see `Locks.acquire`."""
     def renew_lock(self, token: SyncLockToken | LockToken) -> None:
         """Extend a lease that still runs; see `Locks.renew`."""
-    def release_lock(self, token: SyncLockToken | LockToken) -> None:
+    def release_lock(
+        self, token: SyncLockToken | LockToken, *, request_id: str | None = None
+    ) -> None:
         """Give a lock back; see `Locks.release`."""
+    def force_release(
+        self,
+        resource: str,
+        *,
+        fence: int | None = None,
+        reason: str = "",
+        request_id: str | None = None,
+    ) -> bool:
+        """Take a lock from whoever holds it, for an operator; see `Locks.force_release`.
+
+        `tail` reports it, with who did it and why.
+        """
+    def inspect_lock(self, resource: str) -> LockInfo:
+        """Who holds a lock, its fence, the lease left, and who waits in line; no entry.
+
+        Raises:
+            InvalidNameError: a malformed resource.
+        """
+    def list_locks(self) -> list[LockInfo]:
+        """All locks that somebody holds or waits for, by name; as visible here, no entry."""
     def lock(
         self,
         resource: str,
@@ -913,6 +1029,7 @@ class SyncMemory:
         *,
         max_age: float | timedelta | None = None,
         max_versions: int | None = None,
+        request_id: str | None = None,
     ) -> int:
         """Say how long superseded versions of an agent's keys and observations are kept.
 
@@ -929,6 +1046,7 @@ class SyncMemory:
             agent: Whose; None sets the rule for all agents that have none of their own.
             max_age: Seconds or a timedelta, on the timeline; None: no limit.
             max_versions: Superseded versions kept a key, >= 0; None: no limit.
+            request_id: A repeated id acts once.
 
         Returns:
             The revision.
@@ -946,6 +1064,7 @@ class SyncMemory:
         max_keys: int | None = None,
         max_bytes: int | None = None,
         max_vectors: int | None = None,
+        request_id: str | None = None,
     ) -> int:
         """Limit how much may be stored under an agent's name.
 
@@ -965,6 +1084,7 @@ class SyncMemory:
             max_keys: Keys that show a value, >= 0; None: no limit.
             max_bytes: Bytes of all versions kept, >= 0; None: no limit.
             max_vectors: Versions kept that have an embedding, >= 0; None: no limit.
+            request_id: A repeated id acts once.
 
         Returns:
             The revision.
@@ -977,6 +1097,29 @@ class SyncMemory:
         """The quota in force for an agent: its own, or else the one for all agents."""
     def usage(self, agent: str) -> Usage:
         """What is stored under an agent's name, as of the visible revision. Cost: one read."""
+    def set_policy(
+        self, agent: str | None, policy: Policy | None, *, request_id: str | None = None
+    ) -> int:
+        """Say what an agent may do: what the policy names, and nothing else.
+
+        It holds for entries that the agent submits, on every node, and for all calls of its handle
+        (`as_agent`). An agent without a policy, and whoever has no name, may do anything.
+
+        Args:
+            agent: Whose; None sets the policy for all agents that have none of their own.
+            policy: What it may do; None takes the policy back.
+            request_id: A repeated id acts once.
+
+        Returns:
+            The revision.
+
+        Raises:
+            InvalidNameError: a malformed agent or pattern.
+            InvalidInputError: something that is no collection of patterns, or too many.
+            PermissionDeniedError: who asks is held by a policy that does not allow `set_policy`.
+        """
+    def policy(self, agent: str) -> Policy | None:
+        """The policy in force for an agent: its own, or else the one for all others; None: none."""
     def snapshot(self, path: str | os.PathLike[str]) -> None:
         """Copy the store, while it is in use, to a directory that is missing or empty.
 
@@ -1065,7 +1208,7 @@ class SyncReceiver:
             CodecError: the message cannot be decoded; it is skipped.
         """
     def recv_message(self, timeout: float | None = None) -> Message:
-        """Like `recv`, with the topic the message came under."""
+        """Like `recv`, with the topic the message came under, and what `reply` needs."""
     def close(self) -> None:
         """Unsubscribe and forget what is buffered; whoever waits gets `ReceiverClosedError`.
 
@@ -1081,6 +1224,25 @@ class SyncTail:
     def __iter__(self) -> Self: ...
     def __next__(self) -> JournalEntry: ...
 
+class SyncTerm:
+    """`Term`; every call that takes a lock token takes this."""
+    @property
+    def resource(self) -> str: ...
+    @property
+    def holder(self) -> str: ...
+    @property
+    def fence(self) -> int: ...
+    @property
+    def lease(self) -> float: ...
+    @property
+    def lost(self) -> SyncLossSignal: ...
+    def resign(self) -> None:
+        """Step down; the next in line leads. The loop goes on by campaigning again.
+
+        Raises:
+            LockLostError: the term was over already.
+        """
+
 class SyncTimeline:
     """The agents' now, and the way to move a backtest's, without await."""
     @property
@@ -1093,8 +1255,12 @@ class SyncTimeline:
         Raises:
             TimelineError: a backtest that was never advanced.
         """
-    def advance(self, to: datetime) -> int:
+    def advance(self, to: datetime, *, request_id: str | None = None) -> int:
         """Move a backtest's now forward to `to`; what runs out by then expires.
+
+        Args:
+            to: An aware time.
+            request_id: A repeated id acts once and returns the first result.
 
         Returns:
             The revision.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
+from nt_memory.acting import ActingAs, actor
 from nt_memory.codec import Draft, compress, draft
 from nt_memory.entries import STATE, Fence, Write, WriteOp
 from nt_memory.errors import InvalidInputError
@@ -31,6 +32,7 @@ class Transaction:
         self._engine = engine
         self._fence = fence
         self._request_id = request_id
+        self._actor = actor()
         self._ops: list[WriteOp] = []
         self._drafts: dict[int, Draft] = {}
         self._guards: list[Guard] = []
@@ -109,7 +111,8 @@ class Transaction:
         self._is_open, self._is_over = False, True
         try:
             if kind is None and self._ops:
-                await self._commit(Write(tuple(self._ops), self._fence))
+                with ActingAs(self._actor):
+                    await self._commit(Write(tuple(self._ops), self._fence))
         finally:
             for guard in self._guards:
                 guard.release()

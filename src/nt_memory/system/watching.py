@@ -7,11 +7,29 @@ accepted entries when it is asked for, so a reader that stops costs nobody anyth
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
 
 from nt_memory.clock import to_datetime, turn
-from nt_memory.entries import STATE, Stored, decode_entry, operations_of
+from nt_memory.entries import (
+    STATE,
+    Acquire,
+    Advance,
+    CastVote,
+    CleanUp,
+    ForceRelease,
+    Propose,
+    Register,
+    Release,
+    Renew,
+    Retain,
+    SetPolicy,
+    SetQuota,
+    Stored,
+    Withdraw,
+    decode_entry,
+    operations_of,
+)
 from nt_memory.errors import CorruptionError
 from nt_memory.records import Change
 from nt_memory.replica.reembedding import CHANGE
@@ -19,13 +37,31 @@ from nt_memory.system.filing import record_of
 from nt_memory.tiers.layout import name_of, to_stored, version_key
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
-    from nt_memory.entries import Entry
+    from nt_memory.entries import Body, Entry
     from nt_memory.system.engine import Engine
     from nt_memory.tiers.layout import ChangeRow, LogRow
 
 LOG_BATCH = 256
+_TOLD = (
+    Acquire,
+    Renew,
+    Release,
+    Withdraw,
+    ForceRelease,
+    Register,
+    Propose,
+    CastVote,
+    CleanUp,
+    SetQuota,
+    SetPolicy,
+    Retain,
+    Advance,
+)
+# What names an attempt lets others withdraw it; what is proposed is read from the proposal.
+_UNTOLD = frozenset({"ticket", "session", "data"})
 
 
 class Watch:
@@ -79,6 +115,7 @@ class JournalEntry:
         actor: Who submitted it; empty if unnamed.
         request_id: Under which id, if any.
         changes: Keys it changed, in order.
+        detail: What it asked for, of locks, votes and rules: the fields of the file format by name.
     """
 
     revision: int
@@ -87,6 +124,7 @@ class JournalEntry:
     actor: str
     request_id: str | None
     changes: tuple[Change, ...]
+    detail: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 class Tail:
@@ -120,8 +158,21 @@ class Tail:
         )
         kind = str(entry.body.__struct_config__.tag)
         return JournalEntry(
-            revision, to_datetime(row.recorded_at), kind, entry.actor, entry.request_id, changes
+            revision,
+            to_datetime(row.recorded_at),
+            kind,
+            entry.actor,
+            entry.request_id,
+            changes,
+            _detail(entry.body),
         )
+
+
+def _detail(body: Body) -> dict[str, Any]:
+    if not isinstance(body, _TOLD):
+        return {}
+    names = (name for name in body.__struct_fields__ if name not in _UNTOLD)
+    return {name: getattr(body, name) for name in names}
 
 
 def _entry_of(engine: Engine, revision: int, row: LogRow) -> Entry:

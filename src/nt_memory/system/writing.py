@@ -17,17 +17,19 @@ import functools
 import threading
 from typing import TYPE_CHECKING, Any
 
+from nt_memory.acting import actor
 from nt_memory.entries import Entry, ObserveMany, Write, encode_entry
 from nt_memory.errors import (
     ClosedError,
     InvalidInputError,
     NtMemoryError,
+    PermissionDeniedError,
     ReadOnlyError,
     StorageError,
     StorageFullError,
     again,
 )
-from nt_memory.replica import Now, Replica
+from nt_memory.replica import Now, Replica, policies
 from nt_memory.replica.quotas import check_early
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class Writing:
     Attributes:
         failure: Why nothing can be written any more; None while it can.
         fullness: Why nothing can be written for now; None while there is space.
+        denied: Entries and reads that policies refused.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -65,6 +68,7 @@ class Writing:
         self._prepared: Prepared | None = None  # the journal's thread's own
         self.failure: NtMemoryError | None = None
         self.fullness: StorageFullError | None = None
+        self.denied = 0
 
     def close(self) -> None:
         """Nothing is waited for any more: neither by the journal's thread, nor for space."""
@@ -89,10 +93,10 @@ class Writing:
             engine.check_usable()
         journal = self._writable()
         # One with a request id may have been made already: then it returns what it did.
-        if request_id is None and engine.opened.replica.has_quotas:
-            self.check_quota(body)
+        if request_id is None:
+            self._check_early(body)
         try:
-            payload = encode_entry(Entry(body, engine.config.agent, request_id))
+            payload = encode_entry(Entry(body, self.actor, request_id))
         except (OverflowError, TypeError) as error:
             raise InvalidInputError(f"an argument cannot be stored: {error}") from None
         ticket: asyncio.Future[Any] = self._loop.create_future()
@@ -114,6 +118,31 @@ class Writing:
         if (failure := self.failure or self.fullness) is not None:
             raise again(failure)
         return journal
+
+    def _check_early(self, body: Body) -> None:
+        self.check_rights(body)
+        if self._engine.opened.replica.has_quotas:
+            self.check_quota(body)
+
+    @property
+    def actor(self) -> str:
+        """In whose name an entry that is submitted here and now is."""
+        name = actor()
+        return self._engine.config.agent if name is None else name
+
+    def check_rights(self, body: Body) -> None:
+        """Refuse what the actor's policy does not allow as things are visible here.
+
+        Raises:
+            PermissionDeniedError: it would be refused now.
+        """
+        name = self.actor
+        if name and self._engine.opened.replica.has_policies:
+            try:
+                policies.check_early(self._engine.snapshot, body, name)
+            except PermissionDeniedError:
+                self.denied += 1
+                raise
 
     def check_quota(self, body: Body) -> None:
         """Refuse what a quota does not allow as things are visible here; see `check_early`.
@@ -237,6 +266,7 @@ class Writing:
             if ticket.done():
                 continue
             if refusal is not None:
+                self.denied += isinstance(refusal, PermissionDeniedError)
                 ticket.set_exception(refusal)
             else:
                 ticket.set_result(result)

@@ -19,6 +19,7 @@ from nt_memory.entries import (
     Body,
     CastVote,
     CleanUp,
+    ForceRelease,
     Propose,
     Register,
     Release,
@@ -188,7 +189,7 @@ class FakeReplica:
     def _decide(self, body: Body, follow: _Follow) -> Any:
         now_us, revision = self._clock.now_us(), self.revision
         match body:
-            case Acquire() | Renew() | Release() | Withdraw():
+            case Acquire() | Renew() | Release() | Withdraw() | ForceRelease():
                 ruling = lock_rules.decide(
                     body, self.locks.get(body.resource), now_us=now_us, revision=revision
                 )

@@ -172,6 +172,9 @@ LAST_PARTITION = (1 << 32) - 1
 QUOTA = b"quota/"
 """Under it and agent the table of policies has the agent's quota; without an agent, all others'."""
 
+POLICY = b"policy/"
+"""Under it and agent the table of policies has what the agent may do; without an agent, all others."""
+
 
 class UsageRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What is stored under an agent's name; see `records.Usage`. No row: nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from nt_memory.topics import check_topic, compile_pattern
+from nt_memory.topics import OWN, check_topic, compile_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,7 @@ class _Subscription:
     __slots__ = ("is_open", "matches", "receive")
 
     def __init__(
-        self, matches: Callable[[str], bool], receive: Callable[[str, bytes], None]
+        self, matches: Callable[[str], bool], receive: Callable[[str, bytes, str], None]
     ) -> None:
         self.matches = matches
         self.receive = receive
@@ -36,10 +36,13 @@ class LocalBus:
 
     def __init__(self) -> None:
         self._subscriptions: dict[_Subscription, None] = {}
+        # Those to the memory's own topics: few, and matched anew for each message, because a reply
+        # topic is used once.
+        self._own: dict[_Subscription, None] = {}
         # Who gets a topic, in order of subscription; topics repeat, subscriptions seldom change.
         self._routes: dict[str, tuple[_Subscription, ...]] = {}
 
-    def publish(self, topic: str, payload: bytes) -> int:
+    def publish(self, topic: str, payload: bytes, reply_to: str = "") -> int:
         """See `Bus.publish`.
 
         Raises:
@@ -53,31 +56,41 @@ class LocalBus:
             if subscription.is_open:
                 reached += 1
                 try:
-                    subscription.receive(topic, payload)
+                    subscription.receive(topic, payload, reply_to)
                 except Exception:  # noqa: BLE001 - one subscriber's fault is not another's
                     _log.exception("a subscriber of topic %r raised", topic)
+        if reply_to and not reached:
+            self.publish(reply_to, b"")
         return reached
 
-    def subscribe(self, pattern: str, receive: Callable[[str, bytes], None]) -> object:
+    def subscribe(self, pattern: str, receive: Callable[[str, bytes, str], None]) -> object:
         """See `Bus.subscribe`.
 
         Raises:
             InvalidNameError: the pattern is malformed.
         """
         subscription = _Subscription(compile_pattern(pattern), receive)
-        self._subscriptions[subscription] = None
-        self._routes.clear()
+        if pattern.startswith(OWN):
+            self._own[subscription] = None
+        else:
+            self._subscriptions[subscription] = None
+            self._routes.clear()
         return subscription
 
     def unsubscribe(self, handle: object) -> None:
         """See `Bus.unsubscribe`. A message being handed out does not reach it any more."""
         if isinstance(handle, _Subscription) and handle.is_open:
             handle.is_open = False
+            if handle in self._own:
+                del self._own[handle]
+                return
             del self._subscriptions[handle]
             self._routes.clear()
 
     def _route(self, topic: str) -> tuple[_Subscription, ...]:
         check_topic(topic)
+        if topic.startswith(OWN):
+            return tuple(s for s in self._own if s.matches(topic))
         route = tuple(s for s in self._subscriptions if s.matches(topic))
         if len(self._routes) >= _ROUTES:
             self._routes.clear()

@@ -127,14 +127,24 @@ class Journal(Protocol):
 
 
 class Bus(Protocol):
-    """Ephemeral messages by topic: ordered per publisher, kept nowhere."""
+    """Ephemeral messages by topic: ordered per publisher, kept nowhere.
 
-    def publish(self, topic: str, payload: bytes) -> int:
-        """Hand a message to every subscriber whose pattern matches; the number reached here."""
+    Topics that start with `$` reach only patterns that start with the same level, without wildcard.
+    """
+
+    def publish(self, topic: str, payload: bytes, reply_to: str = "") -> int:
+        """Hand a message to every subscriber whose pattern matches; the number reached here.
+
+        Args:
+            topic: Under which.
+            payload: Not empty.
+            reply_to: A topic for answers, handed along. If nobody at all, here or elsewhere, is
+                subscribed to `topic`, an empty payload is published there instead.
+        """
         ...
 
-    def subscribe(self, pattern: str, receive: Callable[[str, bytes], None]) -> object:
-        """Call `receive(topic, payload)`, on the loop, for each matching message; a handle."""
+    def subscribe(self, pattern: str, receive: Callable[[str, bytes, str], None]) -> object:
+        """Call `receive(topic, payload, reply_to)`, on the loop, for each match; a handle."""
         ...
 
     def unsubscribe(self, handle: object) -> None:
