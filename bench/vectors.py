@@ -193,7 +193,8 @@ def reload(tier: VectorTier, directory: Path, query: np.ndarray) -> None:
     middle = time.perf_counter()
     tier.search([1], query, 10, time_us=NOW, revision=NOW)
     end = time.perf_counter()
-    size = (directory / "graphs" / "1.hnsw").stat().st_size / 2**20
+    saved = (directory / "graphs").glob("1-*.hnsw")
+    size = sum(path.stat().st_size for path in saved) / 2**20
     print(
         f"{'snapshot':34s} {size:.0f} MB, unloaded {middle - start:.2f} s, loaded {end - middle:.2f} s"
     )

@@ -126,6 +126,27 @@ class TierStats:
 
 
 @dataclass(frozen=True, slots=True)
+class VectorTierStats(TierStats):
+    """Counters of the vector tier since open.
+
+    Attributes:
+        pending: Vectors that are searched exactly until the indexer reaches them.
+        graphs: Graphs at hand; a search of an agent's observations asks all of that agent's.
+        mapped_bytes: Bytes of index files that searches read in place: page cache, not in `bytes`.
+        loads: How often the index of some agent's observations was mapped, read or begun.
+        merges: Graphs that were made of others in the background.
+        written_bytes: Bytes of index snapshots written.
+    """
+
+    pending: int = 0
+    graphs: int = 0
+    mapped_bytes: int = 0
+    loads: int = 0
+    merges: int = 0
+    written_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryStats:
     """A snapshot of the counters of one instance.
 
@@ -136,7 +157,7 @@ class MemoryStats:
         l1: Hot cache.
         l2: Vector tier: rows, anonymous bytes, searches that found (did not find) their partition
             loaded, unloads.
-        l2_pending: Vectors that are searched exactly until the indexer reaches them.
+        l2_pending: As `l2.pending`.
         l2_filter_bytes: What the tables hold that tags and fields of `where` are looked up in.
         l3_bytes: Bytes of the views on disk; large values are not in them.
         journal_bytes: Bytes of the journal on disk; large values are not in it either.
@@ -157,7 +178,7 @@ class MemoryStats:
     lag: int = 0
     pending_bytes: int = 0
     l1: TierStats = TierStats()
-    l2: TierStats = TierStats()
+    l2: VectorTierStats = VectorTierStats()
     l2_pending: int = 0
     l2_filter_bytes: int = 0
     l3_bytes: int = 0

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 from nt_memory.tiers.vectors import NEVER, Candidates, Tuning, VectorFiles, VectorTier, probe
 
 DIM = 8
-TUNING = Tuning(scan_values=DIM * 60, batch=16, seed=3)
+TUNING = Tuning(scan_values=DIM * 60, batch=16, seed=3, publish=8, seal=40)
 PARTITIONS = (1, 4)
 
 
@@ -151,11 +151,42 @@ class SearchMachine(RuleBasedStateMachine):
             self.tier.end(partition, row, until, self.revision)
             rows[row][1:3] = [until, self.revision]
 
+    @rule(partition=st.sampled_from(PARTITIONS))
+    def end_many(self, partition: int) -> None:
+        rows = self.model.rows[partition]
+        is_live = self.random.random(len(rows)) < 0.4
+        for row in np.flatnonzero(is_live).tolist():
+            self.revision += 1
+            until = max(self.now, rows[row][0])
+            self.tier.end(partition, row, until, self.revision)
+            rows[row][1:3] = [until, self.revision]
+        self.append(partition, 1, is_late=False, is_mortal=False)
+        self.let_indexer_finish()
+
     @rule(is_saved=st.booleans())
     def reopen(self, is_saved: bool) -> None:
         if is_saved:
             self.tier.save()
         self._shut()
+        self._open()
+
+    @rule(pick=st.integers(0, 10**6), kind=st.sampled_from(["flip", "cut", "gone", "renamed"]))
+    def damage(self, pick: int, kind: str) -> None:
+        self._shut()
+        found = sorted((self.directory / "graphs").glob("*.hnsw"))
+        found = [path for path in found if path.stat().st_size]
+        if found:
+            path = found[pick % len(found)]
+            data = bytearray(path.read_bytes())
+            if kind == "flip":
+                data[pick % len(data)] ^= 1 << pick % 8
+                path.write_bytes(data)
+            elif kind == "cut":
+                path.write_bytes(data[: pick % len(data)])
+            elif kind == "gone":
+                path.unlink()
+            else:
+                path.rename(found[(pick + 1) % len(found)])
         self._open()
 
     @rule(partition=st.sampled_from(PARTITIONS))
@@ -165,6 +196,7 @@ class SearchMachine(RuleBasedStateMachine):
     @rule()
     def let_indexer_finish(self) -> None:
         assert self.tier.wait_indexed(30)
+        assert self.tier.stats.failures == 0
 
     @rule(
         k=st.sampled_from([10, 1, 3, 40]),

@@ -149,12 +149,9 @@ def shrink() -> None:
     """Make everything that happens rarely happen often."""
     opening.LocalJournal = functools.partial(LocalJournal, segment_bytes=SEGMENT_BYTES)
     renumbering.MIN_DEAD_ROWS = 4
-    engine.VectorTier = functools.partial(VectorTier, tuning=Tuning(scan_values=DIM * 16))
-
-    def save_always(self: VectorTier, partition: object) -> None:
-        partition.save()  # type: ignore[attr-defined]
-
-    VectorTier._on_idle = save_always  # type: ignore[method-assign]
+    # Graphs are sealed, saved and merged all the time.
+    tuning = Tuning(scan_values=DIM * 16, publish=4, seal=24)
+    engine.VectorTier = functools.partial(VectorTier, tuning=tuning)
 
 
 def acknowledge_before_commit() -> None:

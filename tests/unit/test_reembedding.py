@@ -606,7 +606,9 @@ def test_the_index_is_built_before_the_switch(store, run, monkeypatch):
         async with MemorySystem.open(store) as memory:  # its snapshot goes with it
             await check_new(memory, dict.fromkeys(range(KEYS), 19))
             assert memory._engine.vectors._partitions[0].graph_rows == rows
-        assert sorted(path.name for path in (store / "vectors").glob("*.hnsw")) == ["1.hnsw"]
+        assert sorted(path.name for path in (store / "vectors").glob("*.hnsw")) == [
+            f"1-0-{rows}.hnsw"
+        ]
 
     run(body())
 

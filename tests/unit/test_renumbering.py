@@ -422,7 +422,7 @@ def test_a_graph_is_built_anew(store, run, monkeypatch):
             assert await asyncio.to_thread(tier.wait_indexed, 20)
             assert tier.stats.graph_rows == 4 * KEYS
             tier.save()
-            assert vector_files(store) == ["0.f16", "0.hnsw"]
+            assert vector_files(store) == [f"0-0-{4 * KEYS}.hnsw", "0.f16"]
             before = await answers(memory)
             await memory.compact()
             live = KEYS - KEYS // 3
@@ -430,7 +430,10 @@ def test_a_graph_is_built_anew(store, run, monkeypatch):
             assert (tier.stats.rows, tier.stats.graph_rows, tier.stats.failures) == (live, live, 0)
             assert vector_files(store) == [f"{LAST_PARTITION}.f16"]
             assert await answers(memory) == before
-        assert vector_files(store) == [f"{LAST_PARTITION}.f16", f"{LAST_PARTITION}.hnsw"]
+        assert vector_files(store) == [
+            f"{LAST_PARTITION}-0-{live}.hnsw",
+            f"{LAST_PARTITION}.f16",
+        ]
         async with MemorySystem.open(config(store)) as memory:
             assert await answers(memory) == before
             # A third dead is not worth a new graph.

@@ -22,6 +22,8 @@ from nt_memory.errors import (
     StorageFullError,
 )
 from nt_memory.tiers.vectors import NEVER, Tuning, VectorFiles, VectorTier, kmeans
+from nt_memory.tiers.vectors.batches import Batches
+from nt_memory.tiers.vectors.growth import Outcome, Pace
 from nt_memory.tiers.vectors.ranking import preselect
 
 DIM = 16
@@ -79,6 +81,22 @@ def test_rows_written_are_rows_read(tmp_path: Path) -> None:
     assert np.array_equal(mapped, vectors)
     assert not mapped.flags.writeable
     assert np.array_equal(VectorFiles(tmp_path, read_only=True).read(3, DIM, 10, 50), vectors[10:])
+
+
+def test_the_newest_rows_are_read_by_whoever_writes_them(tmp_path: Path) -> None:
+    """Few rows or many, of a file held open or not: what was written, or an error if it is short."""
+    files, vectors = VectorFiles(tmp_path), unit(4000)
+    files.write(3, DIM, 0, vectors[:90].tobytes())
+    assert np.array_equal(files.newest(3, DIM, 88, 90), vectors[88:90])
+    files.write(3, DIM, 90, vectors[90:].tobytes())
+    assert np.array_equal(files.newest(3, DIM, 0, 4000), vectors)
+    for reader in (files, VectorFiles(tmp_path, read_only=True)):
+        assert np.array_equal(reader.newest(3, DIM, 3990, 4000), vectors[3990:])
+        with pytest.raises(CorruptionError, match="ends before row 4001"):
+            reader.newest(3, DIM, 3999, 4001)
+        with pytest.raises(DimensionError):
+            reader.newest(3, 2 * DIM, 0, 1)
+    files.close()
 
 
 def test_more_partitions_than_descriptors(tmp_path: Path) -> None:
@@ -348,7 +366,9 @@ def grown(path: Path, steps: list[int], **options) -> tuple[VectorFiles, VectorT
 
 def graph_bytes(tier: VectorTier) -> bytes:
     chunks: list[bytes] = []
-    graph = tier._partitions[1]._graph
+    index = tier._partitions[1].index
+    assert isinstance(index, Batches)
+    graph = index._graph
     assert graph is not None
     graph.dump(chunks.append)
     return b"".join(chunks)
@@ -412,10 +432,10 @@ def test_partitions_are_exchanged(tmp_path: Path) -> None:
     assert tier.search([7], query, 1, **moment)[0].row.tolist() == [200]
     assert tier.wait_indexed(20)
     assert (tier.stats.partitions, tier.stats.rows, tier.stats.graph_rows) == (1, 500, 500)
-    assert not old.advance(64)
+    assert old.advance(Pace(64, 1, 1)) is Outcome.DONE
     assert not old.save()
     assert tier.save() == 1
-    assert [path.name for path in (tmp_path / "graphs").iterdir()] == ["7.hnsw"]
+    assert [path.name for path in (tmp_path / "graphs").iterdir()] == ["7-0-500.hnsw"]
     tier.close()
 
 
@@ -488,7 +508,8 @@ def test_a_bad_snapshot_costs_time_never_results(tmp_path: Path, damage: str) ->
         kept = {"cut": data[:-9], "empty": b"", "junk": b"junk" * 99}[damage]
         path.write_bytes(kept)
     _, again = reattach(tmp_path, rows, **options)
-    assert again._partitions[1]._read_snapshot() is None
+    saved = again._partitions[1].index._saved if not options else None
+    assert saved is None or saved.load(saved.path(), rows) is None
     found = hits(again, unit(1, 9)[0])
     if answers is not None:
         assert found == answers
@@ -555,7 +576,7 @@ def test_a_follower_writes_nothing(tmp_path: Path) -> None:
     follower.append(1, DIM, **columns(510))
     assert hits(follower, unit(1)[0]) == hits(writer, unit(1)[0])
     assert follower.stats.loads == 1
-    assert follower._partitions[1].unsaved_rows > 0
+    assert follower._partitions[1].index.unsaved_rows > 0
     assert follower.save() == 0
     follower.unload(1)
     assert sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*")) == listing

@@ -108,6 +108,7 @@ class Engine:
             - config.max_memory_bytes // FILTER_SHARE,
             is_deterministic=self.timeline.is_backtest,
             read_only=self.is_read_only,
+            threads=os.cpu_count() or 1,
         )
         self.rows, self.listeners = RowCounts(), Listeners()
         self.holds = Holds(clock)

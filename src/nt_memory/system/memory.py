@@ -20,7 +20,7 @@ from nt_memory.coordination.pubsub import PubSub
 from nt_memory.entries import Advance
 from nt_memory.errors import ClosedError, InvalidInputError, UnsupportedError
 from nt_memory.reasoningbank import ReasoningBank
-from nt_memory.records import MemoryStats, TierStats
+from nt_memory.records import MemoryStats, VectorTierStats
 from nt_memory.system.arguments import check_request, check_revision, resolve
 from nt_memory.system.backing import EngineBacking
 from nt_memory.system.banking import BankCalls
@@ -252,12 +252,18 @@ class MemorySystem(
             lag=0 if journal is None else journal.last_sequence - engine.sequence,
             pending_bytes=0 if journal is None else journal.pending_bytes,
             l1=engine.hot.stats,
-            l2=TierStats(
+            l2=VectorTierStats(
                 entries=vectors.rows,
                 bytes=vectors.bytes,
                 hits=vectors.hits,
                 misses=vectors.misses,
                 evictions=vectors.unloads,
+                pending=vectors.pending,
+                graphs=vectors.graphs,
+                mapped_bytes=vectors.mapped_bytes,
+                loads=vectors.loads,
+                merges=vectors.merges,
+                written_bytes=vectors.written_bytes,
             ),
             l2_pending=vectors.pending,
             l2_filter_bytes=self._filters.held_bytes,

@@ -3,9 +3,11 @@
 from nt_memory.tiers.vectors.columns import NEVER
 from nt_memory.tiers.vectors.counters import VectorStats
 from nt_memory.tiers.vectors.files import VectorFiles
+from nt_memory.tiers.vectors.growth import Tuning
 from nt_memory.tiers.vectors.index import kmeans
-from nt_memory.tiers.vectors.partition import Partition, Tuning
+from nt_memory.tiers.vectors.partition import Partition
 from nt_memory.tiers.vectors.ranking import Candidates
+from nt_memory.tiers.vectors.saved import partition_of
 from nt_memory.tiers.vectors.snapshots import is_snapshot_whole
 from nt_memory.tiers.vectors.steps import Step
 from nt_memory.tiers.vectors.tier import VectorTier
@@ -21,4 +23,5 @@ __all__ = [
     "VectorTier",
     "is_snapshot_whole",
     "kmeans",
+    "partition_of",
 ]

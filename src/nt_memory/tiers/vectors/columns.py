@@ -46,6 +46,7 @@ class View(NamedTuple):
         max_from: Greatest `from_us`.
         min_until: A lower bound of `until_us`.
         is_from_sorted: Whether `from_us` never decreases: then "known by t" is a prefix too.
+        moved_ends: How often a row that had an end was given another.
     """
 
     rows: int
@@ -59,6 +60,7 @@ class View(NamedTuple):
     max_from: int
     min_until: int
     is_from_sorted: bool
+    moved_ends: int = 0
 
 
 class Visible(NamedTuple):
@@ -72,6 +74,8 @@ class Visible(NamedTuple):
         prefix: Rows to look at, `<= recorded`.
         mask: Shape (prefix,), or None for all; it says nothing of ended rows.
         most_hidden: At most so many rows of the prefix are hidden because they ended.
+        numbers: If given, row i here is row `numbers[i]` of the columns; ascending. `prefix`, `mask`
+            and `view.ended` then go by i, the columns by `numbers[i]`.
     """
 
     view: View
@@ -81,6 +85,46 @@ class Visible(NamedTuple):
     prefix: int
     mask: NDArray[np.bool_] | None
     most_hidden: int
+    numbers: NDArray[np.int32] | None = None
+
+    def within(
+        self,
+        first: int,
+        stop: int,
+        ended: NDArray[np.int64],
+        numbers: NDArray[np.int32] | None = None,
+    ) -> Visible:
+        """The same for rows [first, stop) alone, counted from 0; or for some of them.
+
+        Args:
+            first: Becomes row 0.
+            stop: Rows from it on are left out.
+            ended: At least those rows of the result that have an end, as the result counts them.
+            numbers: Which rows are kept, as offsets from `first`, ascending; None: all.
+
+        Cost: O(1), and a gather of the mask where there are `numbers`.
+        """
+        view = self.view
+        recorded = min(max(self.recorded - first, 0), stop - first)
+        prefix = min(max(self.prefix - first, 0), stop - first)
+        mask = None if self.mask is None else self.mask[first : first + prefix]
+        if numbers is not None:
+            recorded = int(np.searchsorted(numbers, recorded))
+            prefix = int(np.searchsorted(numbers, prefix))
+            mask = None if mask is None else mask[numbers[:prefix]]
+        view = view._replace(
+            rows=stop - first if numbers is None else len(numbers),
+            from_us=view.from_us[first:stop],
+            until_us=view.until_us[first:stop],
+            until_revision=view.until_revision[first:stop],
+            revision=view.revision[first:stop],
+            ended=ended,
+            ended_rows=len(ended),
+        )
+        most_hidden = 0 if self.time_us < view.min_until else min(prefix, len(ended))
+        return Visible(
+            view, self.time_us, self.revision, recorded, prefix, mask, most_hidden, numbers
+        )
 
     def full_mask(self, first: int = 0) -> NDArray[np.bool_] | None:
         """Everything in one mask over rows [first, prefix), or None if all of them are visible.
@@ -109,8 +153,9 @@ class Visible(NamedTuple):
 
     def is_hidden(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of `rows` ended by the time and revision."""
-        is_past = self.view.until_us[rows] <= self.time_us
-        return is_past & (self.view.until_revision[rows] <= self.revision)
+        at = rows if self.numbers is None else self.numbers[rows]
+        is_past = self.view.until_us[at] <= self.time_us
+        return is_past & (self.view.until_revision[at] <= self.revision)
 
     def is_ambiguous(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of `rows` ended in time, but by an entry after the revision.
@@ -119,14 +164,16 @@ class Visible(NamedTuple):
         """
         if self.time_us < self.view.min_until:
             return np.zeros(len(rows), np.bool_)
-        is_past = self.view.until_us[rows] <= self.time_us
-        return is_past & (self.view.until_revision[rows] > self.revision)
+        at = rows if self.numbers is None else self.numbers[rows]
+        is_past = self.view.until_us[at] <= self.time_us
+        return is_past & (self.view.until_revision[at] > self.revision)
 
     def _hidden(self, first: int) -> NDArray[np.int64]:
         view, prefix = self.view, self.prefix
         if view.ended_rows * 4 > prefix - first:
-            is_past = view.until_us[first:prefix] <= self.time_us
-            return np.flatnonzero(is_past & (view.until_revision[first:prefix] <= self.revision))
+            at = slice(first, prefix) if self.numbers is None else self.numbers[first:prefix]
+            is_past = view.until_us[at] <= self.time_us
+            return np.flatnonzero(is_past & (view.until_revision[at] <= self.revision))
         rows = view.ended[: view.ended_rows]
         rows = rows[(rows >= first) & (rows < prefix)]
         return rows[self.is_hidden(rows)] - first
@@ -283,6 +330,7 @@ class Columns:
             is_from_sorted=view.is_from_sorted
             and bool(from_us[0] >= view.max_from)
             and _is_sorted(from_us),
+            moved_ends=view.moved_ends,
         )
 
     def _append_one(self, from_us: int, until_us: int, until_revision: int, revision: int) -> None:
@@ -333,7 +381,10 @@ class Columns:
             ended[count] = row
             count += 1
         self.view = view._replace(
-            ended=ended, ended_rows=count, min_until=min(view.min_until, until_us)
+            ended=ended,
+            ended_rows=count,
+            min_until=min(view.min_until, until_us),
+            moved_ends=view.moved_ends + (not was_open),
         )
 
     def end_all(
@@ -360,7 +411,10 @@ class Columns:
         ended = _fit(view.ended, view.ended_rows, count)
         ended[view.ended_rows : count] = opened
         self.view = view._replace(
-            ended=ended, ended_rows=count, min_until=min(view.min_until, int(until_us.min()))
+            ended=ended,
+            ended_rows=count,
+            min_until=min(view.min_until, int(until_us.min())),
+            moved_ends=view.moved_ends + len(rows) - len(opened),
         )
 
 

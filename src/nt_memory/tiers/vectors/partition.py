@@ -1,28 +1,25 @@
-"""One partition: its columns, its float32 copies, its graph, and what guards them.
+"""One partition: its columns, its float32 copies, and its index.
 
-Rows [0, graph.rows) are found through the graph, the rest by a scan; both or either may be all of
-it. `head` holds the first rows for scans while they are few, `tail` those past the graph.
-
-Order of locks: `_loading`, then the gate. The gate guards the graph: searches share it, whoever adds
-to the graph, replaces or drops it holds it alone.
+Rows that the index covers are found through graphs, the rest by a scan; both or either may be all of
+it. `head` holds the first rows for scans while they are few, `tail` those past the graphs.
 """
 
 from __future__ import annotations
 
-import threading
-import zlib
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nt_memory.errors import StorageError
+from nt_memory.tiers.vectors.batches import Batches
+from nt_memory.tiers.vectors.chain import Chain
 from nt_memory.tiers.vectors.columns import Columns
 from nt_memory.tiers.vectors.dense import Dense
-from nt_memory.tiers.vectors.gate import Gate
-from nt_memory.tiers.vectors.index import PARAMETERS, Graph, widen
-from nt_memory.tiers.vectors.probe import probe
+from nt_memory.tiers.vectors.growth import Outcome, Tuning
+from nt_memory.tiers.vectors.index import PARAMETERS
 from nt_memory.tiers.vectors.ranking import Piece, Segment
-from nt_memory.tiers.vectors.snapshots import Description, open_snapshot, write_snapshot
+from nt_memory.tiers.vectors.saved import Saved
+from nt_memory.tiers.vectors.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,27 +27,21 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nt_memory.tiers.vectors.columns import View, Visible
+    from nt_memory.tiers.vectors.columns import Visible
     from nt_memory.tiers.vectors.files import VectorFiles
+    from nt_memory.tiers.vectors.growth import Gap, Pace
 
-_DIGEST_ROWS = 64
 # A gather costs more a row than reading on; below one row in eight it pays.
 _GATHER_SHARE = 8
 _MAX_GATHER_VALUES = 1 << 23
-
-
-class Tuning(NamedTuple):
-    """Where approximation starts. Part of what a backtest's answers depend on.
-
-    Attributes:
-        scan_values: Up to so many values (rows x dim) are scanned exactly, always.
-        batch: Rows a deterministic graph grows by.
-        seed: Of the graph's generator.
-    """
-
-    scan_values: int = 1 << 21
-    batch: int = 256
-    seed: int = 7
+# A tail is kept as float32 up to so many times what is worth a graph: for a while, as it is worked
+# off, and scanning 8,000 rows of 384 values takes 0.6 ms so, from the mapped float16 rows 4.3 ms.
+_LONGER_TAIL = 4
+# So many steps of the indexer without a search, and nobody is searching.
+_CALM_STEPS = 8
+# Past an eighth of newly ended rows it is worth asking whether graphs should be made without them.
+_ENDED_SHARE = 8
+_NONE = np.empty(0, np.int64)
 
 
 class Placement(NamedTuple):
@@ -61,7 +52,7 @@ class Placement(NamedTuple):
     tuning: Tuning
     is_deterministic: bool
     read_only: bool
-    threads: int
+    max_bytes: int
 
 
 class Partition:
@@ -77,35 +68,41 @@ class Partition:
         self.number = number
         self.dim = dim
         self.columns = Columns()
-        self.is_parked = False
-        """Unloaded to save memory: the indexer leaves it alone until it is searched again."""
-        self.is_detached = False
-        """Another has taken its place: searches that hold it go on, but nothing is built or saved."""
         self.last_searched = 0
-        self.loads = 0
         self._placement = placement
-        self._head = Dense(dim, self._read)
-        self._tail = Dense(dim, self._read)
-        self._gate = Gate()
-        self._loading = threading.Lock()
-        self._graph: Graph | None = None
-        self._saved_rows = 0
-        mode = f"batch={placement.tuning.batch}" if placement.is_deterministic else "live"
-        self._parameters = f"{PARAMETERS};{mode}"
+        self._source = Source(placement.files, number, dim)
+        self._head = Dense(dim, self._source.read)
+        self._tail = Dense(dim, self._source.newest)
+        self._searches_seen = 0
+        self._calm_steps = _CALM_STEPS
+        self._ends = 0
+        tuning = placement.tuning
+        mode = f"batch={tuning.batch}" if placement.is_deterministic else "live"
+        saved = Saved(
+            placement.directory,
+            self._source,
+            tuning.seed,
+            f"{PARAMETERS};{mode}",
+            read_only=placement.read_only,
+        )
+        self.index: Batches | Chain = (
+            Batches(self._source, self.columns, saved, tuning)
+            if placement.is_deterministic
+            else Chain(self._source, self.columns, saved, tuning, placement.max_bytes)
+        )
 
     # --- sizes --------------------------------------------------------------------------------
 
     @property
     def held_bytes(self) -> int:
-        """Anonymous memory held: columns, float32 copies and graph."""
-        graph = self._graph
-        held = self.columns.held_bytes + self._head.held_bytes + self._tail.held_bytes
-        return held if graph is None else held + graph.held_bytes
+        """Anonymous memory held: columns, float32 copies and graphs."""
+        copies = self._head.held_bytes + self._tail.held_bytes
+        return self.columns.held_bytes + copies + self.index.held_bytes
 
     @property
     def is_loaded(self) -> bool:
-        """Whether anything but the columns is in memory."""
-        return self._graph is not None or self._head.held_bytes > 0
+        """Whether anything but the columns is at hand."""
+        return self.index.is_loaded or self._head.held_bytes > 0
 
     @property
     def is_large(self) -> bool:
@@ -114,20 +111,14 @@ class Partition:
 
     @property
     def graph_rows(self) -> int:
-        """Rows in the graph that is in memory."""
-        graph = self._graph
-        return 0 if graph is None else graph.rows
+        """Rows that graphs cover."""
+        return self.index.rows
 
     @property
     def pending(self) -> int:
-        """Rows that wait for the graph, though the partition is big enough for one."""
+        """Rows that wait for a graph, though the partition is big enough for one."""
         rows = self.columns.view.rows
-        return max(0, rows - self.graph_rows) if self._is_large(rows) else 0
-
-    @property
-    def unsaved_rows(self) -> int:
-        """Rows the graph has grown by since its snapshot."""
-        return max(0, self.graph_rows - self._saved_rows)
+        return max(0, rows - self.index.rows) if self._is_large(rows) else 0
 
     # --- searching ----------------------------------------------------------------------------
 
@@ -142,7 +133,7 @@ class Partition:
         mask = reach.full_mask(first)
         if not self._is_large(stop):
             columns = self._head.window(0, stop)[:, first:]
-        elif first and not self._is_large(stop - first):
+        elif first and not self._is_large((stop - first) // _LONGER_TAIL):
             columns = self._tail.window(first, stop)
         else:
             return self._raw_segment(place, first, stop, mask)
@@ -155,162 +146,47 @@ class Partition:
         queries: NDArray[np.float32],
         k: int,
         note: Callable[[tuple[str, int]], object] = lambda _: None,
-    ) -> tuple[list[Piece], Segment | None]:
-        """The graph's rows for each query, and what is left to scan beside them.
+    ) -> tuple[list[Piece], list[Segment]]:
+        """The graphs' rows for each query, and what is left to scan beside them.
 
-        Without pieces (a small partition, or no graph yet) the segment is everything visible. `note`
-        is told how the graph is searched.
+        Without pieces (a small partition, or no graph yet) the segments are everything visible.
+        `note` is told how the graphs are searched: of several, the one that was searched most widely.
         """
         if not self._is_large(reach.prefix):
-            return [], self.segment(place, reach)
-        while True:
-            self.load()
-            if self._placement.is_deterministic:
-                self._catch_up(reach.recorded)
-            with self._gate.shared():
-                graph = self._graph
-                if graph is None:  # unloaded meanwhile
-                    continue
-                if not graph.rows:
-                    return [], self.segment(place, reach)
-                found = probe(graph, reach, queries, k)
-                note((found.how, found.width))
-                rest = self.segment(place, reach, graph.rows)
-                raw = self._rows(min(graph.rows, reach.prefix))
-                return [Piece(place, rows, raw[rows]) for rows in found.rows], rest
+            whole = self.segment(place, reach)
+            return [], [] if whole is None else [whole]
+        found = self.index.find(reach, queries, k)
+        if found.notes:
+            note(max(found.notes, key=itemgetter(1)))
+        segments = [self._gap(place, reach, gap) for gap in found.gaps]
+        pieces: list[Piece] = []
+        for parts in found.rows:
+            rows = parts[0] if len(parts) == 1 else np.concatenate([_NONE, *parts])
+            if len(rows):
+                # Up to the last one found, not all there are: while rows arrive the mapping would
+                # have to be made anew for each search, and its pages be found again.
+                raw = self._source.mapped(int(rows.max()) + 1)
+                pieces.append(Piece(place, rows, raw[rows]))
+            else:
+                pieces.append(Piece(place, rows, np.empty((0, self.dim), np.float16)))
+        return pieces, [segment for segment in segments if segment is not None]
 
-    # --- indexing -----------------------------------------------------------------------------
-
-    @property
-    def target(self) -> int:
-        """Rows the indexer should bring the graph to.
-
-        It starts at half the size that makes a graph useful, to be ready then. A deterministic
-        graph is left one batch short: a search adds what it needs itself, and no search may meet
-        rows that came after it.
-        """
-        rows = self.columns.view.rows
-        if self.is_parked or self.is_detached or not self._is_large(2 * rows):
-            return 0
-        if not self._placement.is_deterministic:
-            return rows
-        settled = self._whole_batches(rows) - self._placement.tuning.batch
-        return settled if settled >= self._first_batch() else 0
-
-    def advance(self, hold: int) -> bool:
-        """Add at most about `hold` rows to the graph; whether there is more to do."""
-        if self.graph_rows >= self.target:
-            return False
-        self._load()
-        self._add(self.target, hold)
-        if self.graph_rows < self.target:
-            return True
-        if self._is_large(self.graph_rows):
-            self._head.clear()
-        return False
-
-    def load(self) -> bool:
-        """Have a graph in memory: the snapshot's, or an empty one; whether there was none before.
-
-        Cost: reads the snapshot twice, about 1 s for 1M x 384.
-        """
-        self.is_parked = False
-        return self._load()
-
-    def _load(self) -> bool:
-        if self._graph is not None:
-            return False
-        with self._loading:
-            if self._graph is not None:
-                return False
-            graph = self._read_snapshot()
-            self._saved_rows = 0 if graph is None else graph.rows
-            with self._gate.exclusive():
-                self._graph = graph or Graph(self.dim, self._placement.tuning.seed)
-            self.loads += 1
-            return True
-
-    def unload(self) -> None:
-        """Drop everything but the columns; the graph is saved first if it grew.
-
-        Raises:
-            OSError: the snapshot could not be written; nothing was dropped.
-        """
-        with self._loading:
-            self.save()
-            self.is_parked = True
-            with self._gate.exclusive():
-                self._graph = None
-        self._head.clear()
-        self._tail.clear()
-
-    def save(self) -> bool:
-        """Write a snapshot if the graph grew since the last; whether one was written.
-
-        Searches go on meanwhile, indexing waits. Followers never write.
-
-        Raises:
-            OSError: it could not be written; an older one stays.
-        """
-        if self._placement.read_only or self.is_detached:
-            return False
-        with self._gate.shared():
-            graph = self._graph
-            if graph is None or graph.rows == self._saved_rows:
-                return False
-            description = self._description(graph.rows)
-            write_snapshot(self._snapshot_path(), description, graph.dump)
-            self._saved_rows = graph.rows
-        return True
-
-    # --- inside -------------------------------------------------------------------------------
-
-    def _is_large(self, rows: int) -> bool:
-        return rows * self.dim > self._placement.tuning.scan_values
-
-    def _first_batch(self) -> int:
-        # The first batch sets the range of the codes: several batches of rows, if that still
-        # leaves every graph that is used at all a whole number of batches.
-        tuning = self._placement.tuning
-        return tuning.batch * max(1, min(4, tuning.scan_values // self.dim // tuning.batch))
-
-    def _whole_batches(self, rows: int) -> int:
-        whole = rows - rows % self._placement.tuning.batch
-        return whole if whole >= self._first_batch() else 0
-
-    def _catch_up(self, recorded: int) -> None:
-        needed = self._whole_batches(recorded)
-        while self._graph is not None and self._graph.rows < needed:
-            self._add(needed, 0)
-
-    def _add(self, limit: int, hold: int) -> None:
-        """Add the next rows: one batch if deterministic, else `hold`; never past `limit`."""
-        if self._placement.is_deterministic:
-            hold, threads = self._placement.tuning.batch, 1
+    def _gap(self, place: int, reach: Visible, gap: Gap) -> Segment | None:
+        if gap.rows is None and gap.stop == reach.prefix:
+            return self.segment(place, reach, gap.first)
+        stop = min(gap.stop, reach.prefix)
+        if gap.rows is None:
+            mask = reach.full_mask(gap.first)
+            mask = None if mask is None else mask[: stop - gap.first]
         else:
-            threads = self._placement.threads
-        with self._gate.exclusive():
-            graph = self._graph
-            if graph is None:
-                return
-            first = graph.rows
-            stop = first + (hold if first else max(hold, self._first_batch()))
-            if self._placement.is_deterministic and stop > limit:
-                return
-            stop = min(stop, limit)
-            if first < stop:
-                graph.add(widen(self._read(first, stop)), threads=threads)
-
-    def _read(self, first: int, stop: int) -> NDArray[np.float16]:
-        return self._placement.files.read(self.number, self.dim, first, stop)
-
-    def _rows(self, count: int) -> NDArray[np.float16]:
-        return self._placement.files.rows(self.number, self.dim, count)
+            mask = np.zeros(stop - gap.first, np.bool_)
+            mask[gap.rows - gap.first] = True
+        return self._raw_segment(place, gap.first, stop, mask)
 
     def _raw_segment(
         self, place: int, first: int, stop: int, mask: NDArray[np.bool_] | None
     ) -> Segment:
-        raw = self._rows(stop)[first:]
+        raw = self._source.mapped(stop)[first:]
         if mask is None:
             return Segment(place, first, stop - first, None, raw, None)
         passing = int(np.count_nonzero(mask))
@@ -319,32 +195,104 @@ class Partition:
         rows = np.flatnonzero(mask)
         return Segment(place, 0, passing, None, raw[rows], None, rows + first)
 
-    def _snapshot_path(self) -> Path:
-        return self._placement.directory / f"{self.number}.hnsw"
+    # --- indexing -----------------------------------------------------------------------------
 
-    def _description(self, rows: int) -> Description:
-        sample = np.unique(np.linspace(0, rows - 1, _DIGEST_ROWS).astype(np.int64))
-        digest = zlib.crc32(self._rows(rows)[sample].tobytes())
-        seed = self._placement.tuning.seed
-        return Description(self.dim, rows, seed, self._parameters, digest)
+    @property
+    def waiting(self) -> int:
+        """Rows that the indexer should bring into a graph.
 
-    def _read_snapshot(self) -> Graph | None:
-        opened = open_snapshot(self._snapshot_path())
-        if opened is None:
-            return None
-        description, file = opened
-        with file:
-            if not self._is_usable(description, self.columns.view):
-                return None
-            graph = Graph.load(file, self.dim, self._placement.tuning.seed)
-        return graph if graph is not None and graph.rows == description.rows else None
+        It starts at half the size that makes a graph useful, to be ready then.
+        """
+        rows = self.columns.view.rows
+        return self.index.waiting(rows) if self._is_large(2 * rows) else 0
 
-    def _is_usable(self, found: Description, view: View) -> bool:
-        # A writer whose snapshot is ahead of its rows has lost some, and others will take their
-        # numbers. A follower's snapshot may well be ahead: its writer was faster.
-        if found.rows == 0 or (found.rows > view.rows and not self._placement.read_only):
-            return False
-        try:
-            return found == self._description(found.rows)
-        except StorageError:
-            return False
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes, as float32, that searches scan because graphs have not got to them yet."""
+        return 4 * self.dim * self.waiting if self.is_large else 0
+
+    def advance(self, pace: Pace) -> Outcome:
+        """One step of bringing rows into a graph.
+
+        Raises:
+            StorageError: rows cannot be read.
+            OSError: a snapshot could not be written.
+        """
+        if self.last_searched != self._searches_seen:
+            self._searches_seen, self._calm_steps = self.last_searched, 0
+        else:
+            self._calm_steps += 1
+        rows = self.columns.view.rows
+        if not self._is_large(2 * rows):
+            return Outcome.DONE
+        is_searched = self._calm_steps < _CALM_STEPS
+        outcome = self.index.advance(rows, pace, is_searched=is_searched)
+        if outcome is Outcome.DONE:
+            if self._is_large(self.index.rows):
+                self._head.clear()
+            if not is_searched:
+                self.index.settle()
+        return outcome
+
+    def end(self, row: int, until_us: int, until_revision: int) -> None:
+        """A row was superseded or deleted. O(1).
+
+        Raises:
+            InvalidInputError: there is no such row.
+        """
+        self.columns.end(row, until_us, until_revision)
+        self._ended(1)
+
+    def end_all(
+        self,
+        rows: NDArray[np.int64],
+        until_us: NDArray[np.int64],
+        until_revision: NDArray[np.int64],
+    ) -> None:
+        """`end` of many rows, in order.
+
+        Raises:
+            InvalidInputError: there is no such row.
+        """
+        self.columns.end_all(rows, until_us, until_revision)
+        self._ended(len(rows))
+
+    def adopt(self, columns: Columns) -> None:
+        """Go on with the columns of another partition, which had other vectors in the same rows."""
+        self.columns = columns
+        self.index.columns = columns
+
+    def _ended(self, count: int) -> None:
+        self._ends += count
+        if self._ends * _ENDED_SHARE > self.index.rows > 0:
+            self._ends = 0
+            self.index.is_untidy = not self._placement.is_deterministic
+
+    def load(self) -> bool:
+        """Have the index at hand; whether it was not. Cost: reads or maps snapshots."""
+        return self.index.load()
+
+    def unload(self) -> None:
+        """Drop everything but the columns; what is not saved is saved first.
+
+        Raises:
+            OSError: a snapshot could not be written; nothing was dropped.
+        """
+        self.index.unload()
+        self._head.clear()
+        self._tail.clear()
+
+    def save(self) -> int:
+        """Write snapshots of what changed; how many. Followers never write.
+
+        Raises:
+            OSError: one could not be written; an older one stays.
+        """
+        return self.index.save()
+
+    def detach(self) -> None:
+        """Another has taken its place: searches that hold it go on, but nothing is built or saved."""
+        self.index.is_detached = True
+
+    def _is_large(self, rows: int) -> bool:
+        return rows * self.dim > self._placement.tuning.scan_values

@@ -1,8 +1,11 @@
 """Files that spare the rebuilding of a graph: atomic, checksummed, versioned, never trusted.
 
-A header (fixed size, with a checksum of its own) says what the payload is: dimension, rows covered,
+A header (fixed size, with a checksum of its own) says what the file holds: dimension, rows covered,
 the parameters and library version it was built with, a digest of the rows it was built from, and
-the payload's length and checksum. Whatever does not match exactly is treated as missing.
+the lengths and checksum of what follows. Whatever does not match exactly is treated as missing.
+
+A file never changes: another takes its place by a rename. So it may be mapped, and what was mapped
+stays as it was when the file is replaced or removed.
 """
 
 from __future__ import annotations
@@ -12,19 +15,26 @@ import struct
 import threading
 import zlib
 from contextlib import suppress
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+import msgspec
+import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 _MAGIC = b"NTMGRPH\n"
-_VERSION = 1
-# magic, version, dim, rows, seed, parameters, rows' digest, payload length, payload crc
-_HEADER = struct.Struct("<8sIIQQ64sIQI")
+_VERSION = 2
+# magic, version, dim, first, stop, seed, parameters, rows' digest, lengths of extra, numbers and
+# payload, crc of the three
+_HEADER = struct.Struct("<8sIIQQQ64sIQQQI")
 _CHECK = struct.Struct("<I")
 _START = _HEADER.size + _CHECK.size
 _CHUNK = 1 << 20
+_NUMBER_TYPE = np.dtype("<i4")
 
 
 class Description(NamedTuple):
@@ -32,33 +42,84 @@ class Description(NamedTuple):
 
     Attributes:
         dim: Values in a row.
-        rows: Rows [0, rows) are in the graph.
+        first: It covers the rows from this one on,
+        stop: and before this one.
         seed: What its generator was seeded with.
         parameters: Everything else the graph depends on, at most 64 bytes.
         digest: Checksum of some of the rows it was built from.
     """
 
     dim: int
-    rows: int
+    first: int
+    stop: int
     seed: int
     parameters: str
     digest: int
 
 
+class Content(NamedTuple):
+    """What goes with a graph.
+
+    Attributes:
+        numbers: Which of the rows covered are in the graph, as offsets from the first, ascending;
+            None: all, in order.
+        extra: Whatever else was found out about it: plain values that msgpack can write.
+    """
+
+    numbers: NDArray[np.int32] | None = None
+    extra: dict[str, Any] = {}  # noqa: RUF012 - replaced as a whole, never changed
+
+
+class Snapshot(NamedTuple):
+    """A good snapshot.
+
+    Attributes:
+        description: What it was made of.
+        content: What goes with the graph.
+        payload: Where in the file the graph begins.
+        size: Bytes of the graph.
+    """
+
+    description: Description
+    content: Content
+    payload: int
+    size: int
+
+
+class _Lengths(NamedTuple):
+    extra: int
+    numbers: int
+    payload: int
+    crc: int
+
+    @property
+    def total(self) -> int:
+        return self.extra + self.numbers + self.payload
+
+
 def write_snapshot(
-    path: Path, description: Description, dump: Callable[[Callable[[bytes], None]], None]
-) -> None:
+    path: Path,
+    description: Description,
+    dump: Callable[[Callable[[bytes], None]], None],
+    content: Content = Content(),  # noqa: B008 - an immutable value
+) -> int:
     """Replace the snapshot at `path`, atomically: readers find the old one, the new one or none.
 
     Args:
         path: Its file.
         description: Goes into the header.
-        dump: Is given `write(chunk)` and calls it with the payload, piece by piece.
+        dump: Is given `write(chunk)` and calls it with the graph, piece by piece.
+        content: What goes with the graph.
+
+    Returns:
+        Bytes written.
 
     Raises:
         OSError: it could not be written; the old one stays.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    extra = msgspec.msgpack.encode(content.extra) if content.extra else b""
+    numbers = b"" if content.numbers is None else content.numbers.astype(_NUMBER_TYPE).tobytes()
     try:
         with partial.open("wb") as file:
             length = crc = 0
@@ -70,9 +131,13 @@ def write_snapshot(
                 crc = zlib.crc32(chunk, crc)
 
             file.seek(_START)
+            write(extra)
+            write(numbers)
+            before = length
             dump(write)
             file.seek(0)
-            file.write(_pack(description, length, crc))
+            lengths = _Lengths(len(extra), len(numbers), length - before, crc)
+            file.write(_pack(description, lengths))
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -81,69 +146,84 @@ def write_snapshot(
             partial.unlink()
         raise
     _sync_directory(path.parent)
+    return _START + length
 
 
-def open_snapshot(path: Path) -> tuple[Description, BinaryIO] | None:
-    """A verified snapshot and its file, positioned at the payload; None if there is no good one.
+def read_snapshot(file: BinaryIO, *, is_verified: bool = False) -> Snapshot | None:
+    """What there is in a file; None if it is no good snapshot.
 
-    Cost: reads the file once to verify it, about 1 GB/s. The caller closes the file.
+    Args:
+        file: At its start.
+        is_verified: Its checksum was seen to be right, and it is the same file still.
+
+    Cost: reads the file once to verify it, about 1 GB/s; a few pages where that was done before.
     """
     try:
-        file = path.open("rb")
-    except OSError:
+        return _read(file, is_verified=is_verified)
+    except (OSError, msgspec.DecodeError):
         return None
-    try:
-        description = _verify(file)
-    except OSError:
-        description = None
-    if description is None:
-        file.close()
-        return None
-    return description, file
 
 
 def is_snapshot_whole(path: Path) -> bool:
-    """Whether there is a good snapshot at `path`. Cost: as `open_snapshot`."""
-    found = open_snapshot(path)
-    if found is None:
+    """Whether there is a good snapshot at `path`. Cost: as `read_snapshot`."""
+    try:
+        with path.open("rb") as file:
+            return read_snapshot(file) is not None
+    except OSError:
         return False
-    found[1].close()
-    return True
 
 
-def _pack(description: Description, length: int, crc: int) -> bytes:
+def _pack(description: Description, lengths: _Lengths) -> bytes:
     header = _HEADER.pack(
         _MAGIC,
         _VERSION,
         description.dim,
-        description.rows,
+        description.first,
+        description.stop,
         description.seed,
         description.parameters.encode(),
         description.digest,
-        length,
-        crc,
+        *lengths,
     )
     return header + _CHECK.pack(zlib.crc32(header))
 
 
-def _verify(file: BinaryIO) -> Description | None:
+def _read(file: BinaryIO, *, is_verified: bool) -> Snapshot | None:
     start = file.read(_START)
     if len(start) < _START:
         return None
     header = start[: _HEADER.size]
     if zlib.crc32(header) != _CHECK.unpack(start[_HEADER.size :])[0]:
         return None
-    magic, version, dim, rows, seed, parameters, digest, length, crc = _HEADER.unpack(header)
+    magic, version, dim, first, stop, seed, parameters, digest, *rest = _HEADER.unpack(header)
     if magic != _MAGIC or version != _VERSION:
         return None
-    found = total = 0
-    while chunk := file.read(_CHUNK):
-        found = zlib.crc32(chunk, found)
-        total += len(chunk)
-    if (found, total) != (crc, length):
+    lengths = _Lengths(*rest)
+    if os.fstat(file.fileno()).st_size != _START + lengths.total:
+        return None
+    if not is_verified and _checksum(file) != lengths.crc:
         return None
     file.seek(_START)
-    return Description(dim, rows, seed, parameters.rstrip(b"\0").decode("ascii", "replace"), digest)
+    extra = file.read(lengths.extra)
+    numbers = np.frombuffer(file.read(lengths.numbers), _NUMBER_TYPE)
+    payload = _START + lengths.extra + lengths.numbers
+    name = parameters.rstrip(b"\0").decode("ascii", "replace")
+    return Snapshot(
+        Description(dim, first, stop, seed, name, digest),
+        Content(
+            numbers.astype(np.int32) if lengths.numbers else None,
+            msgspec.msgpack.decode(extra, type=dict[str, Any]) if extra else {},
+        ),
+        payload,
+        lengths.payload,
+    )
+
+
+def _checksum(file: BinaryIO) -> int:
+    found = 0
+    while chunk := file.read(_CHUNK):
+        found = zlib.crc32(chunk, found)
+    return found
 
 
 def _sync_directory(path: Path) -> None:

@@ -1,11 +1,11 @@
 """L2: similarity search over all partitions, exact where it is cheap, a graph where it is not.
 
-Two threads matter. The owner's (the event loop) appends and ends rows, which costs microseconds and
-makes them searchable at once. The indexer, started when there is work and gone when there is none,
-moves rows into graphs and writes snapshots. Searches run on any thread and see the rows as of the
-time and revision they were given, whatever the other two are doing.
+Three threads matter. The owner's (the event loop) appends and ends rows, which costs microseconds and
+makes them searchable at once. The indexer moves rows into graphs; the merger saves graphs and makes
+one of several. Both are started when there is work and gone when there is none. Searches run on any
+thread and see the rows as of the time and revision they were given, whatever the others are doing.
 
-In live use a graph grows in the background by small holds, and what it has not reached is scanned.
+In live use graphs grow in the background (`chain`), and what they have not reached is scanned.
 In a backtest a search first brings the graph to the last whole batch of the rows recorded by its
 revision: its answer depends on the rows alone, not on timing, saving or reopening. Only a search as
 of an earlier revision may meet a graph that has moved on; it keeps the recall bar, and `exact=True`
@@ -21,14 +21,15 @@ import numpy as np
 
 from nt_memory.errors import ClosedError, DimensionError, EmbeddingError, InvalidInputError
 from nt_memory.tiers.vectors.columns import NEVER, visible
-from nt_memory.tiers.vectors.counters import VectorStats
-from nt_memory.tiers.vectors.indexer import Indexer
-from nt_memory.tiers.vectors.partition import Partition, Placement, Tuning
+from nt_memory.tiers.vectors.counters import VectorStats, count
+from nt_memory.tiers.vectors.growth import Tuning
+from nt_memory.tiers.vectors.partition import Partition, Placement
 from nt_memory.tiers.vectors.ranking import Candidates, Piece, Segment, rank, scan
 from nt_memory.tiers.vectors.steps import Step, step_of
+from nt_memory.tiers.vectors.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -53,7 +54,7 @@ class VectorTier:
         max_bytes: Above it the least recently searched partitions are unloaded.
         is_deterministic: On a backtest timeline: answers depend on the rows alone.
         read_only: Follow another process: write nothing.
-        threads: Threads that build a graph; one where deterministic.
+        threads: Threads that build a graph while nobody searches; one where deterministic.
         tuning: Where approximation starts.
     """
 
@@ -74,16 +75,20 @@ class VectorTier:
             for leftover in directory.glob("*.hnsw.*.tmp"):
                 leftover.unlink(missing_ok=True)
         self._placement = Placement(
-            files, directory, tuning, is_deterministic, read_only, max(1, threads)
+            files, directory, tuning, is_deterministic, read_only, max_bytes
         )
-        self._max_bytes = max_bytes
         self._partitions: dict[int, Partition] = {}
         self._growing: dict[int, Partition] = {}
-        self._indexer = Indexer(self._on_idle)
+        self._upkeep = Upkeep(
+            self._partitions,
+            self._growing,
+            max_bytes=max_bytes,
+            threads=max(1, threads),
+            publish=tuning.publish,
+        )
         self._stamp = 0
         self._hits = 0
         self._misses = 0
-        self._unloads = 0
         self._is_closed = False
 
     # --- the owner's thread -------------------------------------------------------------------
@@ -138,18 +143,18 @@ class VectorTier:
         if more > 0:
             nothing = np.zeros(more, np.int64)
             growing.columns.append(nothing, nothing + NEVER, None, nothing)
-            self._indexer.submit(growing)
+            self._upkeep.grew(growing)
 
     def is_grown(self, file: int) -> bool:
         """Whether the graph that `grow` asked for is there, if one is needed. Any thread."""
         growing = self._growing.get(file)
-        return growing is None or growing.graph_rows >= growing.target
+        return growing is None or not growing.waiting
 
     def give_up(self, file: int) -> None:
         """The graph that `grow` asked for is not wanted any more."""
         growing = self._growing.pop(file, None)
         if growing is not None:
-            growing.is_detached = True
+            growing.detach()
 
     def reembed(self, partition: int, dim: int, file: int) -> None:
         """The rows of a partition have other vectors, those in a file; its columns go on as they are.
@@ -162,13 +167,10 @@ class VectorTier:
             return
         new = self._growing.pop(file, None) or Partition(file, dim, self._placement)
         if old is not None:
-            new.columns = old.columns
-            old.is_detached = True
-            if self._placement.read_only:
-                self._placement.files.forget(old.number)
+            new.adopt(old.columns)
+            self._detach(old)
         self._partitions[partition] = new
-        if new.target > new.graph_rows:
-            self._indexer.submit(new)
+        self._upkeep.grew(new)
 
     def exchange(self, gone: Iterable[int], come: Mapping[int, Partition]) -> None:
         """Put prepared partitions in the place of others; both at once, for whoever is on this thread.
@@ -179,14 +181,11 @@ class VectorTier:
         """
         for number, partition in come.items():
             self._partitions[number] = partition
-            if partition.target > partition.graph_rows:
-                self._indexer.submit(partition)
+            self._upkeep.grew(partition)
         for number in gone:
             old = self._partitions.pop(number, None)
             if old is not None:
-                old.is_detached = True
-                if self._placement.read_only:
-                    self._placement.files.forget(old.number)
+                self._detach(old)
 
     def ended_rows(self, partition: int) -> int:
         """How many rows of a partition have an end; 0 if it is not attached. Any thread."""
@@ -201,7 +200,7 @@ class VectorTier:
     def is_settled(self, partitions: Iterable[int]) -> bool:
         """Whether a search of these neither loads anything nor waits for the indexer. Any thread."""
         found = [self._partitions.get(number) for number in partitions]
-        return all(one is None or (one.is_loaded and not one.pending) for one in found)
+        return all(one is None or self._upkeep.is_settled(one) for one in found)
 
     def append(
         self,
@@ -234,7 +233,25 @@ class VectorTier:
         found = self._partitions.get(partition)
         if found is None:
             raise InvalidInputError(f"partition {partition} is not attached")
-        found.columns.end(row, until_us, until_revision)
+        found.end(row, until_us, until_revision)
+        self._upkeep.ended(found)
+
+    def has_room(self, partition: int) -> bool:
+        """Whether a partition's graphs are so near its rows that writers need not wait. O(1)."""
+        found = self._partitions.get(partition)
+        return found is None or self._upkeep.backlog.has_room(found)
+
+    def wait_for_room(self, partition: int, rows: int, callback: Callable[[], None]) -> None:
+        """Have `callback` called, on some thread, once so many rows were brought into graphs.
+
+        It is called once, sooner or later: also when there is room again, when graphs cannot be
+        built, when the partition is gone, and when the tier is closed.
+        """
+        found = self._partitions.get(partition)
+        if found is None:
+            callback()
+        else:
+            self._upkeep.wait_for_room(found, rows, callback)
 
     def end_all(
         self,
@@ -251,7 +268,8 @@ class VectorTier:
         found = self._partitions.get(partition)
         if found is None:
             raise InvalidInputError(f"partition {partition} is not attached")
-        found.columns.end_all(rows, until_us, until_revision)
+        found.end_all(rows, until_us, until_revision)
+        self._upkeep.ended(found)
 
     # --- any thread ---------------------------------------------------------------------------
 
@@ -297,7 +315,7 @@ class VectorTier:
         queries = _checked(queries, k)
         if self._is_closed:
             raise ClosedError("the vector tier was closed")
-        self._indexer.searches += 1
+        self._upkeep.searched()
         searched: list[_Searched] = []
         for number in dict.fromkeys(partitions):
             partition = self._partitions.get(number)
@@ -336,22 +354,17 @@ class VectorTier:
     @property
     def stats(self) -> VectorStats:
         """Counters now; O(partitions)."""
-        held = list(self._partitions.values())
-        return VectorStats(
-            partitions=len(held),
-            rows=sum(partition.columns.view.rows for partition in held),
-            graph_rows=sum(partition.graph_rows for partition in held),
-            pending=sum(partition.pending for partition in held),
-            bytes=sum(partition.held_bytes for partition in (*held, *self._growing.values())),
+        return count(
+            list(self._partitions.values()),
+            list(self._growing.values()),
             hits=self._hits,
             misses=self._misses,
-            loads=sum(partition.loads for partition in held),
-            unloads=self._unloads,
-            failures=self._indexer.failures,
+            unloads=self._upkeep.unloads,
+            failures=self._upkeep.failures,
         )
 
     def unload(self, partition: int) -> None:
-        """Drop a partition's graph (saved first if it grew) and copies until it is searched again.
+        """Drop a partition's graphs (saved first) and copies until it is searched again.
 
         Blocks for the writing of a snapshot. Unknown partitions are ignored.
 
@@ -360,8 +373,7 @@ class VectorTier:
         """
         found = self._partitions.get(partition)
         if found is not None and found.is_loaded:
-            found.unload()
-            self._unloads += 1
+            self._upkeep.unload(found)
 
     def pressure(self, max_bytes: int) -> int:
         """Unload the least recently searched partitions until at most `max_bytes` are held.
@@ -374,20 +386,12 @@ class VectorTier:
         Raises:
             OSError: a snapshot could not be written.
         """
-        held = sorted(self._partitions.copy().items(), key=lambda item: item[1].last_searched)
-        total = sum(partition.held_bytes for _, partition in held)
-        total += sum(partition.held_bytes for partition in self._growing.copy().values())
-        for number, partition in held:
-            if total <= max_bytes:
-                break
-            if partition.is_loaded:
-                before = partition.held_bytes
-                self.unload(number)
-                total -= before - partition.held_bytes
-        return total
+        return self._upkeep.pressure(max_bytes)
 
     def save(self) -> int:
-        """Write a snapshot of every graph that grew since its last one; how many were written.
+        """Write a snapshot of every graph that changed since its last one; how many were written.
+
+        Searches go on meanwhile.
 
         Raises:
             OSError: one could not be written; older ones stay.
@@ -395,18 +399,31 @@ class VectorTier:
         return sum(partition.save() for partition in list(self._partitions.values()))
 
     def wait_indexed(self, timeout_s: float | None = None) -> bool:
-        """Block until the indexer has nothing to do; False if that took too long."""
-        return self._indexer.wait_idle(timeout_s)
+        """Block until every row is in a graph that should be, and nothing is being merged.
+
+        Args:
+            timeout_s: For either thread.
+
+        Returns:
+            False if that took too long.
+        """
+        return self._upkeep.wait_idle(timeout_s)
 
     def close(self) -> None:
-        """Stop the indexer after the hold it is in; searches raise from now on. Idempotent.
+        """Stop the threads after the step they are in; searches raise from now on. Idempotent.
 
         Saves nothing: call `save` before.
         """
         self._is_closed = True
-        self._indexer.close()
+        self._upkeep.close()
 
     # --- inside -------------------------------------------------------------------------------
+
+    def _detach(self, old: Partition) -> None:
+        old.detach()
+        self._upkeep.backlog.forget(old.number)
+        if self._placement.read_only:
+            self._placement.files.forget(old.number)
 
     def _extend(
         self,
@@ -428,8 +445,7 @@ class VectorTier:
             )
         partition.columns.append(from_us, until_us, until_revision, revision)
         self._partitions[number] = partition
-        if partition.target > partition.graph_rows:
-            self._indexer.submit(partition)
+        self._upkeep.grew(partition)
 
     def _collect(
         self,
@@ -442,7 +458,7 @@ class VectorTier:
     ) -> list[list[Piece]]:
         """For each query the rows that may be among its best `k`."""
         pieces: list[list[Piece]] = [[] for _ in queries]
-        segments: list[Segment | None] = []
+        segments: list[Segment] = []
         for place, (number, partition, reach) in enumerate(searched):
             self._stamp += 1
             partition.last_searched = self._stamp
@@ -450,25 +466,20 @@ class VectorTier:
                 self._hits += 1
             else:
                 self._misses += 1
-                self._indexer.submit(partition)
+                self._upkeep.look_at(partition)
             notes = [("scan", 0)]
             if exact:
-                by_graph, rest = list[Piece](), partition.segment(place, reach)
+                whole = partition.segment(place, reach)
+                by_graph, rest = list[Piece](), [] if whole is None else [whole]
             else:
                 by_graph, rest = partition.find(place, reach, queries, k, notes.append)
             if steps is not None:
                 steps.append(step_of(number, reach, *notes[-1]))
             for query_pieces, piece in zip(pieces, by_graph, strict=False):
                 query_pieces.append(piece)
-            segments.append(rest)
-        scanned = scan([segment for segment in segments if segment is not None], queries, k)
+            segments += rest
+        scanned = scan(segments, queries, k)
         return [mine + more for mine, more in zip(pieces, scanned, strict=True)]
-
-    def _on_idle(self, partition: Partition) -> None:
-        """On the indexer's thread, when a partition needs nothing more for now."""
-        if partition.unsaved_rows > max(20_000, partition.graph_rows // 8):
-            partition.save()
-        self.pressure(self._max_bytes)
 
 
 def _checked(queries: NDArray[np.float32], k: int) -> NDArray[np.float32]:

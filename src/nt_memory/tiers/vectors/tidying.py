@@ -1,0 +1,145 @@
+"""What is done to sealed graphs in the background: measured, saved, mapped, merged.
+
+Nothing of it holds a lock that a search or the indexer could wait for; what comes out takes the place
+of what it was made of in one step.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nt_memory.errors import StorageError
+from nt_memory.tiers.vectors.growth import Outcome
+from nt_memory.tiers.vectors.index import widen
+from nt_memory.tiers.vectors.merging import Build, Shape, plan
+from nt_memory.tiers.vectors.saved import EFFORT_KEY
+from nt_memory.tiers.vectors.tuning import tune
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nt_memory.tiers.vectors.chain import Chain
+    from nt_memory.tiers.vectors.growth import Pace
+    from nt_memory.tiers.vectors.index import Graph
+    from nt_memory.tiers.vectors.sealed import Sealed
+    from nt_memory.tiers.vectors.state import State
+
+
+class Tidying:
+    """Works on one chain, on one thread at a time.
+
+    Args:
+        chain: Whose graphs.
+    """
+
+    def __init__(self, chain: Chain) -> None:
+        self._chain = chain
+        self._build: Build | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """Anonymous bytes of a graph in the making."""
+        build = self._build
+        return 0 if build is None else build.held_bytes
+
+    def step(self, pace: Pace) -> Outcome:
+        """Do something for the chain, or some of it.
+
+        Raises:
+            StorageError: rows cannot be read, or what was written cannot.
+            OSError: a snapshot could not be written. What was being built is lost.
+        """
+        chain = self._chain
+        if chain.is_detached:
+            self._build = None
+            return Outcome.DONE
+        if self._build is not None:
+            self._go_on(self._build, pace)
+            return Outcome.MORE
+        state = chain.state
+        if state is None:
+            return Outcome.DONE
+        if not chain.saved.read_only:
+            for part in state.sealed:
+                if not part.graph.mapped_bytes or self._is_unmeasured(part):
+                    self._map(part, pace)
+                    return Outcome.MORE
+        return Outcome.MORE if self._begin(state) else Outcome.DONE
+
+    def _go_on(self, build: Build, pace: Pace) -> None:
+        try:
+            if build.step(pace.hold, pace.threads):
+                return
+            finished = build.finish()
+            finished = self._kept(finished, pace) or finished
+        except BaseException:
+            self._build = None
+            raise
+        self._chain.replace(finished)
+        self._chain.merges += 1
+        self._build = None
+
+    def _begin(self, state: State) -> bool:
+        view = self._chain.columns.view
+        # Nothing can be known later than now, so what had ended by then has ended now.
+        horizon_us = view.max_from
+        shapes = [
+            Shape(part.first, part.stop, part.graph.rows, part.ended_share(view, horizon_us))
+            for part in state.sealed
+        ]
+        if state.growing is not None:
+            # An empty one, to have the gap before the growing graph filled.
+            shapes.append(Shape(state.growing.first, state.growing.first, 0, 0.0))
+        chosen = plan(shapes, self._chain.most_rows)
+        if chosen is None:
+            return False
+        base: tuple[Graph, Sealed] | None = None
+        if chosen.is_extended:
+            part = next(part for part in state.sealed if part.first == chosen.first)
+            graph = self._copy(part)
+            if graph is None:
+                return False
+            base = graph, part
+        seed = self._chain.tuning.seed
+        self._build = Build(self._chain.source, seed, chosen, base, view, horizon_us)
+        return True
+
+    def _copy(self, part: Sealed) -> Graph | None:
+        if not part.graph.mapped_bytes:
+            return part.graph.clone()
+        path = self._chain.saved.path(part.first, part.stop)
+        return self._chain.saved.load(path, self._chain.columns.view.rows)
+
+    def _is_unmeasured(self, part: Sealed) -> bool:
+        return part.graph.rows >= self._chain.tuning.seal and EFFORT_KEY not in part.content.extra
+
+    def _map(self, part: Sealed, pace: Pace) -> None:
+        """Serve a sealed graph from its file."""
+        if part.is_saved and not self._is_unmeasured(part):
+            path = self._chain.saved.path(part.first, part.stop)
+            mapped = self._chain.saved.map(path, self._chain.columns.view.rows)
+        else:
+            mapped = self._kept(part, pace)
+        if mapped is None:
+            part.is_saved = False
+            raise StorageError(f"the index of rows {part.first} to {part.stop} was not saved")
+        self._chain.replace(mapped)
+
+    def _kept(self, part: Sealed, pace: Pace) -> Sealed | None:
+        """A sealed graph measured, saved and mapped; None if that cannot be."""
+        if self._chain.saved.read_only or self._chain.is_detached:
+            return None
+        if self._is_unmeasured(part):
+            effort = tune(part.graph, lambda at: self._vectors(part, at), go_on=pace.go_on)
+            extra = part.content.extra | {EFFORT_KEY: effort or part.graph.effort}
+            part.content = part.content._replace(extra=extra)
+        path = self._chain.saved.path(part.first, part.stop)
+        self._chain.saved.write(path, part.first, part.stop, part.graph, part.content)
+        return self._chain.saved.map(path, self._chain.columns.view.rows)
+
+    def _vectors(self, part: Sealed, at: NDArray[np.int64]) -> NDArray[np.float32]:
+        numbers = part.content.numbers
+        rows = (at if numbers is None else numbers[at]) + np.int64(part.first)
+        return widen(self._chain.source.mapped(part.stop)[rows])
