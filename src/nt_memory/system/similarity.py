@@ -10,6 +10,7 @@ from nt_memory.codec import Draft, compress, draft
 from nt_memory.entries import STATE, Write, WriteOp
 from nt_memory.errors import InvalidInputError, TrimmedError
 from nt_memory.namespace import check_agent, check_key, check_keys
+from nt_memory.system.admitting import paced, wait_for_room
 from nt_memory.system.arguments import check_request, to_fence, to_known_at, to_ttl_us
 from nt_memory.system.observing import (
     Columns,
@@ -55,6 +56,8 @@ class SimilarityCalls(SearchCalls):
     ) -> str:
         """Remember something with the situation it belongs to; searchable when it returns.
 
+        Waits while so many of the agent's observations are not indexed that searches would get slow.
+
         Args:
             agent: Whose observation.
             embedding: Shape (dim,), finite, not zero, any scale; normalised here, not modified.
@@ -87,6 +90,7 @@ class SimilarityCalls(SearchCalls):
             tags=check_tags(tags),
         )
         write, request = Write((op,), to_fence(fence)), check_request(request_id)
+        await wait_for_room(self._engine, agent, 1)
         revision: int | None
         if large is None:
             revision = await self._engine.submit(write, request)
@@ -109,6 +113,7 @@ class SimilarityCalls(SearchCalls):
         Written in chunks of about 256 KiB, in order; each chunk happens as a whole. All arguments
         are checked before the first is written. If a chunk is refused, those before it have
         happened, none that was not under way follows, and the call raises when all is settled.
+        Waits between chunks as `observe` does.
 
         Args:
             agent: Whose observations.
@@ -166,7 +171,7 @@ class SimilarityCalls(SearchCalls):
         try:
             await values.add_all(data, compresses=engine.config.enable_compression)
             if not values.drafts:
-                await submit_all(engine.submit, columns._replace(values=values.encoded).entries())
+                await submit_all(paced(engine), columns._replace(values=values.encoded).entries())
                 return
             async with engine.filing.filed(list(values.drafts.values())) as filed:
                 values.release()
@@ -175,7 +180,7 @@ class SimilarityCalls(SearchCalls):
                 columns = columns._replace(values=values.encoded)
                 if engine.opened.replica.has_quotas:
                     engine.writing.check_quota(columns.whole())
-                await submit_all(engine.submit, columns.entries())
+                await submit_all(paced(engine), columns.entries())
         finally:
             values.release()
 

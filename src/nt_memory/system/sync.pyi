@@ -653,6 +653,8 @@ class SyncMemory:
     ) -> str:
         """Remember something with the situation it belongs to; searchable when it returns.
 
+        Waits while so many of the agent's observations are not indexed that searches would get slow.
+
         Args:
             agent: Whose observation.
             embedding: Shape (dim,), finite, not zero, any scale; normalised here, not modified.
@@ -687,6 +689,7 @@ class SyncMemory:
         Written in chunks of about 256 KiB, in order; each chunk happens as a whole. All arguments
         are checked before the first is written. If a chunk is refused, those before it have
         happened, none that was not under way follows, and the call raises when all is settled.
+        Waits between chunks as `observe` does.
 
         Args:
             agent: Whose observations.
