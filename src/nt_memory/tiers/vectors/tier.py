@@ -15,17 +15,16 @@ identity.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nt_memory.errors import ClosedError, DimensionError, EmbeddingError, InvalidInputError
+from nt_memory.errors import ClosedError, DimensionError, InvalidInputError
 from nt_memory.tiers.vectors.columns import NEVER, visible
 from nt_memory.tiers.vectors.counters import VectorStats, count
 from nt_memory.tiers.vectors.growth import Tuning
 from nt_memory.tiers.vectors.partition import Partition, Placement
-from nt_memory.tiers.vectors.ranking import Candidates, Piece, Segment, rank, scan
-from nt_memory.tiers.vectors.steps import Step, step_of
+from nt_memory.tiers.vectors.searching import Asked, Searching
 from nt_memory.tiers.vectors.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -33,16 +32,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nt_memory.tiers.vectors.columns import Visible
     from nt_memory.tiers.vectors.files import VectorFiles
-
-
-class _Searched(NamedTuple):
-    """A partition under the number it goes by, and what of it may be returned."""
-
-    number: int
-    partition: Partition
-    reach: Visible
+    from nt_memory.tiers.vectors.ranking import Candidates
+    from nt_memory.tiers.vectors.steps import Step
 
 
 class VectorTier:
@@ -86,9 +78,7 @@ class VectorTier:
             threads=max(1, threads),
             publish=tuning.publish,
         )
-        self._stamp = 0
-        self._hits = 0
-        self._misses = 0
+        self._searching = Searching(self._partitions, self._upkeep)
         self._is_closed = False
 
     # --- the owner's thread -------------------------------------------------------------------
@@ -312,33 +302,10 @@ class VectorTier:
         Cost: partitions below the exact threshold: one scan of all (20 x 8,000 x 14: under 1 ms);
         above: a graph search each, plus a scan of what waits for the indexer.
         """
-        queries = _checked(queries, k)
         if self._is_closed:
             raise ClosedError("the vector tier was closed")
-        self._upkeep.searched()
-        searched: list[_Searched] = []
-        for number in dict.fromkeys(partitions):
-            partition = self._partitions.get(number)
-            mask = None if allow is None else allow.get(number)
-            if partition is None or (allow is not None and mask is None):
-                continue
-            if partition.dim != queries.shape[1]:
-                raise DimensionError(
-                    f"partition {number} holds vectors of {partition.dim} values",
-                    expected=partition.dim,
-                    got=queries.shape[1],
-                )
-            columns = partition.columns
-            reach = visible(columns.view, time_us, revision, mask, columns.known_by)
-            if reach.prefix:
-                searched.append(_Searched(number, partition, reach))
-        found = self._collect(searched, queries, k, exact=exact, steps=steps)
-        ids = np.array([one.number for one in searched], np.int64)
-        reaches = [one.reach for one in searched]
-        return [
-            _candidates(*rank(pieces, query, k, ids), ids, reaches)
-            for pieces, query in zip(found, queries, strict=True)
-        ]
+        asked = Asked(queries, k, time_us, revision, exact=exact)
+        return self._searching.search(partitions, asked, allow, steps)
 
     def rows_at(
         self, partition: int, time_us: int, revision: int
@@ -357,8 +324,8 @@ class VectorTier:
         return count(
             list(self._partitions.values()),
             list(self._growing.values()),
-            hits=self._hits,
-            misses=self._misses,
+            hits=self._searching.hits,
+            misses=self._searching.misses,
             unloads=self._upkeep.unloads,
             failures=self._upkeep.failures,
         )
@@ -446,61 +413,3 @@ class VectorTier:
         partition.columns.append(from_us, until_us, until_revision, revision)
         self._partitions[number] = partition
         self._upkeep.grew(partition)
-
-    def _collect(
-        self,
-        searched: Sequence[_Searched],
-        queries: NDArray[np.float32],
-        k: int,
-        *,
-        exact: bool,
-        steps: list[Step] | None,
-    ) -> list[list[Piece]]:
-        """For each query the rows that may be among its best `k`."""
-        pieces: list[list[Piece]] = [[] for _ in queries]
-        segments: list[Segment] = []
-        for place, (number, partition, reach) in enumerate(searched):
-            self._stamp += 1
-            partition.last_searched = self._stamp
-            if partition.is_loaded:
-                self._hits += 1
-            else:
-                self._misses += 1
-                self._upkeep.look_at(partition)
-            notes = [("scan", 0)]
-            if exact:
-                whole = partition.segment(place, reach)
-                by_graph, rest = list[Piece](), [] if whole is None else [whole]
-            else:
-                by_graph, rest = partition.find(place, reach, queries, k, notes.append)
-            if steps is not None:
-                steps.append(step_of(number, reach, *notes[-1]))
-            for query_pieces, piece in zip(pieces, by_graph, strict=False):
-                query_pieces.append(piece)
-            segments += rest
-        scanned = scan(segments, queries, k)
-        return [mine + more for mine, more in zip(pieces, scanned, strict=True)]
-
-
-def _checked(queries: NDArray[np.float32], k: int) -> NDArray[np.float32]:
-    if k < 1:
-        raise InvalidInputError(f"k must be at least 1, not {k}")
-    queries = np.ascontiguousarray(queries, np.float32)
-    if queries.ndim != 2 or not np.isfinite(queries).all():
-        raise EmbeddingError(f"queries must be finite, shape (m, dim), not {queries.shape}")
-    return queries
-
-
-def _candidates(
-    places: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    scores: NDArray[np.float64],
-    ids: NDArray[np.int64],
-    reaches: Sequence[Visible],
-) -> Candidates:
-    is_ambiguous = np.zeros(len(rows), np.bool_)
-    for place, reach in enumerate(reaches):
-        if reach.time_us >= reach.view.min_until:
-            at = np.flatnonzero(places == place)
-            is_ambiguous[at] = reach.is_ambiguous(rows[at])
-    return Candidates(ids[places], rows, scores, is_ambiguous)

@@ -1,0 +1,155 @@
+"""One search over several partitions: what each of them may return, found, and ranked together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from nt_memory.errors import DimensionError, EmbeddingError, InvalidInputError
+from nt_memory.tiers.vectors.columns import visible
+from nt_memory.tiers.vectors.ranking import Candidates, Piece, Segment, rank, scan
+from nt_memory.tiers.vectors.steps import Step, step_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from nt_memory.tiers.vectors.columns import Visible
+    from nt_memory.tiers.vectors.partition import Partition
+    from nt_memory.tiers.vectors.upkeep import Upkeep
+
+
+class Asked(NamedTuple):
+    """What a search is for; see `VectorTier.search`."""
+
+    queries: NDArray[np.float32]
+    k: int
+    time_us: int
+    revision: int
+    exact: bool
+
+
+class _Searched(NamedTuple):
+    """A partition under the number it goes by, and what of it may be returned."""
+
+    number: int
+    partition: Partition
+    reach: Visible
+
+
+class Searching:
+    """Searches of a tier's partitions, and how often they were loaded. Any thread.
+
+    Args:
+        partitions: The tier's, by id; may change while a search runs.
+        upkeep: Is told what is searched.
+    """
+
+    def __init__(self, partitions: Mapping[int, Partition], upkeep: Upkeep) -> None:
+        self._partitions = partitions
+        self._upkeep = upkeep
+        self._stamp = 0
+        self.hits = 0
+        self.misses = 0
+
+    def search(
+        self,
+        partitions: Sequence[int],
+        asked: Asked,
+        allow: Mapping[int, NDArray[np.bool_]] | None,
+        steps: list[Step] | None,
+    ) -> list[Candidates]:
+        """As `VectorTier.search`."""
+        asked = asked._replace(queries=_checked(asked.queries, asked.k))
+        self._upkeep.searched()
+        searched = self._reached(partitions, asked, allow)
+        found = self._collect(searched, asked, steps)
+        ids = np.array([one.number for one in searched], np.int64)
+        reaches = [one.reach for one in searched]
+        return [
+            _candidates(*rank(pieces, query, asked.k, ids), ids, reaches)
+            for pieces, query in zip(found, asked.queries, strict=True)
+        ]
+
+    def _reached(
+        self,
+        partitions: Sequence[int],
+        asked: Asked,
+        allow: Mapping[int, NDArray[np.bool_]] | None,
+    ) -> list[_Searched]:
+        """The partitions that have anything to return."""
+        searched: list[_Searched] = []
+        for number in dict.fromkeys(partitions):
+            partition = self._partitions.get(number)
+            mask = None if allow is None else allow.get(number)
+            if partition is None or (allow is not None and mask is None):
+                continue
+            if partition.dim != asked.queries.shape[1]:
+                raise DimensionError(
+                    f"partition {number} holds vectors of {partition.dim} values",
+                    expected=partition.dim,
+                    got=asked.queries.shape[1],
+                )
+            columns = partition.columns
+            reach = visible(columns.view, asked.time_us, asked.revision, mask, columns.known_by)
+            if reach.prefix:
+                searched.append(_Searched(number, partition, reach))
+        return searched
+
+    def _collect(
+        self, searched: Sequence[_Searched], asked: Asked, steps: list[Step] | None
+    ) -> list[list[Piece]]:
+        """For each query the rows that may be among its best."""
+        queries, k = asked.queries, asked.k
+        pieces: list[list[Piece]] = [[] for _ in queries]
+        segments: list[Segment] = []
+        for place, (number, partition, reach) in enumerate(searched):
+            self._touch(partition)
+            notes = [("scan", 0)]
+            if asked.exact:
+                whole = partition.segment(place, reach)
+                by_graph, rest = list[Piece](), [] if whole is None else [whole]
+            else:
+                by_graph, rest = partition.find(place, reach, queries, k, notes.append)
+            if steps is not None:
+                steps.append(step_of(number, reach, *notes[-1]))
+            for query_pieces, piece in zip(pieces, by_graph, strict=False):
+                query_pieces.append(piece)
+            segments += rest
+        scanned = scan(segments, queries, k)
+        return [mine + more for mine, more in zip(pieces, scanned, strict=True)]
+
+    def _touch(self, partition: Partition) -> None:
+        self._stamp += 1
+        partition.last_searched = self._stamp
+        if partition.is_loaded:
+            self.hits += 1
+        else:
+            self.misses += 1
+            self._upkeep.look_at(partition)
+
+
+def _checked(queries: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+    if k < 1:
+        raise InvalidInputError(f"k must be at least 1, not {k}")
+    queries = np.ascontiguousarray(queries, np.float32)
+    if queries.ndim != 2 or not np.isfinite(queries).all():
+        raise EmbeddingError(f"queries must be finite, shape (m, dim), not {queries.shape}")
+    return queries
+
+
+def _candidates(
+    places: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    ids: NDArray[np.int64],
+    reaches: Sequence[Visible],
+) -> Candidates:
+    is_ambiguous = np.zeros(len(rows), np.bool_)
+    for place, reach in enumerate(reaches):
+        if reach.time_us >= reach.view.min_until:
+            at = np.flatnonzero(places == place)
+            is_ambiguous[at] = reach.is_ambiguous(rows[at])
+    return Candidates(ids[places], rows, scores, is_ambiguous)
