@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import msgspec
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nt_memory.codec import decode, encode
@@ -147,6 +147,7 @@ def test_a_version_survives(space, agent, key, known_at, revision, version):
     | st.lists(st.none() | st.text() | st.binary() | st.integers(0, 9)).map(msgspec.msgpack.encode)
     | st.integers().map(lambda number: str(number).encode()),
 )
+@example("proposals", b"0", msgspec.msgpack.encode([0] * 18))
 def test_any_row_survives(table, key, value):
     """Of tables that are known, and of those that are not."""
     spelled, _ = parse_row(row_line(spell(table, key, value)))

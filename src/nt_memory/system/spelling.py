@@ -90,6 +90,9 @@ _DOCS: Final[dict[str, type[msgspec.Struct]]] = {
     OUTCOME: OutcomeDoc,
     DEFINITION: DefinitionDoc,
 }
+_NO_VALUE = "none"
+"""How the data of a proposal is encoded that is no encoded value."""
+
 _STATES: Final[dict[str, type[msgspec.Struct]]] = {
     "meta": Configure,
     "locks": LockState,
@@ -294,7 +297,10 @@ def _spell_proposal(key: bytes, value: bytes) -> Row:
     row = _spell_any("proposals", key, value)
     state = row.get("value")
     if isinstance(state, dict) and "data" in state:
-        spelled = spell_value(from_plain(state["data"]))
+        data = from_plain(state["data"])
+        if not isinstance(data, bytes):  # no proposal; whatever it is, it is spelled as it is
+            return row | {"data_encoding": _NO_VALUE}
+        spelled = spell_value(data)
         state["data"] = spelled["value"]
         if "encoding" in spelled:
             row["data_encoding"] = spelled["encoding"]
@@ -303,7 +309,8 @@ def _spell_proposal(key: bytes, value: bytes) -> Row:
 
 def _unspell_proposal(row: Row) -> tuple[bytes, bytes]:
     state = row.get("value")
-    if isinstance(state, dict) and "data" in state:
+    is_value = row.get("data_encoding") != _NO_VALUE
+    if isinstance(state, dict) and "data" in state and is_value:
         spelled = {"value": state["data"], "encoding": row.get("data_encoding")}
         row = {**row, "value": {**state, "data": to_plain(unspell_value(spelled))}}
     return _unspell_any(row)
