@@ -30,7 +30,8 @@ from nt_memory.system.observing import (
 )
 from nt_memory.system.references import in_frame
 from nt_memory.system.units import lengths_of, scaled, to_half, to_unit, to_units
-from nt_memory.tiers.vectors.columns import NEVER, Columns
+from nt_memory.tiers.vectors.columns import Columns
+from nt_memory.tiers.vectors.visibility import NEVER
 from nt_memory.transport.ports import Frame
 
 DIM = 64

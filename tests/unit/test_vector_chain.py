@@ -16,7 +16,7 @@ from nt_memory.tiers.vectors import NEVER, Tuning, VectorFiles, VectorTier, part
 from nt_memory.tiers.vectors import snapshots as snapshot_files
 from nt_memory.tiers.vectors.backlog import Backlog
 from nt_memory.tiers.vectors.chain import Chain
-from nt_memory.tiers.vectors.columns import Columns, visible
+from nt_memory.tiers.vectors.columns import Columns
 from nt_memory.tiers.vectors.growth import Outcome, Pace
 from nt_memory.tiers.vectors.index import Graph
 from nt_memory.tiers.vectors.merging import Plan, Shape, plan
@@ -30,6 +30,7 @@ from nt_memory.tiers.vectors.snapshots import (
     write_snapshot,
 )
 from nt_memory.tiers.vectors.source import Source
+from nt_memory.tiers.vectors.visibility import visible
 
 DIM = 16
 TUNING = Tuning(scan_values=DIM * 64, batch=32, seed=5, publish=16, seal=128)

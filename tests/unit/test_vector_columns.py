@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nt_memory.tiers.vectors.columns import NEVER, Columns, visible
+from nt_memory.tiers.vectors.columns import Columns
+from nt_memory.tiers.vectors.visibility import NEVER, visible
 
 
 def append(columns, from_us):

@@ -1,6 +1,5 @@
 """L2: vectors, searched exactly or through a graph, as of any time and revision."""
 
-from nt_memory.tiers.vectors.columns import NEVER
 from nt_memory.tiers.vectors.counters import VectorStats
 from nt_memory.tiers.vectors.files import VectorFiles
 from nt_memory.tiers.vectors.growth import Tuning
@@ -11,6 +10,7 @@ from nt_memory.tiers.vectors.saved import partition_of
 from nt_memory.tiers.vectors.snapshots import is_snapshot_whole
 from nt_memory.tiers.vectors.steps import Step
 from nt_memory.tiers.vectors.tier import VectorTier
+from nt_memory.tiers.vectors.visibility import NEVER
 
 __all__ = [
     "NEVER",

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from nt_memory.tiers.vectors.columns import Columns, Visible
+    from nt_memory.tiers.vectors.columns import Columns
     from nt_memory.tiers.vectors.growth import Pace, Tuning
     from nt_memory.tiers.vectors.saved import Saved
     from nt_memory.tiers.vectors.source import Source
+    from nt_memory.tiers.vectors.visibility import Visible
 
 
 class Batches:

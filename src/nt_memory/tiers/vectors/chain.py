@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from nt_memory.tiers.vectors.columns import Columns, Visible
+    from nt_memory.tiers.vectors.columns import Columns
     from nt_memory.tiers.vectors.growth import Found, Pace, Tuning
     from nt_memory.tiers.vectors.saved import Saved
     from nt_memory.tiers.vectors.source import Source
+    from nt_memory.tiers.vectors.visibility import Visible
 
 # Links and bookkeeping of a row, beside its codes: 2 x 16 links of level 0, some above, level, offset.
 _LINK_BYTES = 160

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nt_memory.tiers.vectors.columns import View
     from nt_memory.tiers.vectors.source import Source
+    from nt_memory.tiers.vectors.visibility import View
 
 _TIER = 8
 _MANY = 6

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nt_memory.tiers.vectors.columns import Visible
     from nt_memory.tiers.vectors.files import VectorFiles
     from nt_memory.tiers.vectors.growth import Gap, Pace
+    from nt_memory.tiers.vectors.visibility import Visible
 
 # A gather costs more a row than reading on; below one row in eight it pays.
 _GATHER_SHARE = 8

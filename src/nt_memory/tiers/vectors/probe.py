@@ -18,8 +18,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nt_memory.tiers.vectors.columns import Visible
     from nt_memory.tiers.vectors.index import Graph
+    from nt_memory.tiers.vectors.visibility import Visible
 
 # Codes are coarse: more rows than wanted are fetched, and ranked again by their float16 values.
 _SPARE = 32

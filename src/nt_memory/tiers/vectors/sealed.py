@@ -17,10 +17,10 @@ from nt_memory.tiers.vectors.probe import probe
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nt_memory.tiers.vectors.columns import View, Visible
     from nt_memory.tiers.vectors.index import Graph
     from nt_memory.tiers.vectors.probe import Probed
     from nt_memory.tiers.vectors.snapshots import Content
+    from nt_memory.tiers.vectors.visibility import View, Visible
 
 _UNBOUNDED = 2**62
 _NONE = np.empty(0, np.int64)

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nt_memory.errors import DimensionError, EmbeddingError, InvalidInputError
-from nt_memory.tiers.vectors.columns import visible
 from nt_memory.tiers.vectors.ranking import Candidates, Piece, Segment, rank, scan
 from nt_memory.tiers.vectors.steps import Step, step_of
+from nt_memory.tiers.vectors.visibility import visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from nt_memory.tiers.vectors.columns import Visible
     from nt_memory.tiers.vectors.partition import Partition
     from nt_memory.tiers.vectors.upkeep import Upkeep
+    from nt_memory.tiers.vectors.visibility import Visible
 
 
 class Asked(NamedTuple):

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from nt_memory.tiers.vectors.columns import Visible
     from nt_memory.tiers.vectors.probe import Probed
     from nt_memory.tiers.vectors.sealed import Growing, Sealed
+    from nt_memory.tiers.vectors.visibility import Visible
 
 
 class State(NamedTuple):

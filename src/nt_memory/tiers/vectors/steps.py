@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from nt_memory.tiers.vectors.columns import Visible
+    from nt_memory.tiers.vectors.visibility import Visible
 
 
 class Step(NamedTuple):

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nt_memory.errors import ClosedError, DimensionError, InvalidInputError
-from nt_memory.tiers.vectors.columns import NEVER, visible
 from nt_memory.tiers.vectors.counters import VectorStats, count
 from nt_memory.tiers.vectors.growth import Tuning
 from nt_memory.tiers.vectors.partition import Partition, Placement
 from nt_memory.tiers.vectors.searching import Asked, Searching
 from nt_memory.tiers.vectors.upkeep import Upkeep
+from nt_memory.tiers.vectors.visibility import NEVER, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
