@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import faiss
 import numpy as np
 
+from nt_memory.tiers.vectors.pages import Roomy
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -62,6 +64,7 @@ class Graph:
             index = _lib.index_factory(dim, _FACTORY, _lib.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = _CONSTRUCTION
         self._index = index
+        self._blocks = (Roomy(), Roomy())
 
     @property
     def rows(self) -> int:
@@ -89,6 +92,7 @@ class Graph:
         first = self.rows
         self._index.hnsw.rng = _lib.RandomGenerator((self._seed + first) % (2**31 - 1))
         self._index.add(vectors)
+        self._ask_for_pages()
 
     def search(
         self,
@@ -139,6 +143,12 @@ class Graph:
         copy = Graph(self.dim, self._seed, index=_lib.clone_index(self._index))
         copy.effort = self.effort
         return copy
+
+    def _ask_for_pages(self) -> None:
+        codes = _lib.downcast_index(self._index.storage).codes
+        links = self._index.hnsw.neighbors
+        for block, vector, item in zip(self._blocks, (codes, links), (1, 4), strict=True):
+            block.seen(int(vector.data()), int(vector.size()) * item)
 
     def dump(self, write: Callable[[bytes], None]) -> None:
         """Hand the graph to `write`, in pieces. What `write` raises comes through."""

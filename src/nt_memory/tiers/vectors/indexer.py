@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from nt_memory.tiers.vectors.partition import Partition
 
-# Rows a step. Who meets the indexer adding in place waits for that; each add costs 1 ns for every
-# row already there besides, which at 1M rows is a thirtieth of it.
-_HOLD = 256
+# Rows a step. The first search of a partition that is being loaded waits for one, 0.2 s at 1M rows; by
+# two threads 256 rows at a time took 1.4 times as long a row, since each add begins with one row alone.
+_HOLD = 2048
 _LINGER_S = 0.5
 # So many steps without a search anywhere, and all threads may build.
 _CALM_STEPS = 8
