@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import numpy as np
@@ -60,5 +61,34 @@ def test_quick_searches_stay_on_the_loop_and_slow_ones_leave_it(live, clock, mon
         assert await memory.search_similar("a", rows[0]) == hits[0]
         assert await memory.search_similar("a", rows[0]) == hits[0]
         assert [thread is here for thread in threads] == [False, not is_slow]
+
+    live(body)
+
+
+def test_searches_that_take_a_moment_stay_unless_others_search_too(live, clock, monkeypatch):
+    """One searcher is not sent to another core; several at once share the cores."""
+    monkeypatch.setattr(searching, "OFF_LOOP_ELEMENTS", 0)
+    rows = np.random.default_rng(3).normal(size=(50, 4))
+
+    async def body(memory):
+        await memory.observe_many("a", rows)
+        vectors = memory._engine.vectors
+        search, threads = vectors.search, []
+
+        def noted(*args, **options):
+            threads.append(threading.current_thread())
+            clock.advance(0.001)
+            return search(*args, **options)
+
+        monkeypatch.setattr(vectors, "search", noted)
+        here = threading.current_thread()
+        first = await memory.search_similar("a", rows[0])
+        assert threads.pop() is not here
+        for _ in range(3):
+            assert await memory.search_similar("a", rows[0]) == first
+            assert threads.pop() is here
+        together = [memory.search_similar("a", rows[0]) for _ in range(3)]
+        assert await asyncio.gather(*together) == [first] * 3
+        assert sum(thread is here for thread in threads) <= 1
 
     live(body)

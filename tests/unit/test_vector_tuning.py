@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nt_memory.tiers.vectors.index import Graph
-from nt_memory.tiers.vectors.tuning import EFFORTS, tune
+from nt_memory.tiers.vectors.tuning import EFFORTS, new_vectors, tune
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +41,45 @@ def test_the_least_that_finds_enough_is_chosen(graph, rows):
     assert share_found(graph, queries, narrower) < 0.99
 
 
-def test_the_most_is_taken_where_nothing_is_enough(graph, rows):
-    """A target that cannot be reached gives the widest search there is."""
-    assert tune(graph, lambda some: rows[some], target=1.1) == EFFORTS[-1]
+def test_no_breadth_is_spent_on_what_it_hardly_helps(graph, rows):
+    """A target that cannot be reached gives the least breadth that twice as much adds little to."""
+    chosen = tune(graph, lambda some: rows[some], target=1.1)
+    assert chosen in EFFORTS[:-2]
+    queries = new_vectors(graph, lambda some: rows[some], 160)
+    shares = [share_found(graph, queries, effort) for effort in EFFORTS]
+    at = EFFORTS.index(chosen)
+    assert shares[at + 2] - shares[at] < 0.01
+    assert all(shares[i + 2] - shares[i] >= 0.01 for i in range(at))
+
+
+def test_queries_are_as_hard_as_new_vectors():
+    """What is asked for is missed as often as new vectors are; the rows themselves hardly ever are."""
+    random = np.random.default_rng(3)
+    centres = random.standard_normal((60, 384), np.float32)
+    vectors = centres[random.integers(0, 60, 12_300)]
+    vectors += 0.7 * random.standard_normal(vectors.shape, np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    kept, new = vectors[:12_000], vectors[12_000:]
+    graph = Graph(384, seed=7)
+    for first in range(0, 12_000, 2_000):
+        graph.add(kept[first : first + 2_000])
+    made = new_vectors(graph, lambda some: kept[some], 300)
+    assert np.allclose(np.linalg.norm(made, axis=1), 1.0, atol=1e-5)
+    of_made, of_new, of_rows = (
+        1 - share_found(graph, queries, 16) for queries in (made, new, kept[::40])
+    )
+    assert of_new / 2 < of_made < 2 * of_new
+    assert of_rows < of_new / 3
+
+
+def test_a_graph_of_few_rows_is_measured_too():
+    """One row, or rows that are all the same, give the least breadth and no error."""
+    row = np.full((1, 8), 8**-0.5, np.float32)
+    for count in (1, 2, 50):
+        rows = np.repeat(row, count, axis=0)
+        graph = Graph(8, seed=7)
+        graph.add(rows)
+        assert tune(graph, lambda some, rows=rows: rows[some], target=0.0) == EFFORTS[0]
 
 
 def test_it_can_be_stopped(graph, rows):

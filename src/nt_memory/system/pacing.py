@@ -1,4 +1,4 @@
-"""How long searches took lately: whether the next one like them may run on the event loop.
+"""How long searches took lately, and how many there are: whether the next may run on the event loop.
 
 Handing work to another thread and coming back takes 40 us on an idle machine, and milliseconds on one
 with more to do than cores, so a search that is over sooner than the loop would miss it stays.
@@ -6,10 +6,11 @@ with more to do than cores, so a search that is over sooner than the loop would 
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable, Iterator
 
     from nt_memory.clock import Clock
 
@@ -29,6 +30,20 @@ class Pace:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._took_ns: dict[Hashable, float] = {}
+        self._under_way = 0
+
+    @contextmanager
+    def searching(self) -> Iterator[Callable[[], int]]:
+        """Count a search while it lasts. The loop's thread only.
+
+        Yields:
+            How many others are under way.
+        """
+        self._under_way += 1
+        try:
+            yield lambda: self._under_way - 1
+        finally:
+            self._under_way -= 1
 
     def now_ns(self) -> int:
         """For `took`."""
