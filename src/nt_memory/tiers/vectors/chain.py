@@ -28,6 +28,7 @@ from nt_memory.tiers.vectors.sealed import Growing, Sealed
 from nt_memory.tiers.vectors.snapshots import Content
 from nt_memory.tiers.vectors.state import State
 from nt_memory.tiers.vectors.tidying import Tidying
+from nt_memory.tiers.vectors.tuning import scaled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -251,16 +252,16 @@ class Chain:
         is_behind = count > self.tuning.publish * _MOST_PUBLISHED // 2
         threads = pace.most_threads if is_behind else pace.threads
         graph.add(self.source.wide(growing.stop, growing.stop + count), threads=threads)
+        state = self._loaded()
+        if state.sealed:
+            measured = max(state.sealed, key=lambda part: part.graph.rows).graph
+            graph.effort = scaled(measured.effort, measured.rows, graph.rows)
         grown = Growing(growing.first, graph, growing.ended)
-        self._state = self._loaded()._replace(growing=grown)
+        self._state = state._replace(growing=grown)
 
     def _begin(self) -> Growing:
-        state = self._loaded()
-        self._saved_stop = first = state.stop
-        graph = Graph(self.source.dim, self.tuning.seed)
-        if state.sealed:
-            graph.effort = state.sealed[-1].graph.effort
-        return Growing(first, graph)
+        self._saved_stop = first = self._loaded().stop
+        return Growing(first, Graph(self.source.dim, self.tuning.seed))
 
     def _first_rows(self) -> int:
         # The first rows set the range of the codes, so they should be some.

@@ -83,6 +83,21 @@ def tune(
     return EFFORTS[-1]
 
 
+def scaled(effort: int, rows: int, wanted: int) -> int:
+    """A breadth for a graph of `wanted` rows that was not measured, going by that of a larger one.
+
+    A guess for a graph that will be measured before it is large: the square root of how much smaller
+    it is, but no less than the least of `EFFORTS`. What it holds is a small share of what is found.
+
+    Args:
+        effort: That of the graph which was measured.
+        rows: How many rows that has.
+        wanted: How many the other has.
+    """
+    share = min(1.0, wanted / max(1, rows))
+    return min(effort, max(EFFORTS[0], int(effort * share**0.5)))
+
+
 def new_vectors(graph: Graph, read: Callable[[NDArray[np.int64]], Floats], count: int) -> Floats:
     """Unit vectors that lie as the rows of a graph do, but are none of them: shape (m, dim).
 
@@ -97,8 +112,9 @@ def new_vectors(graph: Graph, read: Callable[[NDArray[np.int64]], Floats], count
     made = np.empty((len(sample), graph.dim), np.float32)
     for number, row, near in zip(range(len(sample)), sample, around, strict=True):
         rows = np.union1d(near[near >= 0], [row])
-        mixed = _weights(len(rows), random) @ read(rows)
-        made[number] = mixed / max(float(np.linalg.norm(mixed)), np.finfo(np.float32).tiny)
+        np.matmul(_weights(len(rows), random), read(rows), out=made[number])
+    lengths: Floats = np.linalg.norm(made, axis=1, keepdims=True)
+    made /= np.maximum(lengths, np.finfo(np.float32).tiny)
     return made
 
 
