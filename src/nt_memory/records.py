@@ -136,6 +136,8 @@ class VectorTierStats(TierStats):
         loads: How often the index of some agent's observations was mapped, read or begun.
         merges: Graphs that were made of others in the background.
         written_bytes: Bytes of index snapshots written.
+        is_idle: Nothing of it is being built, measured, saved or merged in the background. Searches are
+            right at any time, and quickest then.
     """
 
     pending: int = 0
@@ -144,6 +146,7 @@ class VectorTierStats(TierStats):
     loads: int = 0
     merges: int = 0
     written_bytes: int = 0
+    is_idle: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from nt_memory.apps.bench import bars, corpus, datasets, figures, generators, jobs, report
+from nt_memory.apps.bench.contenders import CONTENDERS
+from nt_memory.apps.bench.contenders.indexes import FaissAlike, M
 from nt_memory.apps.bench.filtering import SHARES, Plan, passing
 from nt_memory.apps.bench.ingesting import _bars as ingest_bars
 from nt_memory.apps.bench.jobs import _chosen
@@ -16,6 +18,7 @@ from nt_memory.apps.bench.machine import disk_bytes, memory_of
 from nt_memory.apps.bench.options import BenchOptions
 from nt_memory.apps.bench.ownsearch import near
 from nt_memory.errors import InvalidInputError
+from nt_memory.tiers.vectors.index import PARAMETERS
 
 GENERATORS = [
     generators.clustered_blocks,
@@ -324,3 +327,12 @@ def test_memory_and_disk_are_read_from_the_system(tmp_path: Path) -> None:
     assert memory_of(2**22 + 1) is None
     (tmp_path / "a").write_bytes(bytes(range(256)) * 64)
     assert disk_bytes(tmp_path) >= 16_384
+
+
+def test_the_peer_built_as_we_build_is() -> None:
+    """Raw faiss beside ours has the graph's own parameters, or the comparison says nothing."""
+    settings = CONTENDERS["faiss-80"].about.settings
+    kind, construction, *_ = PARAMETERS.split(";")
+    assert settings.startswith(f"{kind}, efConstruction {construction.removeprefix('efc=')} ")
+    assert FaissAlike.efconstruction == int(construction.removeprefix("efc="))
+    assert int(kind.removeprefix("HNSW").partition(",")[0]) == M

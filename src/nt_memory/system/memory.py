@@ -264,6 +264,7 @@ class MemorySystem(
                 loads=vectors.loads,
                 merges=vectors.merges,
                 written_bytes=vectors.written_bytes,
+                is_idle=vectors.is_idle,
             ),
             l2_pending=vectors.pending,
             l2_filter_bytes=self._filters.held_bytes,

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nt_memory.apps.bench.bars import OURS, SCAN, WHOLE, scan_row
+from nt_memory.apps.bench.bars import OURS, SCAN_ALONE, WHOLE, scan_row
 from nt_memory.apps.bench.figures import K, duration
 from nt_memory.apps.bench.machine import machine
 from nt_memory.apps.bench.report import Findings, Row, Table
@@ -46,7 +46,7 @@ def run_curve(options: BenchOptions, told: Told, *, name: str = "") -> Findings:
             with tempfile.TemporaryDirectory(dir=workdir) as own:
                 dataset = prepared(options, Path(own), rows)
                 results[dataset.rows] = {
-                    who: measure(who, dataset, options, Path(own)) for who in (OURS, SCAN)
+                    who: measure(who, dataset, options, Path(own)) for who in (OURS, SCAN_ALONE)
                 }
     sizes = ",".join(map(str, sorted(options.n)))
     return Findings(
@@ -64,7 +64,7 @@ def _medians(results: dict[int, dict[str, Any]]) -> dict[int, tuple[float, float
     """p50 of a search and of a scan at each size where both were measured."""
     found: dict[int, tuple[float, float]] = {}
     for rows, result in results.items():
-        ours, scan = (result[who]["build"].get("points") for who in (OURS, SCAN))
+        ours, scan = (result[who]["build"].get("points") for who in (OURS, SCAN_ALONE))
         if ours and scan:
             found[rows] = (ours[0]["p50"], scan[0]["p50"])
     return found
@@ -75,10 +75,10 @@ def _table(results: dict[int, dict[str, Any]], options: BenchOptions) -> Table:
     lines: list[list[str]] = []
     for rows, result in results.items():
         if rows not in medians:
-            failed = [result[who]["build"]["failure"] for who in (OURS, SCAN)]
+            failed = [result[who]["build"]["failure"] for who in (OURS, SCAN_ALONE)]
             lines.append([f"{rows:,}", "; ".join(filter(None, failed)), *[""] * (len(HEAD) - 2)])
             continue
-        ours, scan = (result[who]["build"]["points"][0] for who in (OURS, SCAN))
+        ours, scan = (result[who]["build"]["points"][0] for who in (OURS, SCAN_ALONE))
         growth, logs = _growth(medians, rows)
         lines.append(
             [
@@ -93,7 +93,7 @@ def _table(results: dict[int, dict[str, Any]], options: BenchOptions) -> Table:
         )
     notes = [
         "Searches return records. Small partitions are scanned exactly, because that is faster; the "
-        "scan beside it is numpy float32 over all vectors.",
+        "scan beside it is numpy float32 over all vectors, on one thread like the search.",
     ]
     return Table(f"Cost of a search, {options.data}, k = {K}", HEAD, lines, notes)
 
@@ -121,5 +121,5 @@ def _bars(medians: dict[int, tuple[float, float]]) -> list[Row]:
     whole = [rows for rows in medians if rows >= WHOLE]
     if whole:
         ours, scan = medians[min(whole)]
-        bars.append(scan_row(scan, ours, is_whole=True))
+        bars.append(scan_row(scan, ours, "one thread", is_whole=True))
     return bars

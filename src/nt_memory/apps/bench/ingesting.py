@@ -97,11 +97,11 @@ def _bars(rounds: list[dict[str, dict[str, Any]]], rows: int) -> list[Row]:
     whole = [found for found in rounds if _seconds(found, "indexed_s") and _raw_seconds(found)]
     if whole:
         raw = statistics.median(_raw_seconds(found) or 0.0 for found in whole)
-        indexed, durable = (
-            statistics.median(_seconds(found, name) or 0.0 for found in whole)
+        took = {
+            name: statistics.median(_seconds(found, name) or 0.0 for found in whole)
             for name in ("indexed_s", "durable_s")
-        )
-        bars.append(bulk_row(raw, indexed, durable, rows))
+        }
+        bars.append(bulk_row(raw, "its defaults", took, rows))
     last = rounds[-1][OURS]
     if "growing" in last and last.get("points"):
         bars.append(growing_row(last["growing"], last["points"][0]["p95"]))

@@ -28,6 +28,7 @@ class VectorStats(NamedTuple):
         unloads: Partitions unloaded.
         merges: Graphs made of others, or anew without what had ended.
         failures: Steps in the background that failed; each costs time, none results.
+        is_idle: Nothing is being built, measured, saved or merged, or about to be.
     """
 
     partitions: int
@@ -44,6 +45,7 @@ class VectorStats(NamedTuple):
     unloads: int
     merges: int
     failures: int
+    is_idle: bool
 
 
 def count(
@@ -54,6 +56,7 @@ def count(
     misses: int,
     unloads: int,
     failures: int,
+    is_idle: bool,
 ) -> VectorStats:
     """Counters of partitions, of those that nobody searches yet, and of what goes on around them.
 
@@ -74,4 +77,5 @@ def count(
         unloads=unloads,
         merges=sum(partition.index.merges for partition in held),
         failures=failures,
+        is_idle=is_idle,
     )

@@ -328,6 +328,7 @@ class VectorTier:
             misses=self._searching.misses,
             unloads=self._upkeep.unloads,
             failures=self._upkeep.failures,
+            is_idle=self._upkeep.is_idle,
         )
 
     def unload(self, partition: int) -> None:

@@ -57,6 +57,11 @@ class Upkeep:
         """Steps that failed."""
         return self._indexer.failures + self._merger.failures
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being done or about to be."""
+        return self._indexer.is_idle and self._merger.is_idle
+
     def searched(self) -> None:
         """Somebody searches: whatever takes the processor should be modest for a while."""
         self._indexer.searches += 1

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 from nt_memory.apps.bench.contenders.contender import Contender
 from nt_memory.apps.bench.contenders.databases import Chroma, Lance, Qdrant, SqliteVec, Zvec
-from nt_memory.apps.bench.contenders.indexes import Faiss, Hnswlib, Scan, Usearch
+from nt_memory.apps.bench.contenders.indexes import (
+    Faiss,
+    FaissAlike,
+    Hnswlib,
+    Scan,
+    ScanAlone,
+    Usearch,
+)
 from nt_memory.apps.bench.contenders.ours import Memory
 
 CONTENDERS: dict[str, type[Contender]] = {
     "nt-memory": Memory,
     "numpy": Scan,
+    "numpy-1": ScanAlone,
     "faiss": Faiss,
+    "faiss-80": FaissAlike,
     "hnswlib": Hnswlib,
     "usearch": Usearch,
     "zvec": Zvec,

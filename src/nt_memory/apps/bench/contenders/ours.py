@@ -45,7 +45,7 @@ class Memory(Placed):
         return self._memory
 
     def build(self, vectors: Floats) -> None:
-        """Observed in batches; done when the last vector is in the graph."""
+        """Observed in batches; done when the graph has been built, measured and saved."""
         self.took = self.runner.run(self._build(vectors))
 
     async def _build(self, vectors: Floats) -> dict[str, float]:
@@ -73,7 +73,7 @@ class Memory(Placed):
 
     def settle(self) -> None:
         """Until the graph is whole again."""
-        self.runner.run(observing.indexed(self._memory))
+        self.runner.run(observing.at_rest(self._memory))
 
     def close(self) -> None:
         """As a program would at its end."""
