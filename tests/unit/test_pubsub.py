@@ -196,6 +196,41 @@ def test_several_readers_share_first_come_first_served(world: World) -> None:
     asyncio.run(main())
 
 
+def test_a_message_behind_a_cancelled_reader_reaches_the_next(world: World) -> None:
+    """Published between the cancellation of a reader and its end: who waits behind it is woken."""
+
+    async def main() -> None:
+        rx = await world.pubsub.subscribe("t")
+        doomed = asyncio.create_task(rx.recv())
+        await world.idle()
+        doomed.cancel()
+        await world.pubsub.publish("t", 1)
+        async with asyncio.timeout(10.0):  # the cancelled one has not had its turn yet
+            assert await rx.recv() == 1
+        assert doomed.cancelled()
+
+    asyncio.run(main())
+
+
+def test_nobody_loses_their_place_to_a_message_for_others(world: World) -> None:
+    """Two messages wake two readers; the third in line stays before who comes later."""
+
+    async def main() -> None:
+        rx = await world.pubsub.subscribe("t")
+        readers = [asyncio.create_task(rx.recv()) for _ in range(3)]
+        await world.idle()
+        await world.pubsub.publish("t", 1)
+        await world.pubsub.publish("t", 2)
+        late = asyncio.create_task(rx.recv())
+        await world.idle()
+        await world.pubsub.publish("t", 3)
+        assert await asyncio.gather(*readers) == [1, 2, 3]
+        await world.pubsub.publish("t", 4)
+        assert await late == 4
+
+    asyncio.run(main())
+
+
 def test_iteration_ends_when_the_receiver_is_closed(world: World) -> None:
     """`async for` yields values; the owner's close ends it, and unsubscribes."""
 

@@ -170,7 +170,13 @@ class Receiver:
             reader: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._readers.append(reader)
             try:
-                is_woken = await wait_done(reader, self._clock, left_s(self._clock, ends_ns))
+                if ends_ns is None:
+                    # Without the detour by `asyncio.wait`, which costs more than all the rest. A
+                    # cancellation of the caller cancels `reader` then, unless it was woken before.
+                    await reader
+                    is_woken = True
+                else:
+                    is_woken = await wait_done(reader, self._clock, left_s(self._clock, ends_ns))
             except BaseException:
                 self._leave(reader)
                 raise
@@ -178,15 +184,20 @@ class Receiver:
             parcel = self._take()
             if parcel is not None:
                 if self._parcels:
-                    self._wake_reader()
+                    self._wake_for_rest()
                 return parcel
             if not is_woken:
                 raise ReceiveTimeoutError(f"no message for {self.pattern!r} within {timeout} s")
 
     def _leave(self, reader: asyncio.Future[None]) -> None:
-        """A cancelled reader goes; the wake-up it may have been given goes to the next."""
+        """A cancelled reader goes; the message it may have been woken for goes to the next."""
         self._readers.remove(reader)
-        if reader.done() and self._parcels:
+        self._wake_for_rest()
+
+    def _wake_for_rest(self) -> None:
+        # Nobody is woken for nothing: who finds nothing would go to the end of the line.
+        woken = sum(reader.done() and not reader.cancelled() for reader in self._readers)
+        if len(self._parcels) > woken:
             self._wake_reader()
 
     def _take(self) -> Parcel | None:
