@@ -12,11 +12,13 @@ DEMO_ARGS ?=
 BENCH_ARGS ?=
 STORAGE_ARGS ?=
 VECTORS_ARGS ?=
+COORDINATION_ARGS ?=
 SOAK_ARGS ?=
 OVERLOAD_ARGS ?=
+FLOOD_ARGS ?=
 TEST_ARGS ?=
 
-.PHONY: help demo test test-models stress check bench bench-storage bench-vectors soak overload docs fmt clean
+.PHONY: help demo test test-models stress check bench bench-storage bench-vectors bench-coordination soak overload flood docs fmt clean
 .DELETE_ON_ERROR:
 
 help:
@@ -28,8 +30,10 @@ help:
 	@echo 'make bench   measure, write bench/results/    (BENCH_ARGS="--n 1000000")'
 	@echo 'make bench-storage  puts and reads beside other stores and caches (STORAGE_ARGS)'
 	@echo 'make bench-vectors  search beside other indexes and databases (VECTORS_ARGS="--n 1000000")'
+	@echo 'make bench-coordination  messages, locks and votes beside others (COORDINATION_ARGS)'
 	@echo 'make soak    30 minutes of mixed load: does anything grow?   (SOAK_ARGS="--minutes 5")'
 	@echo 'make overload  10 minutes of writers faster than the disk    (OVERLOAD_ARGS="--minutes 1")'
+	@echo 'make flood   6 minutes of messages that some never read      (FLOOD_ARGS="--minutes 1")'
 	@echo 'make docs    build the documentation into site/'
 	@echo 'make fmt     write sync.pyi; format and fix what can be fixed by itself'
 	@echo 'make clean   remove .venv, caches and build output'
@@ -63,11 +67,17 @@ bench-storage: $(VENV)/.installed-dev $(VENV)/.installed-bench
 bench-vectors: $(VENV)/.installed-dev $(VENV)/.installed-bench-vectors
 	$(BIN)/nt-memory bench vectors --out bench/results $(VECTORS_ARGS)
 
+bench-coordination: $(VENV)/.installed-dev $(VENV)/.installed-bench-coordination
+	$(BIN)/nt-memory bench coordination --out bench/results $(COORDINATION_ARGS)
+
 soak: $(VENV)/.installed-dev
 	$(BIN)/python bench/soak.py $(SOAK_ARGS)
 
 overload: $(VENV)/.installed-dev
 	$(BIN)/python bench/overload.py $(OVERLOAD_ARGS)
+
+flood: $(VENV)/.installed-dev
+	$(BIN)/python bench/flood.py $(FLOOD_ARGS)
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -73,6 +73,11 @@ def judge(series: Series, length_s: float) -> Judgement:
     part = length_s / PARTS
     before = _window(series, part, 2 * part)
     after = _window(series, length_s - part, math.inf)
+    return compare(series, before, after)
+
+
+def compare(series: Series, before: np.ndarray, after: np.ndarray) -> Judgement:
+    """Compare two sets of samples of what `series` says; its own points are not looked at."""
     if min(len(before), len(after)) < LEAST:
         nothing = math.nan
         return Judgement(

@@ -1,6 +1,6 @@
 """Long load: what is constant stays constant, and a disk that is too slow harms nobody else.
 
-`SOAK_MINUTES` sets the length, 2 by default; `make soak` and `make overload` take the record.
+`SOAK_MINUTES` sets the length, 2 by default; `make soak`, `make overload` and `make flood` take the record.
 """
 
 from __future__ import annotations
@@ -53,4 +53,10 @@ def test_nothing_grows_while_observations_are_replaced(tmp_path):
 def test_a_disk_that_is_too_slow_makes_writers_wait_and_nothing_else(tmp_path):
     """512 writers against the disk: bounded queue, flat memory and lag, all acknowledged is there."""
     is_flat, said = held(tmp_path, "overload.py")
+    assert is_flat, said
+
+
+def test_a_receiver_that_never_reads_costs_only_itself(tmp_path):
+    """Messages at full rate: flat memory, and each received or counted, whoever reads how fast."""
+    is_flat, said = held(tmp_path, "flood.py", "--counts-only")
     assert is_flat, said

@@ -170,13 +170,7 @@ class Receiver:
             reader: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._readers.append(reader)
             try:
-                if ends_ns is None:
-                    # Without the detour by `asyncio.wait`, which costs more than all the rest. A
-                    # cancellation of the caller cancels `reader` then, unless it was woken before.
-                    await reader
-                    is_woken = True
-                else:
-                    is_woken = await wait_done(reader, self._clock, left_s(self._clock, ends_ns))
+                is_woken = await self._wait(reader, ends_ns)
             except BaseException:
                 self._leave(reader)
                 raise
@@ -188,6 +182,14 @@ class Receiver:
                 return parcel
             if not is_woken:
                 raise ReceiveTimeoutError(f"no message for {self.pattern!r} within {timeout} s")
+
+    async def _wait(self, reader: asyncio.Future[None], ends_ns: int | None) -> bool:
+        if ends_ns is None:
+            # Without the detour by `asyncio.wait`, which costs more than all the rest. A cancellation
+            # of the caller cancels `reader` then, unless it was woken before.
+            await reader
+            return True
+        return await wait_done(reader, self._clock, left_s(self._clock, ends_ns))
 
     def _leave(self, reader: asyncio.Future[None]) -> None:
         """A cancelled reader goes; the message it may have been woken for goes to the next."""

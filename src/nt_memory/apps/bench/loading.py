@@ -10,8 +10,12 @@ class MissingError(Exception):
     """A package that is measured, or needed for it, is not installed."""
 
 
-def module(name: str) -> Any:
+def module(name: str, extra: str = "bench-vectors") -> Any:
     """The module of that name.
+
+    Args:
+        name: As it is imported.
+        extra: Of nt-memory, which brings it.
 
     Raises:
         MissingError: it is not there, or does not load.
@@ -19,6 +23,4 @@ def module(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise MissingError(
-            f"not installed ({error}): pip install 'nt-memory[bench-vectors]'"
-        ) from None
+        raise MissingError(f"not installed ({error}): pip install 'nt-memory[{extra}]'") from None

@@ -1,4 +1,4 @@
-"""`nt-memory bench`: measure similarity search, alone and beside other indexes and databases."""
+"""`nt-memory bench`: measure search and coordination here, alone and beside others."""
 
 from __future__ import annotations
 
@@ -197,11 +197,61 @@ def memory(  # noqa: PLR0913 - a command's options are its arguments
     _show(run_memory(options, _told, name=name), out)
 
 
+def coordination(  # noqa: PLR0913 - a command's options are its arguments
+    *,
+    peers: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B,...",
+            help="Beside nt-memory: asyncio, queue, anyio, aiologic, blinker, redis, nats; or none.  "
+            "[default: all]",
+        ),
+    ] = "",
+    receivers: Annotated[
+        str, typer.Option(metavar="N,N,...", help="How many get each message, each.")
+    ] = "1,10,1000",
+    contenders: Annotated[int, typer.Option(help="How many want the lock at once.")] = 50,
+    voters: Annotated[
+        str, typer.Option(metavar="N,N,...", help="How many vote on a proposal, each.")
+    ] = "5,500",
+    seconds: Annotated[float, typer.Option(help="Of each figure.")] = 1.0,
+    repeats: Annotated[
+        int, typer.Option(help="Rounds in which everybody is measured; the middle figure counts.")
+    ] = 3,
+    budget: _Budget = 120.0,
+    out: _Out = OUT,
+    name: _Name = "",
+    workdir: _Workdir = None,
+) -> None:
+    """Messages, locks and votes beside what a program without a memory would use.
+
+    Peers come with `pip install 'nt-memory[bench-coordination]'`, and with the servers redis-server and
+    nats-server; one that is missing is a line that says so.
+    """
+    from nt_memory.apps.bench.coordination import (  # noqa: PLC0415 - slow, only needed here
+        CoordinationOptions,
+        run_coordination,
+    )
+
+    chosen: dict[str, Any] = {} if not peers else {"peers": _names(peers)}
+    options = CoordinationOptions(
+        receivers=_numbers(receivers, int, "--receivers"),
+        contenders=contenders,
+        voters=_numbers(voters, int, "--voters"),
+        seconds=seconds,
+        repeats=repeats,
+        budget_s=budget,
+        workdir=workdir,
+        **chosen,
+    )
+    _show(run_coordination(options, _told, name=name), out)
+
+
 def register(app: typer.Typer, reported: Callable[[], AbstractContextManager[None]]) -> None:
     """Add the command group to `app`; errors in it are `reported` as in its others."""
     bench = typer.Typer(
         name="bench",
-        help="Measure similarity search here, alone and beside other indexes and databases.",
+        help="Measure search and coordination here, alone and beside others.",
         no_args_is_help=True,
         rich_markup_mode="markdown",
     )
@@ -211,6 +261,7 @@ def register(app: typer.Typer, reported: Callable[[], AbstractContextManager[Non
         (filters, "Example: `nt-memory bench filters --n 1000000`"),
         (ingest, "Example: `nt-memory bench ingest --n 200000 --repeats 5`"),
         (memory, "Example: `nt-memory bench memory --n 1000000`"),
+        (coordination, "Example: `nt-memory bench coordination --seconds 2 --repeats 5`"),
     ]
     for command, example in examples:
         bench.command(epilog=example)(_within(command, reported))
