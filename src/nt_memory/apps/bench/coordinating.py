@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 
 WINDOW = 64
 """Messages under way at once while their rate is taken; less than any buffer."""
+TURNS = 3
+"""Of the loop between two messages, so that all receivers wait again; some give up a turn first."""
 THREADS = 4
 WARM_UP = 20
+CONTENDED = 4
+"""How much longer contention is watched than anything else: fairness takes time to show."""
 LEAST = 20
 """Figures are taken from at least so many messages, sections or proposals."""
 STUCK_S = 60.0
@@ -103,6 +107,7 @@ async def _one_by_one(
 ) -> dict[str, float]:
     """Each message to receivers that wait, and the next once all have it; over all receptions."""
     gc.collect()
+    clock = SystemClock()
     sent, ends = -WARM_UP, float("inf")
     while sent < LEAST or _now() < ends:
         if sent == 0:
@@ -111,6 +116,8 @@ async def _one_by_one(
         everybody = arrivals.expect(receivers)
         await coordinator.publish([a_message()])
         await everybody
+        for _ in range(TURNS):
+            await clock.sleep(0)
         sent += 1
     return percentiles(arrivals.latencies) | {"max": max(arrivals.latencies)}
 
@@ -256,7 +263,7 @@ def locks(report: Report, directory: Path, *, who: str, contenders: int, seconds
         directory: The coordinator's own.
         who: Its name.
         contenders: How many want the lock at once.
-        seconds: Of each figure.
+        seconds: Of each figure; `CONTENDED` times as long with others.
     """
     asyncio.run(_locks(report, directory, who, contenders, seconds))
 
@@ -270,7 +277,7 @@ async def _locks(
     report(phase="taking it alone")
     report(alone=await _alone(coordinator, seconds))
     report(phase=f"with {contenders} contenders")
-    report(contended=await _contended(coordinator, contenders, seconds))
+    report(contended=await _contended(coordinator, contenders, CONTENDED * seconds))
     await coordinator.close()
 
 

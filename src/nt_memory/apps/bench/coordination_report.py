@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nt_memory.apps.bench.coordinating import THREADS, WINDOW
+from nt_memory.apps.bench.coordinating import CONTENDED, THREADS, WINDOW
 from nt_memory.apps.bench.coordinators import COORDINATORS, FLOOR, OURS, RELAXED
 from nt_memory.apps.bench.figures import duration
 from nt_memory.apps.bench.machine import version
@@ -100,8 +100,9 @@ def _locks(results: Results, options: CoordinationOptions) -> Table:
     )
     notes = [
         "Alone: acquire and release by one task. Contended: "
-        f"{options.contenders} tasks, each of which wants the lock again at once, over a counter that "
-        "is read, left for a turn of the loop and written.",
+        f"{options.contenders} tasks, each of which wants the lock again at once, for "
+        f"{CONTENDED * options.seconds:g} s, over a counter that is read, left for a turn of the loop "
+        "and written.",
         "Jain's index of how often each task got it: 1 if all alike, 1/n if one always. Overtaken: the "
         "most grants to others that asked later, while one waited; 0 is first come, first served.",
     ]
