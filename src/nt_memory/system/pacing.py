@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Callable, Generator, Hashable
 
     from nt_memory.clock import Clock
 
@@ -33,7 +33,7 @@ class Pace:
         self._under_way = 0
 
     @contextmanager
-    def searching(self) -> Iterator[Callable[[], int]]:
+    def searching(self) -> Generator[Callable[[], int], None, None]:
         """Count a search while it lasts. The loop's thread only.
 
         Yields:
