@@ -35,8 +35,8 @@ from nt_memory.errors import (
     StorageError,
     TimelineError,
 )
-from nt_memory.namespace import check_agent
 from nt_memory.replica.coordination import Coordination, Draft
+from nt_memory.replica.dropping import expire
 from nt_memory.replica.follow import Follow, Outcome
 from nt_memory.replica.observing import find_fresh, fold_fresh
 from nt_memory.replica.policies import Policies
@@ -44,7 +44,7 @@ from nt_memory.replica.quotas import Quotas
 from nt_memory.replica.reembedding import carry_out, drop_unlabelled
 from nt_memory.replica.requests import recall, remember, request_key
 from nt_memory.replica.retention import Retention
-from nt_memory.replica.writes import Folding, Now, decide, expire, fold, write_vectors
+from nt_memory.replica.writes import Folding, Now, decide, fold, write_vectors
 from nt_memory.tiers.layout import NEVER_STARTED, ChangeRow, LogRow
 
 if TYPE_CHECKING:
@@ -362,23 +362,11 @@ class Replica:
         return Effects(step.now.revision if has_changes else None, changes, has_changes)
 
     def _retain(self, step: Step) -> Effects:
-        rule = cast("Retain", step.entry.body)
-        if rule.agent:
-            check_agent(rule.agent)
-        limits = (rule.max_age_us, rule.max_versions)
-        if any(limit is not None and limit < 0 for limit in limits):
-            raise InvalidInputError("retention: an age or a number of versions cannot be negative")
-        self.retention.set(rule, step.batch)
+        self.retention.set(cast("Retain", step.entry.body), step.batch)
         return Effects(step.now.revision)
 
     def _set_quota(self, step: Step) -> Effects:
-        rule = cast("SetQuota", step.entry.body)
-        if rule.agent:
-            check_agent(rule.agent)
-        limits = (rule.max_keys, rule.max_bytes, rule.max_vectors)
-        if any(limit is not None and limit < 0 for limit in limits):
-            raise InvalidInputError("quota: a limit cannot be negative")
-        self._quotas.set(rule, step.batch)
+        self._quotas.set(cast("SetQuota", step.entry.body), step.batch)
         return Effects(step.now.revision)
 
     def _set_policy(self, step: Step) -> Effects:

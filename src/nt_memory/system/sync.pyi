@@ -929,7 +929,7 @@ class SyncMemory:
 
         Raises:
             InvalidNameError: a malformed topic.
-            CodecError: the message cannot be encoded.
+            CodecError: the message cannot be encoded. A message to nobody is not looked at.
         """
     def subscribe(
         self,
