@@ -15,6 +15,7 @@ from nt_memory.coordination.lock_states import LockReply, granted_event
 from nt_memory.coordination.tokens import LockToken, LossSignal, describe_holder, info_of
 from nt_memory.coordination.waiting import wait_done
 from nt_memory.entries import Acquire, Renew, Withdraw
+from nt_memory.entries.requests import own_id
 from nt_memory.errors import (
     ClosedError,
     InvalidInputError,
@@ -121,9 +122,11 @@ class Line:
         sent_ns: int,
         waiter: asyncio.Future[LockEvent | None],
     ) -> LockToken:
+        is_requested = command.ticket.startswith(REQUESTED)
         # The ticket is the request id too: a duplicate that comes after the release would
         # otherwise be a grant that nobody knows of.
-        reply = msgspec.convert(await self._submit(command, command.ticket), LockReply)
+        request = command.ticket if is_requested else own_id(command.ticket)
+        reply = msgspec.convert(await self._submit(command, request), LockReply)
         fence, lease_until = reply.fence, reply.lease_until
         if reply.kind != "granted":
             self._rejoin(command, waiter)
@@ -139,7 +142,7 @@ class Line:
                     f"{self._describe(command.resource)}"
                 )
             fence, lease_until = event.fence, event.lease_until
-        if command.ticket.startswith(REQUESTED):
+        if is_requested:
             # The reply may be a remembered one: whether its lease still runs, and how long, is
             # known by renewing it.
             sent_ns = self._clock.monotonic_ns()

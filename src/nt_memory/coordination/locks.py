@@ -51,6 +51,7 @@ from nt_memory.coordination.tokens import (
     to_lease_us,
 )
 from nt_memory.entries import Acquire, ForceRelease, Release, Renew
+from nt_memory.entries.requests import own_id
 from nt_memory.errors import LockLostError, NtMemoryError, again
 from nt_memory.namespace import check_label
 
@@ -230,7 +231,7 @@ class Locks:
         self._check_open()
         command = ForceRelease(resource, fence, reason)
         # A duplicate without an id would take the lock from whoever was next.
-        request = f"{self._session}.{next(self._tickets)}" if request_id is None else request_id
+        request = own_id(self._ticket(resource, None)) if request_id is None else request_id
         reply = msgspec.convert(await self._submit(command, request), LockReply)
         return reply.kind == "forced"
 

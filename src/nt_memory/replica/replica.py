@@ -42,7 +42,7 @@ from nt_memory.replica.observing import find_fresh, fold_fresh
 from nt_memory.replica.policies import Policies
 from nt_memory.replica.quotas import Quotas
 from nt_memory.replica.reembedding import carry_out, drop_unlabelled
-from nt_memory.replica.requests import recall, remember, request_key
+from nt_memory.replica.requests import kind_of, recall, remember
 from nt_memory.replica.retention import Retention
 from nt_memory.replica.writes import Folding, Now, decide, fold, write_vectors
 from nt_memory.tiers.layout import NEVER_STARTED, ChangeRow, LogRow
@@ -259,10 +259,12 @@ class Replica:
 
     def _decide_and_fold(self, batch: WriteBatch, frame: Frame, follow: Follow) -> Any:
         entry = decode_entry(frame.payload)
-        request = request_key(entry)
-        if request is not None and (remembered := recall(batch, request, entry)) is not None:
-            return remembered.result
         now = self._now(frame)
+        request = entry.request_id
+        if request is not None:
+            made = recall(batch, entry.actor, request, kind_of(entry), now.recorded_at)
+            if made is not None:
+                return made.result
         draft = self._coordination.draft(batch, now)
         self._policies.check(entry, draft)
         handler = self._handlers.get(type(entry.body), _coordinate)
@@ -273,8 +275,7 @@ class Replica:
         self._coordination.commit(draft, batch, follow)
         row = LogRow(frame.position, now.recorded_at, self._timeline_of(now), effects.changes)
         batch.append_log(now.revision, row)
-        if request is not None:
-            remember(batch, request, entry, effects.result, now)
+        remember(batch, entry, effects.result, now.recorded_at)
         return effects.result
 
     def _now(self, frame: Frame) -> Now:
