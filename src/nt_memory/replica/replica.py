@@ -315,9 +315,12 @@ class Replica:
         body.check()
         fresh = find_fresh(step.batch, body, step.now)
         if fresh is None:
-            return self._write_all(step, Write(body.operations))
-        self._quotas.check_new(step.batch, body.agent, len(body.keys), fresh.size)
-        return Effects(step.now.revision, fold_fresh(self._folding(step), body, fresh))
+            changes = self._write_all(step, Write(body.operations)).changes
+        else:
+            self._quotas.check_new(step.batch, body.agent, len(body.keys), fresh.size)
+            changes = fold_fresh(self._folding(step), body, fresh)
+        # From which whoever repeats the request knows how far it came, and under which keys.
+        return Effects((step.now.revision, body.keys[0], len(body.keys)), changes)
 
     def _folding(self, step: Step) -> Folding:
         return Folding(
