@@ -44,6 +44,24 @@ def test_nobody_listens(bus: Bus) -> None:
     assert seen == [b"late"]
 
 
+def test_who_has_readers(bus: Bus) -> None:
+    """`has_readers` is never False where a message reaches somebody, and here it is exact; wildcards
+    do not count for the memory's own topics, and a malformed topic is refused.
+    """
+    assert not bus.has_readers("a/b")
+    handles = [bus.subscribe(pattern, lambda *_: None) for pattern in ("a/*", "**", "$own/b")]
+    for topic in ("a/b", "z", "$own/b"):
+        assert bus.has_readers(topic)
+        assert bus.publish(topic, b"1")
+    assert not bus.has_readers("$own/c")
+    for handle in handles:
+        bus.unsubscribe(handle)
+    for topic in ("a/b", "z", "$own/b"):
+        assert not bus.has_readers(topic)
+    with pytest.raises(InvalidNameError):
+        bus.has_readers("a//b")
+
+
 def test_unsubscribe_is_idempotent(bus: Bus) -> None:
     """After `unsubscribe` nothing arrives; repeating it, or a foreign handle, is harmless."""
     seen: list[bytes] = []

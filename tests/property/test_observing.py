@@ -188,7 +188,12 @@ class Side:
 
 
 def _outcomes(follow: Follow) -> list[Any]:
-    return [(one.ticket, one.result, repr(one.error)) for one in follow.outcomes]
+    # Columns also tell their first key and number: see what becomes of it in resuming.
+    results = [
+        one.result[0] if type(one.result) is tuple else one.result for one in follow.outcomes
+    ]
+    told = zip(follow.outcomes, results, strict=True)
+    return [(one.ticket, result, repr(one.error)) for one, result in told]
 
 
 def _changes(follow: Follow) -> list[Change]:

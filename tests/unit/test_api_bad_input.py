@@ -28,6 +28,7 @@ from nt_memory.errors import (
     InvalidTimeError,
     NtMemoryError,
     ReadOnlyError,
+    ReceiveTimeoutError,
     StaleFenceError,
     StorageError,
     StoreInUseError,
@@ -213,6 +214,15 @@ def test_unencodable_values(refused, value):
             tx.put("a", "first", 1)
             tx.put("a", "k", value)
 
+    async def publish(memory):
+        rx = await memory.subscribe("topic")
+        try:
+            await memory.publish("topic", value)
+        finally:
+            with pytest.raises(ReceiveTimeoutError):
+                await rx.recv(timeout=0)
+            await rx.close()
+
     refused(
         CodecError,
         lambda memory: memory.put("a", "k", value),
@@ -221,7 +231,7 @@ def test_unencodable_values(refused, value):
         lambda memory: memory.observe_many(
             "a", [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], ["fine", value]
         ),
-        lambda memory: memory.publish("topic", value),
+        publish,
         transact,
     )
 

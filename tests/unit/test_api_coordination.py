@@ -245,6 +245,7 @@ def test_malformed_topics_and_options_are_refused(live):
         for options in ({"buffer": 0}, {"buffer": -1}, {"overflow": "block"}):
             with pytest.raises(InvalidInputError):
                 await memory.subscribe("t", **options)
+        await memory.subscribe("t")
         with pytest.raises(InvalidInputError):
             await memory.publish("t", object())
 

@@ -78,8 +78,8 @@ async def judge(memory):
     engine = memory._engine
     stats = memory.stats()
     assert (stats.pending_bytes, stats.subscribers, stats.lag) == (0, 0, 0)
-    assert not engine._visible_waiters
-    assert not memory._locks._waiting
+    assert not engine.visible
+    assert not memory._locks._line
     assert not memory._locks._errands
     assert not engine.journal._submissions._queue
     assert engine.writing._turn.locked() is False
@@ -120,11 +120,11 @@ def test_a_wait_that_is_cancelled_is_forgotten_at_once(store, clock, run):
         async with MemorySystem.open(store, clock=clock) as memory:
             tasks = [asyncio.ensure_future(memory.wait_for(10**9)) for _ in range(50)]
             await turn()
-            assert len(memory._engine._visible_waiters) == 50
+            assert len(memory._engine.visible) == 50
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
-            assert not memory._engine._visible_waiters
+            assert not memory._engine.visible
 
     run(body())
 

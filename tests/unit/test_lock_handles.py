@@ -10,6 +10,7 @@ import pytest
 from nt_memory.clock import ManualClock
 from nt_memory.coordination.locks import Locks
 from nt_memory.entries import Acquire, Release, Renew, Withdraw
+from nt_memory.entries.requests import own_id
 from nt_memory.errors import (
     ClosedError,
     InvalidInputError,
@@ -495,7 +496,7 @@ def test_duplicate_acquire_after_the_release_grants_nothing() -> None:
         token = await world.locks.acquire("r")
         sent = next(body for body in world.replica.history if isinstance(body, Acquire))
         await world.locks.release(token)
-        await world.replica.submit(sent, sent.ticket)
+        await world.replica.submit(sent, own_id(sent.ticket))
         assert world.locks.inspect("r").holder == ""
 
     asyncio.run(main())

@@ -310,6 +310,39 @@ def test_what_nobody_reads_is_kept_nowhere(world: World) -> None:
     asyncio.run(main())
 
 
+def test_a_message_to_nobody_is_not_looked_at(world: World) -> None:
+    """It is neither encoded nor judged, while its topic is; with the first subscriber both are again."""
+    looked_at: list[Any] = []
+
+    def encode(value: Any) -> bytes:
+        looked_at.append(value)
+        if value is None:
+            raise CodecError("no")
+        return msgspec.msgpack.encode(value)
+
+    async def main() -> None:
+        pubsub = PubSub(world.bus, encode, msgspec.msgpack.decode, world.clock)
+        away = await world.other.subscribe("b/*")
+        for message in (1, None):
+            assert await pubsub.publish("a/b", message) == 0
+        assert (looked_at, pubsub.published) == ([], 2)
+        for topic in ("a//b", "a/*", "", "$reply/x"):
+            with pytest.raises(InvalidNameError):
+                await pubsub.publish(topic, 1)
+        rx = await world.other.subscribe("a/*")
+        assert await pubsub.publish("a/b", 3) == 1
+        assert (await rx.recv(), looked_at) == (3, [3])
+        with pytest.raises(CodecError):
+            await pubsub.publish("a/b", None)
+        await rx.close()
+        assert await pubsub.publish("a/b", None) == 0
+        assert looked_at == [3, None]
+        with pytest.raises(ReceiveTimeoutError):
+            await away.recv(timeout=0)
+
+    asyncio.run(main())
+
+
 def test_receivers_still_close_one_by_one(world: World) -> None:
     """Closing one of many receivers leaves the others, and the inbox of requests, in place."""
 

@@ -462,7 +462,7 @@ def test_closing(store):
     errors = []
     waiting.start()
     until(lambda: len(memory._portal._core.calls) == 1)
-    until(lambda: memory._target._engine._visible_waiters)
+    until(lambda: memory._target._engine.visible)
     memory.close()
     memory.close()
     waiting.join(WAIT_S)
@@ -606,7 +606,7 @@ def test_ctrl_c_in_a_wait_leaves_no_waiter(memory):
 
     watch = memory.watch("a")
     waiters = memory._target._engine
-    sender = interrupt_when(lambda: waiters._visible_waiters)
+    sender = interrupt_when(lambda: waiters.visible)
     with pytest.raises(KeyboardInterrupt):
         next(watch)
     sender.join(WAIT_S)
@@ -618,7 +618,7 @@ def test_a_block_has_a_deadline(memory):
     """Calls within it end by then; those outside, and of other threads, are not bound."""
     with memory.deadline(0.01), pytest.raises(TimeoutError):
         memory.wait_for(10**9)
-    assert not memory._target._engine._visible_waiters
+    assert not memory._target._engine.visible
     with memory.deadline(WAIT_S):
         with memory.deadline(0.0), pytest.raises(TimeoutError):
             memory.wait_for(10**9)

@@ -41,28 +41,18 @@ import msgspec
 from nt_memory.acting import actor
 from nt_memory.coordination.errands import Errands
 from nt_memory.coordination.holders import Holders
+from nt_memory.coordination.lock_line import REQUESTED, Line
 from nt_memory.coordination.lock_scope import LockScope
-from nt_memory.coordination.lock_states import LockReply, granted_event
+from nt_memory.coordination.lock_states import LockReply
 from nt_memory.coordination.tokens import (
     LockInfo,
     LockToken,
-    LossSignal,
-    describe_holder,
     info_of,
     to_lease_us,
 )
-from nt_memory.coordination.waiting import wait_done
-from nt_memory.entries import Acquire, ForceRelease, Release, Renew, Withdraw
-from nt_memory.errors import (
-    ClosedError,
-    InvalidInputError,
-    LockLostError,
-    LockTimeoutError,
-    NtMemoryError,
-    PermissionDeniedError,
-    ReentrantLockError,
-    again,
-)
+from nt_memory.entries import Acquire, ForceRelease, Release, Renew
+from nt_memory.entries.requests import own_id
+from nt_memory.errors import LockLostError, NtMemoryError, again
 from nt_memory.namespace import check_label
 
 if TYPE_CHECKING:
@@ -73,9 +63,6 @@ if TYPE_CHECKING:
     from nt_memory.entries import Body
 
     Submit = Callable[[Body, str | None], Awaitable[Any]]
-
-
-_REQUESTED = "request-"
 
 
 class Locks:
@@ -102,13 +89,12 @@ class Locks:
         self._session = session
         self._tickets = itertools.count(1)
         self._holders = Holders(session)
-        # By ticket. Several calls wait under one if a request is repeated while it still waits.
-        self._waiting: dict[str, list[asyncio.Future[LockEvent | None]]] = {}
         self._tokens: weakref.WeakValueDictionary[tuple[str, int], LockToken] = (
             weakref.WeakValueDictionary()
         )
         self._requested: weakref.WeakValueDictionary[str, LockToken] = weakref.WeakValueDictionary()
         self._errands = Errands()
+        self._line = Line(submit, read, clock, self._errands)
         self._closed: NtMemoryError | None = None
 
     async def acquire(
@@ -151,110 +137,18 @@ class Locks:
         if held is not None and held.lost.left_s > 0.0:
             return held
         command = Acquire(resource, ticket, holder, self._session, lease_us, wait_us)
-        token = await self._wait_in_line(command, timeout, sent_ns)
+        token = await self._line.join(command, timeout, sent_ns)
+        self._tokens[token.resource, token.fence] = token
         if request_id is not None:
             self._requested[ticket] = token
         return token
-
-    async def _wait_in_line(self, command: Acquire, timeout: float, sent_ns: int) -> LockToken:
-        resource, ticket = command.resource, command.ticket
-        # Registered before it is sent: the granting entry may become visible before the reply.
-        waiter: asyncio.Future[LockEvent | None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(ticket, []).append(waiter)
-        try:
-            return await self._acquire(command, timeout, sent_ns, waiter)
-        except (LockTimeoutError, ReentrantLockError, InvalidInputError, PermissionDeniedError):
-            raise
-        except BaseException:
-            # A repeated request shares its place: it is for the last that waits to leave it.
-            if len(self._waiting[ticket]) == 1:
-                self._errands.run(resource, self._submit(Withdraw(resource, ticket), None))
-            raise
-        finally:
-            waiters = self._waiting[ticket]
-            waiters.remove(waiter)
-            if not waiters:
-                del self._waiting[ticket]
-            waiter.cancel()
 
     def _ticket(self, resource: str, request_id: str | None) -> str:
         if request_id is None:
             return f"{self._session}.{next(self._tickets)}"
         check_label(request_id, "request_id")
         named = f"{actor() or ''}\0{request_id}\0{resource}".encode()
-        return f"{_REQUESTED}{hashlib.blake2b(named, digest_size=16).hexdigest()}"
-
-    async def _acquire(
-        self,
-        command: Acquire,
-        timeout: float,
-        sent_ns: int,
-        waiter: asyncio.Future[LockEvent | None],
-    ) -> LockToken:
-        # The ticket is the request id too: a duplicate that comes after the release would
-        # otherwise be a grant that nobody knows of.
-        reply = msgspec.convert(await self._submit(command, command.ticket), LockReply)
-        fence, lease_until = reply.fence, reply.lease_until
-        if reply.kind != "granted":
-            self._rejoin(command, waiter)
-            left_s = timeout - (self._clock.monotonic_ns() - sent_ns) / 1e9
-            if not await wait_done(waiter, self._clock, left_s):
-                await self._time_out(command, timeout)
-            event = waiter.result()
-            if event is None:
-                raise again(self._closed or ClosedError("the memory was closed"))
-            if event.kind != "granted":
-                raise LockTimeoutError(
-                    f"lock {command.resource!r} was not granted within {timeout} s: "
-                    f"{self._describe(command.resource)}"
-                )
-            fence, lease_until = event.fence, event.lease_until
-        if command.ticket.startswith(_REQUESTED):
-            # The reply may be a remembered one: whether its lease still runs, and how long, is
-            # known by renewing it.
-            sent_ns = self._clock.monotonic_ns()
-            renew = Renew(command.resource, fence, command.lease_us)
-            reply = msgspec.convert(await self._submit(renew, None), LockReply)
-            lease_until = reply.lease_until
-        # Entry times differ from local times by the clocks' offset, so only their difference is
-        # used: the lease ends `lease_until - entered_at` after the acquire was ordered, which was
-        # not before it was sent.
-        deadline_ns = sent_ns + (lease_until - reply.entered_at) * 1000
-        lost = LossSignal(self._clock, deadline_ns)
-        lease = command.lease_us / 1_000_000
-        token = LockToken(command.resource, command.holder, fence, lease, lost)
-        if lost.is_set():
-            raise LockLostError(
-                f"lock {command.resource!r} was granted, but its lease of {lease} s ran out first"
-            )
-        self._tokens[token.resource, token.fence] = token
-        return token
-
-    def _rejoin(self, command: Acquire, waiter: asyncio.Future[LockEvent | None]) -> None:
-        """A remembered reply says what was: see what has become of the place in the queue."""
-        state = self._read(command.resource)
-        grant = None if state is None else state.grant
-        if waiter.done() or state is None:
-            is_there = waiter.done()
-        elif grant is not None and grant.ticket == command.ticket:
-            is_there = True
-            waiter.set_result(granted_event(command.resource, grant))
-        else:
-            is_there = any(one.ticket == command.ticket for one in state.waiters)
-        if not is_there:
-            raise LockLostError(
-                f"lock {command.resource!r}: this request was made before, and its place in line or "
-                "its grant is over"
-            )
-
-    async def _time_out(self, command: Acquire, timeout: float) -> None:
-        withdraw = Withdraw(command.resource, command.ticket)
-        errand = self._errands.run(command.resource, self._submit(withdraw, None))
-        reply = msgspec.convert(await asyncio.shield(errand), LockReply)
-        who = describe_holder(reply.holder, (reply.lease_until - reply.entered_at) / 1_000_000)
-        raise LockTimeoutError(
-            f"lock {command.resource!r} was not granted within {timeout} s: {who}"
-        )
+        return f"{REQUESTED}{hashlib.blake2b(named, digest_size=16).hexdigest()}"
 
     async def renew(self, token: LockToken) -> None:
         """Extend the lease to `token.lease` seconds from now.
@@ -337,7 +231,7 @@ class Locks:
         self._check_open()
         command = ForceRelease(resource, fence, reason)
         # A duplicate without an id would take the lock from whoever was next.
-        request = f"{self._session}.{next(self._tickets)}" if request_id is None else request_id
+        request = own_id(self._ticket(resource, None)) if request_id is None else request_id
         reply = msgspec.convert(await self._submit(command, request), LockReply)
         return reply.kind == "forced"
 
@@ -376,9 +270,7 @@ class Locks:
         """What became visible: wake who was granted or refused, tell who lost."""
         for event in events:
             if event.kind in {"granted", "refused", "withdrawn"}:
-                for waiter in self._waiting.get(event.ticket, ()):
-                    if not waiter.done():
-                        waiter.set_result(event)
+                self._line.tell(event)
             elif event.kind == "lost":
                 token = self._tokens.get((event.resource, event.fence))
                 if token is not None:
@@ -387,10 +279,7 @@ class Locks:
     def close(self, error: NtMemoryError) -> None:
         """Make every waiter and every later call raise `error`; set `lost` of tokens still held."""
         self._closed = error
-        for waiters in self._waiting.values():
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+        self._line.close(error)
         for token in list(self._tokens.values()):
             token.lost.end(is_lost=True)
 
@@ -401,7 +290,3 @@ class Locks:
     def _check_open(self) -> None:
         if self._closed is not None:
             raise again(self._closed)
-
-    def _describe(self, resource: str) -> str:
-        info = self.inspect(resource)
-        return describe_holder(info.holder, info.lease_left)

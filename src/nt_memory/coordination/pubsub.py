@@ -4,7 +4,8 @@
 
 - A receiver gets the messages of one publisher in the order they were published, from the return
   of `subscribe` on, each once; what its buffer could not hold is counted in `dropped`.
-- A subscriber that does not read costs the publisher a buffer append, and nobody anything else.
+- A subscriber that does not read costs the publisher a buffer append, and nobody anything else. A
+  topic that nobody is subscribed to costs its check and a lookup: the message is not looked at.
 - Cancelling or timing out a `recv` loses no message.
 - A request gets the first reply to it and no other. Replies come under a topic that is drawn at
   random for each request, and that nobody can subscribe to; a request that nobody is subscribed to
@@ -50,6 +51,10 @@ class Bus(Protocol):
 
     def publish(self, topic: str, payload: bytes, reply_to: str = "") -> int:
         """Hand a message to every subscriber whose pattern matches; the number reached here."""
+        ...
+
+    def has_readers(self, topic: str) -> bool:
+        """False if nobody at all is subscribed to a topic now."""
         ...
 
     def subscribe(self, pattern: str, receive: Callable[[str, bytes, str], None]) -> object:
@@ -106,13 +111,17 @@ class PubSub:
             Subscribers reached in this process.
 
         Raises:
-            InvalidNameError: a malformed topic.
-            CodecError: the message cannot be encoded.
+            InvalidNameError: a malformed topic, whether anybody is subscribed or not.
+            CodecError: the message cannot be encoded, and somebody is subscribed. To nobody it is not
+                encoded, and so not judged: judging takes what encoding takes.
 
-        Cost: one encoding, and an append a subscriber; decoded once, by who reads it first.
+        Cost: one encoding, and an append a subscriber; decoded once, by who reads it first. Without
+            subscribers a dict lookup.
         """
         self._check_open()
-        reached = self._bus.publish(check_not_own(topic), self._encode(message))
+        # Nobody can subscribe in between: nothing here waits.
+        is_read = self._bus.has_readers(check_not_own(topic))
+        reached = self._bus.publish(topic, self._encode(message)) if is_read else 0
         self.published += 1
         return reached
 

@@ -6,7 +6,7 @@ it is called on the event loop; `search_rows` may leave the loop, the rest answe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -66,11 +66,32 @@ class StoredChange(Protocol):
         ...
 
 
+class Made(NamedTuple):
+    """What a request did when it was made.
+
+    Attributes:
+        revision: Of its entry; None if there was nothing to write.
+    """
+
+    revision: int | None
+
+
 class Backing(Protocol):
     """Versioned storage and vector search, as the bank needs them."""
 
     async def write(self, ops: Sequence[WriteOp], *, request_id: str | None = None) -> int:
-        """Write all of `ops` or none; their revision, visible and followed when it returns."""
+        """Write all of `ops` or none; their revision, visible and followed when it returns.
+
+        Under a request id that was used before it writes nothing, and returns the first revision.
+        """
+        ...
+
+    def made(self, request_id: str) -> Made | None:
+        """What was written under a request id, if that is visible here and not forgotten.
+
+        Raises:
+            InvalidInputError: something else than a write was.
+        """
         ...
 
     def read(self, space: str, agent: str, key: str, moment: Moment) -> Stored | None:

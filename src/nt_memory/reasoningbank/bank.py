@@ -11,6 +11,7 @@ from nt_memory.reasoningbank.distillation import Pattern, PatternBook
 from nt_memory.reasoningbank.feedback import Advisor
 from nt_memory.reasoningbank.question import ask
 from nt_memory.reasoningbank.recording import Recording
+from nt_memory.reasoningbank.repeating import Request
 from nt_memory.reasoningbank.reporting import report
 from nt_memory.reasoningbank.situations import Situations, find_situations
 from nt_memory.reasoningbank.trajectory import Trajectory
@@ -97,11 +98,18 @@ class ReasoningBank(Recording):
 
     # --- learning ---------------------------------------------------------------------------
 
-    async def distill(self, agent: str, *, as_of: AsOfLike | None = None) -> list[Pattern]:
+    async def distill(
+        self, agent: str, *, as_of: AsOfLike | None = None, request_id: str | None = None
+    ) -> list[Pattern]:
         """Cluster an agent's situations and store what each cluster led to.
 
         Patterns are descriptions: `p_value` is None and `is_promoted` False, because nothing tests
         them for promotion yet. An action type needs 50 situations with known outcomes.
+
+        Args:
+            agent: Whose.
+            as_of: From what was known then.
+            request_id: A repeated id acts once, and returns what was stored.
 
         Returns:
             The agent's patterns as of then, old ones of other action types included.
@@ -109,9 +117,14 @@ class ReasoningBank(Recording):
         Cost: k-means over the agent's situations, in a worker thread.
         """
         check_agent(agent)
+        request = Request(self._backing, request_id)
         moment = await self._at(as_of)
-        ops = await self._patterns.distil(agent, moment)
-        revision = await self._write(ops, moment.revision)
+        made = request.made()
+        if made is None:
+            ops = await self._patterns.distil(agent, moment)
+            revision = await self._write(ops, moment.revision, request.part())
+        else:
+            revision = made.revision or moment.revision
         return self._patterns.at(agent, moment._replace(revision=revision))
 
     async def patterns(self, agent: str, *, as_of: AsOfLike | None = None) -> list[Pattern]:

@@ -21,6 +21,7 @@ from nt_memory.reasoningbank.definition import (
 from nt_memory.reasoningbank.judging import Judge
 from nt_memory.reasoningbank.memories import Memories
 from nt_memory.reasoningbank.question import Rows
+from nt_memory.reasoningbank.repeating import BATCH_OPS, Request, batches
 from nt_memory.reasoningbank.tracking import Tracker
 from nt_memory.reasoningbank.trajectory import Trajectory
 
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
 
-    from nt_memory.reasoningbank.backing import Backing, StoredChange
+    from nt_memory.reasoningbank.backing import Backing, Made, StoredChange
     from nt_memory.reasoningbank.memories import Place
     from nt_memory.reasoningbank.tracking import PlannedOutcome
     from nt_memory.reasoningbank.verdict import Verdict
     from nt_memory.timeline import AsOfLike, Moment
 
-BATCH_OPS = 1024
+    OutcomeRow = tuple[str, float, datetime | None, int | None, int | None]
 
 
 class Recording:
@@ -71,6 +72,7 @@ class Recording:
         loss: Loss = "absolute",
         tolerance: Tolerance | str | tuple[str, float, float] | None = None,
         baseline: str | None = None,
+        request_id: str | None = None,
     ) -> Definition:
         """Say what an action type predicts. Defining it again as it is changes nothing.
 
@@ -85,11 +87,13 @@ class Recording:
             tolerance: What makes a verdict; by default the predictor's own earlier errors. See
                 `Tolerance`; "relative" is 5 % and 25 % of the outcome.
             baseline: Name of the naive forecast that actions freeze with them.
+            request_id: A repeated id acts once, and returns the definition as it is by then.
 
         Raises:
             InvalidNameError: the action type is malformed.
             TrajectoryError: another part is.
         """
+        request = Request(self._backing, request_id)
         definition = check_definition(
             Definition(
                 check_key(action_type),
@@ -104,9 +108,14 @@ class Recording:
         moment = await self._at()
         value = encode_definition(definition)
         current = self._memories.definition(action_type, moment)
-        if current is None or encode_definition(current) != value:
-            await self._backing.write([WriteOp(DEFINITION, SWARM, action_type, value)])
-            current = self._memories.definition(action_type, self._backing.resolve(None))
+        if request.made() is not None:
+            if current is None:
+                raise request.refuse()
+            return current
+        is_new = current is None or encode_definition(current) != value
+        ops = [WriteOp(DEFINITION, SWARM, action_type, value)] if is_new else []
+        await self._write(ops, moment.revision, request.part())
+        current = self._memories.definition(action_type, self._backing.resolve(None))
         return definition if current is None else current
 
     async def definition(
@@ -117,8 +126,15 @@ class Recording:
 
     # --- tracking ---------------------------------------------------------------------------
 
-    async def track_trajectory(self, trajectory: Trajectory) -> int:
+    async def track_trajectory(
+        self, trajectory: Trajectory, *, request_id: str | None = None
+    ) -> int:
         """Store a trajectory, or what was added to it since it was tracked.
+
+        Args:
+            trajectory: The trajectory.
+            request_id: A repeated id acts once and returns the first revision, whatever has been
+                added to the trajectory since.
 
         Returns:
             The revision; the current one if there was nothing new.
@@ -129,29 +145,46 @@ class Recording:
             DimensionError: the agent's situations of this action type have another dimension.
             LookAheadError: a step is dated past a backtest's now (live: InvalidTimeError).
         """
-        return await self.track_many((trajectory,))
+        return await self.track_many((trajectory,), request_id=request_id)
 
-    async def track_many(self, trajectories: Iterable[Trajectory]) -> int:
+    async def track_many(
+        self, trajectories: Iterable[Trajectory], *, request_id: str | None = None
+    ) -> int:
         """Store many trajectories, in order; each is stored as a whole, their batches are not.
+
+        Args:
+            trajectories: The trajectories.
+            request_id: Repeated with the same trajectories, it stores those batches that were not
+                stored before.
 
         Returns:
             The last revision.
-        """
-        moment = await self._at()
-        revision = moment.revision
-        ops: list[WriteOp] = []
-        planned: set[str] = set()
-        for trajectory in trajectories:
-            if trajectory.id in planned or len(ops) >= BATCH_OPS:
-                revision = await self._write(ops, revision)
-                ops, planned = [], set()
-                moment = self._backing.resolve(None)
-            ops += self._tracker.plan(trajectory, moment)
-            planned.add(trajectory.id)
-        return await self._write(ops, revision)
 
-    async def _write(self, ops: Sequence[WriteOp], revision: int) -> int:
-        return await self._backing.write(ops) if ops else revision
+        Raises:
+            InvalidInputError: the id was used for something else.
+            And as `track_trajectory`.
+        """
+        request = Request(self._backing, request_id)
+        revision = (await self._at()).revision
+        for first, some in batches(trajectories):
+            moment = self._backing.resolve(None)
+            made = request.made(first)
+            if made is None:
+                ops = [op for one in some for op in self._tracker.plan(one, moment)]
+                revision = await self._write(ops, revision, request.part(first))
+                continue
+            if any(self._tracker.owner(one.id, moment) is None for one in some):
+                raise request.refuse()
+            revision = made.revision or revision
+        return revision
+
+    async def _write(
+        self, ops: Sequence[WriteOp], revision: int, request_id: str | None = None
+    ) -> int:
+        # That there was nothing to do is something to remember too.
+        if not ops and request_id is None:
+            return revision
+        return await self._backing.write(ops, request_id=request_id)
 
     async def record_outcome(
         self,
@@ -161,6 +194,7 @@ class Recording:
         action: int | None = None,
         known_at: datetime | None = None,
         revision_of: int | None = None,
+        request_id: str | None = None,
     ) -> Verdict:
         """Record how an action turned out, and judge it.
 
@@ -172,6 +206,7 @@ class Recording:
             action: Which action, from 0; by default the last.
             known_at: Since when it is known; by default now. It may lie in the past.
             revision_of: Revision of the outcome that this one replaces.
+            request_id: A repeated id acts once, and returns the verdict on that action by then.
 
         Raises:
             UnknownTrajectoryError: no such trajectory.
@@ -179,6 +214,7 @@ class Recording:
                 horizon in time has passed or before what it revises; or there is another outcome
                 already and no `revision_of`.
             ConflictError: `revision_of` is not the current outcome.
+            InvalidInputError: the request id was used for something else.
         """
         verdicts = await self.record_outcomes(
             (trajectory_id,),
@@ -186,6 +222,7 @@ class Recording:
             actions=None if action is None else (action,),
             known_at=known_at,
             revisions_of=(revision_of,),
+            request_id=request_id,
         )
         return verdicts[0]
 
@@ -197,8 +234,9 @@ class Recording:
         actions: Sequence[int] | None = None,
         known_at: datetime | Sequence[datetime] | None = None,
         revisions_of: Sequence[int | None] | None = None,
+        request_id: str | None = None,
     ) -> list[Verdict]:
-        """Record many outcomes; see `record_outcome`.
+        """Record many outcomes; see `record_outcome`. They are written in batches of 1,024.
 
         Args:
             trajectory_ids: Which trajectories, n of them.
@@ -206,10 +244,13 @@ class Recording:
             actions: Which action of each, n; by default the last.
             known_at: Since when they are known: one time, or n.
             revisions_of: What each replaces, n.
+            request_id: Repeated with the same arguments, it records those batches that were not
+                recorded before.
 
         Raises:
-            InvalidInputError: the lengths differ.
+            InvalidInputError: the lengths differ, or the request id was used for something else.
         """
+        request = Request(self._backing, request_id)
         n = len(trajectory_ids)
         times: Sequence[datetime | None]
         times = [known_at] * n if known_at is None or not _is_many(known_at) else known_at  # type: ignore[assignment,list-item]
@@ -220,25 +261,48 @@ class Recording:
                 "trajectory_ids, values and what goes with them differ in length"
             )
         moment = await self._at()
-        planned: dict[tuple[str, str], PlannedOutcome] = {}
-        rows = zip(trajectory_ids, values, times, indexes, replaced, strict=True)
-        for trajectory_id, value, time, index, before in rows:
-            one = self._tracker.plan_outcome(
-                trajectory_id,
-                value,
-                action=index,
-                known_at=None if time is None else to_us(time),
-                revision_of=before,
-                moment=moment,
-            )
-            if planned.setdefault((one.agent, one.key), one) is not one:
-                raise InvalidInputError(f"{one.key} is given two outcomes")
-        places = {name: one.place for name, one in planned.items()}
-        ops = [one.op for one in planned.values() if one.op is not None]
+        rows = list(zip(trajectory_ids, values, times, indexes, replaced, strict=True))
+        places, to_write = self._plan_outcomes(rows, request, moment)
         with self._memories.expecting(places):
-            for start in range(0, len(ops), BATCH_OPS):
-                await self._backing.write(ops[start : start + BATCH_OPS])
+            for first, ops in to_write.items():
+                await self._write(ops, moment.revision, request.part(first))
         return self._verdicts(places, self._backing.resolve(None))
+
+    def _plan_outcomes(
+        self, rows: Sequence[OutcomeRow], request: Request, moment: Moment
+    ) -> tuple[dict[tuple[str, str], Place | None], dict[int, list[WriteOp]]]:
+        """Where the actions are, by agent and key; what to write, by the number of its first row."""
+        planned: dict[tuple[str, str], PlannedOutcome] = {}
+        to_write: dict[int, list[WriteOp]] = {}
+        for first in range(0, len(rows), BATCH_OPS):
+            made = request.made(first)
+            some = [
+                self._plan_outcome(row, moment, made) for row in rows[first : first + BATCH_OPS]
+            ]
+            for one in some:
+                if one is None:
+                    raise request.refuse()
+                if planned.setdefault((one.agent, one.key), one) is not one:
+                    raise InvalidInputError(f"{one.key} is given two outcomes")
+            if made is None:
+                to_write[first] = [one.op for one in some if one is not None and one.op is not None]
+        return {name: one.place for name, one in planned.items()}, to_write
+
+    def _plan_outcome(
+        self, row: OutcomeRow, moment: Moment, made: Made | None
+    ) -> PlannedOutcome | None:
+        """What recording one outcome writes; None if an earlier request did not, though it should."""
+        trajectory_id, value, time, index, before = row
+        if made is not None:
+            return self._tracker.recorded(trajectory_id, index, made.revision, moment)
+        return self._tracker.plan_outcome(
+            trajectory_id,
+            value,
+            action=index,
+            known_at=None if time is None else to_us(time),
+            revision_of=before,
+            moment=moment,
+        )
 
     def _verdicts(
         self, actions: Mapping[tuple[str, str], Place | None], moment: Moment
@@ -257,21 +321,29 @@ class Recording:
             revisions.append(0 if outcome is None else outcome.revision)
         return self._judge.verdicts(places, revisions, moment)
 
-    async def forget(self, trajectory_ids: Iterable[str]) -> int:
+    async def forget(self, trajectory_ids: Iterable[str], *, request_id: str | None = None) -> int:
         """Stop recalling trajectories: they are deleted from now on, and their ids are spent.
 
         Advice as of an earlier time still uses them.
 
+        Args:
+            trajectory_ids: Which.
+            request_id: A repeated id acts once and returns the first revision.
+
         Raises:
             UnknownTrajectoryError: one of them is not known; nothing is forgotten then.
+            InvalidInputError: the request id was used for something else.
         """
+        request = Request(self._backing, request_id)
         moment = await self._at()
-        ops = [
-            op
-            for one in dict.fromkeys(trajectory_ids)
-            for op in self._tracker.plan_forget(one, moment)
-        ]
-        return await self._write(ops, moment.revision)
+        wanted = list(dict.fromkeys(trajectory_ids))
+        made = request.made()
+        if made is not None:
+            if any(self._tracker.owner(one, moment) != "" for one in wanted):
+                raise request.refuse()
+            return made.revision or moment.revision
+        ops = [op for one in wanted for op in self._tracker.plan_forget(one, moment)]
+        return await self._write(ops, moment.revision, request.part())
 
     # --- reading ----------------------------------------------------------------------------
 

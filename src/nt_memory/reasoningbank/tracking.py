@@ -240,6 +240,35 @@ class Tracker:
         op = _outcome_op(agent, key, number, known_at, expect=current)
         return PlannedOutcome(agent, key, place, op)
 
+    def recorded(
+        self, trajectory_id: str, action: int | None, revision: int | None, moment: Moment
+    ) -> PlannedOutcome | None:
+        """The outcome that an earlier request recorded, with nothing to write; None if it did not.
+
+        Args:
+            trajectory_id: Which trajectory.
+            action: Which action; None: the one that was the last then.
+            revision: Of the earlier request's entry; None if that had nothing to write.
+            moment: Now.
+
+        Raises:
+            UnknownTrajectoryError: no such trajectory, or no more.
+        """
+        agent = self.known_owner(trajectory_id, moment)
+        then = moment if revision is None else moment._replace(revision=revision)
+        last = max(0, self.count_actions(agent, trajectory_id, then) - 1)
+        indexes = range(last, -1, -1) if action is None else (action,)
+        read, index = self._backing.read, last if action is None else action
+        for number in indexes:
+            found = read(OUTCOME, agent, action_key(trajectory_id, number), then)
+            if found is not None and found.revision == revision:
+                index = number
+                break
+        # Of one that was there already when it was asked, nothing was written.
+        key = action_key(trajectory_id, index)
+        is_there = any(read(OUTCOME, agent, key, when) is not None for when in (then, moment))
+        return PlannedOutcome(agent, key, None, None) if is_there else None
+
     def _check_time(
         self, doc: ActionDoc, taken: int | None, known_at: int | None, moment: Moment, key: str
     ) -> None:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from nt_memory.entries import ObserveMany, SetQuota, Write
-from nt_memory.errors import NtMemoryError, QuotaError
-from nt_memory.namespace import is_agent
+from nt_memory.errors import InvalidInputError, NtMemoryError, QuotaError
+from nt_memory.namespace import check_agent, is_agent
 from nt_memory.replica.observing import find_fresh
 from nt_memory.replica.writes import decide
 from nt_memory.tiers.layout import (
@@ -122,7 +122,15 @@ class Quotas:
             self._rules[key[len(QUOTA) :].decode()] = _decode_rule(data)
 
     def set(self, rule: SetQuota, batch: WriteBatch) -> None:
-        """A rule was made, or taken back if it is the one for everybody and limits nothing."""
+        """Make a rule, or take it back if it is the one for everybody and limits nothing.
+
+        Raises:
+            InvalidNameError, InvalidInputError: it is malformed; nothing has changed.
+        """
+        if rule.agent:
+            check_agent(rule.agent)
+        if any(limit is not None and limit < 0 for limit in _limits(rule)):
+            raise InvalidInputError("quota: a limit cannot be negative")
         key = QUOTA + rule.agent.encode()
         # One that limits nothing still stands before the rule for everybody.
         if not rule.agent and _limits(rule) == (None, None, None):

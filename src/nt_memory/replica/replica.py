@@ -35,16 +35,16 @@ from nt_memory.errors import (
     StorageError,
     TimelineError,
 )
-from nt_memory.namespace import check_agent
 from nt_memory.replica.coordination import Coordination, Draft
+from nt_memory.replica.dropping import expire
 from nt_memory.replica.follow import Follow, Outcome
 from nt_memory.replica.observing import find_fresh, fold_fresh
 from nt_memory.replica.policies import Policies
 from nt_memory.replica.quotas import Quotas
 from nt_memory.replica.reembedding import carry_out, drop_unlabelled
-from nt_memory.replica.requests import recall, remember, request_key
+from nt_memory.replica.requests import kind_of, recall, remember
 from nt_memory.replica.retention import Retention
-from nt_memory.replica.writes import Folding, Now, decide, expire, fold, write_vectors
+from nt_memory.replica.writes import Folding, Now, decide, fold, write_vectors
 from nt_memory.tiers.layout import NEVER_STARTED, ChangeRow, LogRow
 
 if TYPE_CHECKING:
@@ -259,10 +259,12 @@ class Replica:
 
     def _decide_and_fold(self, batch: WriteBatch, frame: Frame, follow: Follow) -> Any:
         entry = decode_entry(frame.payload)
-        request = request_key(entry)
-        if request is not None and (remembered := recall(batch, request, entry)) is not None:
-            return remembered.result
         now = self._now(frame)
+        request = entry.request_id
+        if request is not None:
+            made = recall(batch, entry.actor, request, kind_of(entry), now.recorded_at)
+            if made is not None:
+                return made.result
         draft = self._coordination.draft(batch, now)
         self._policies.check(entry, draft)
         handler = self._handlers.get(type(entry.body), _coordinate)
@@ -273,8 +275,7 @@ class Replica:
         self._coordination.commit(draft, batch, follow)
         row = LogRow(frame.position, now.recorded_at, self._timeline_of(now), effects.changes)
         batch.append_log(now.revision, row)
-        if request is not None:
-            remember(batch, request, entry, effects.result, now)
+        remember(batch, entry, effects.result, now.recorded_at)
         return effects.result
 
     def _now(self, frame: Frame) -> Now:
@@ -314,9 +315,12 @@ class Replica:
         body.check()
         fresh = find_fresh(step.batch, body, step.now)
         if fresh is None:
-            return self._write_all(step, Write(body.operations))
-        self._quotas.check_new(step.batch, body.agent, len(body.keys), fresh.size)
-        return Effects(step.now.revision, fold_fresh(self._folding(step), body, fresh))
+            changes = self._write_all(step, Write(body.operations)).changes
+        else:
+            self._quotas.check_new(step.batch, body.agent, len(body.keys), fresh.size)
+            changes = fold_fresh(self._folding(step), body, fresh)
+        # From which whoever repeats the request knows how far it came, and under which keys.
+        return Effects((step.now.revision, body.keys[0], len(body.keys)), changes)
 
     def _folding(self, step: Step) -> Folding:
         return Folding(
@@ -362,23 +366,11 @@ class Replica:
         return Effects(step.now.revision if has_changes else None, changes, has_changes)
 
     def _retain(self, step: Step) -> Effects:
-        rule = cast("Retain", step.entry.body)
-        if rule.agent:
-            check_agent(rule.agent)
-        limits = (rule.max_age_us, rule.max_versions)
-        if any(limit is not None and limit < 0 for limit in limits):
-            raise InvalidInputError("retention: an age or a number of versions cannot be negative")
-        self.retention.set(rule, step.batch)
+        self.retention.set(cast("Retain", step.entry.body), step.batch)
         return Effects(step.now.revision)
 
     def _set_quota(self, step: Step) -> Effects:
-        rule = cast("SetQuota", step.entry.body)
-        if rule.agent:
-            check_agent(rule.agent)
-        limits = (rule.max_keys, rule.max_bytes, rule.max_vectors)
-        if any(limit is not None and limit < 0 for limit in limits):
-            raise InvalidInputError("quota: a limit cannot be negative")
-        self._quotas.set(rule, step.batch)
+        self._quotas.set(cast("SetQuota", step.entry.body), step.batch)
         return Effects(step.now.revision)
 
     def _set_policy(self, step: Step) -> Effects:

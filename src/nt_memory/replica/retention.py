@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from nt_memory.entries import STATE, Retain, Sweep
-from nt_memory.replica.writes import drop_version, mark_trimmed
+from nt_memory.errors import InvalidInputError
+from nt_memory.namespace import check_agent
+from nt_memory.replica.dropping import drop_version, mark_trimmed
 from nt_memory.tiers.layout import FLOOR, Floor, decode_floor, encode_row, parse_name, parse_tail
 from nt_memory.tiers.views import after_name
 
@@ -85,7 +87,16 @@ class Retention:
         return self._rules.get(agent) or self._rules.get("")
 
     def set(self, rule: Retain, batch: WriteBatch) -> None:
-        """A rule was made, or taken back if it limits nothing."""
+        """Make a rule, or take it back if it limits nothing.
+
+        Raises:
+            InvalidNameError, InvalidInputError: it is malformed; nothing has changed.
+        """
+        if rule.agent:
+            check_agent(rule.agent)
+        limits = (rule.max_age_us, rule.max_versions)
+        if any(limit is not None and limit < 0 for limit in limits):
+            raise InvalidInputError("retention: an age or a number of versions cannot be negative")
         key = RULE + rule.agent.encode()
         # One that limits nothing still stands before the rule for everybody.
         if not _is_limiting(rule) and not rule.agent:

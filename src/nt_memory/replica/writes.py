@@ -23,6 +23,7 @@ from nt_memory.errors import (
     LookAheadError,
 )
 from nt_memory.namespace import check_agent, check_key
+from nt_memory.replica.dropping import trim
 from nt_memory.replica.follow import Change
 from nt_memory.tiers.layout import (
     ChangeRow,
@@ -30,14 +31,10 @@ from nt_memory.tiers.layout import (
     VectorRow,
     Version,
     encode_partition,
-    encode_row,
     expiry_key,
     name_of,
     pack_row,
-    parse_name,
-    parse_tail,
     row_key,
-    to_stored,
     version_bytes,
 )
 from nt_memory.tiers.vectors import NEVER
@@ -242,7 +239,7 @@ def fold(folding: Folding, operation: ResolvedOp) -> tuple[ChangeRow, ...]:
         batch.put(b"expiries", expiry_key(expires_at, name, known_at, now.revision), b"")
     quotas.add(batch, op.agent, keys, version_bytes(name, op.value, op.tags), row >= 0)
     if history is not None:
-        _trim(batch, name, history, quotas)
+        trim(batch, name, history, quotas)
     kind = "delete" if op.value is None else "put"
     changes.append(
         ChangeRow(kind, op.space, op.agent, op.key, known_at, partition, row, tuple(ended))
@@ -330,73 +327,6 @@ def take_rows(batch: WriteBatch, name: bytes, dim: int, count: int, follow: Foll
     grown = msgspec.structs.replace(found, rows=found.rows + count)
     batch.put(b"partitions", name, encode_partition(grown))
     return found
-
-
-def _trim(batch: WriteBatch, name: bytes, history: int, quotas: Quotas) -> None:
-    """Drop the oldest versions, so that `history` remain behind the current one.
-
-    Vector rows of dropped versions stay until a compaction gives them back: each was ended by its
-    successor, so no present search finds it, and one of the past that does says that it was dropped.
-    """
-    keys = batch.version_keys(name)
-    dropped = keys[: max(0, len(keys) - history - 1)]
-    if not dropped:
-        return
-    for key in dropped:
-        drop_version(batch, name, key, quotas)
-    mark_trimmed(batch, keys[len(dropped)])
-
-
-def drop_version(
-    batch: WriteBatch, name: bytes, key: bytes, quotas: Quotas, *, is_key: bool = False
-) -> None:
-    """Remove one version and what is due about it; `is_key`: it is the last of its key."""
-    version = batch.version(key)
-    batch.delete(b"versions", key)
-    if version is None:
-        return
-    keys = 0
-    if version.expires_at is not None:
-        known_at, revision = parse_tail(key)
-        due = expiry_key(version.expires_at, name, known_at, revision)
-        # Still due: its end was not told yet, so it counts as a key.
-        if batch.delete(b"expiries", due) and is_key and version.value is not None:
-            keys = -1
-    size = version_bytes(name, version.value, version.tags)
-    _, agent, _ = parse_name(name)
-    quotas.add(batch, agent, keys, -size, -(version.partition >= 0))
-
-
-def mark_trimmed(batch: WriteBatch, oldest: bytes) -> None:
-    """Note in the oldest version that is left that there were others before it."""
-    version = batch.version(oldest)
-    if version is not None and not version.is_trimmed_before:
-        marked = msgspec.structs.replace(version, is_trimmed_before=True)
-        batch.put(b"versions", oldest, encode_row(marked))
-
-
-def expire(
-    batch: WriteBatch,
-    due: list[tuple[bytes, bytes]],
-    now: Now,
-    follow: Follow,
-    quotas: Quotas,
-) -> tuple[ChangeRow, ...]:
-    """Say of every version whose ttl ran out, and that is still current, that it expired."""
-    changes: list[ChangeRow] = []
-    for queue_key, key in due:
-        batch.delete(b"expiries", queue_key)
-        name = key[:-16]
-        known_at, revision = parse_tail(key)
-        current = batch.current(name)
-        if current is None or current[:2] != (known_at, revision):
-            continue
-        stored = to_stored(name, known_at, revision, current[2])
-        if stored.value is not None:
-            quotas.add(batch, stored.agent, -1, 0, 0)
-        changes.append(ChangeRow("expire", stored.space, stored.agent, stored.key, known_at))
-        follow.changes.append(Change("expire", stored, now.revision, is_current=True))
-    return tuple(changes)
 
 
 def write_vectors(files: VectorFiles, follow: Follow, only: Collection[int] | None = None) -> None:

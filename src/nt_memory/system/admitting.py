@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nt_memory.replica import partition_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from nt_memory.entries import ObserveMany
     from nt_memory.system.engine import Engine
+    from nt_memory.system.observing import Part
+    from nt_memory.system.resuming import Resumption
 
 
 async def wait_for_room(engine: Engine, agent: str, rows: int) -> None:
@@ -45,13 +46,24 @@ async def wait_for_room(engine: Engine, agent: str, rows: int) -> None:
     await admitted
 
 
-def paced(engine: Engine) -> Callable[[ObserveMany], Awaitable[Any]]:
-    """`engine.submit` for the entries of one call: each waits for room, and they stay in order."""
+def paced(engine: Engine, resumption: Resumption | None) -> Callable[[Part], Awaitable[None]]:
+    """`engine.submit` for the entries of one call: each waits for room, and they stay in order.
+
+    Args:
+        engine: The instance.
+        resumption: Gives the entries their ids, and takes in what they result in; None: they have none.
+    """
     turnstile = asyncio.Lock()
 
-    async def submit(entry: ObserveMany) -> Any:
+    async def submit(part: Part) -> None:
+        first, entry = part
         async with turnstile:
             await wait_for_room(engine, entry.agent, len(entry.keys))
-        return await engine.submit(entry)
+        if resumption is None:
+            await engine.submit(entry)
+            return
+        result = await engine.submit(entry, resumption.part(first))
+        if resumption.take(first, result) != len(entry.keys):
+            raise resumption.refusal()
 
     return submit

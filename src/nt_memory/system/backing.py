@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nt_memory.entries import Write
+from nt_memory.reasoningbank.backing import Made
 from nt_memory.replica import partition_name
+from nt_memory.replica.requests import recall
 from nt_memory.system.arguments import resolve
 from nt_memory.system.reads import read, scan
 from nt_memory.system.searching import search_rows
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from nt_memory.timeline import AsOfLike, Moment
 
 SCAN_BATCH = 1024
+WRITE_KIND = str(Write.__struct_config__.tag)
 
 
 class EngineBacking:
@@ -36,6 +39,17 @@ class EngineBacking:
         """Write all of `ops` under one revision."""
         revision: int | None = await self._engine.submit(Write(tuple(ops)), request_id)
         return self._engine.revision if revision is None else revision
+
+    def made(self, request_id: str) -> Made | None:
+        """What was written under a request id."""
+        engine = self._engine
+        engine.check_usable()
+        if engine.is_read_only:
+            return None  # whose writes are refused, repeated or not
+        found = recall(
+            engine.snapshot, engine.writing.actor, request_id, WRITE_KIND, engine.clock.now_us()
+        )
+        return None if found is None else Made(found.result)
 
     def read(self, space: str, agent: str, key: str, moment: Moment) -> Stored | None:
         """The version a moment shows."""

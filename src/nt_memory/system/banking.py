@@ -16,13 +16,17 @@ class BankCalls:
 
     bank: ReasoningBank
 
-    async def track_trajectory(self, trajectory: Trajectory) -> int:
+    async def track_trajectory(
+        self, trajectory: Trajectory, *, request_id: str | None = None
+    ) -> int:
         """Remember a trajectory; see `ReasoningBank.track_trajectory`."""
-        return await self.bank.track_trajectory(trajectory)
+        return await self.bank.track_trajectory(trajectory, request_id=request_id)
 
-    async def track_many(self, trajectories: Sequence[Trajectory]) -> int:
+    async def track_many(
+        self, trajectories: Sequence[Trajectory], *, request_id: str | None = None
+    ) -> int:
         """Remember many; see `ReasoningBank.track_many`."""
-        return await self.bank.track_many(trajectories)
+        return await self.bank.track_many(trajectories, request_id=request_id)
 
     async def record_outcome(
         self,
@@ -32,10 +36,16 @@ class BankCalls:
         action: int | None = None,
         known_at: datetime | None = None,
         revision_of: int | None = None,
+        request_id: str | None = None,
     ) -> Verdict:
         """Record what came of an action; see `ReasoningBank.record_outcome`."""
         return await self.bank.record_outcome(
-            trajectory_id, value, action=action, known_at=known_at, revision_of=revision_of
+            trajectory_id,
+            value,
+            action=action,
+            known_at=known_at,
+            revision_of=revision_of,
+            request_id=request_id,
         )
 
     async def record_outcomes(
@@ -46,6 +56,7 @@ class BankCalls:
         actions: Sequence[int] | None = None,
         known_at: datetime | Sequence[datetime] | None = None,
         revisions_of: Sequence[int | None] | None = None,
+        request_id: str | None = None,
     ) -> list[Verdict]:
         """Record many; see `ReasoningBank.record_outcomes`."""
         return await self.bank.record_outcomes(
@@ -54,4 +65,5 @@ class BankCalls:
             actions=actions,
             known_at=known_at,
             revisions_of=revisions_of,
+            request_id=request_id,
         )

@@ -43,7 +43,7 @@ class CoordinationCalls:
 
         Raises:
             InvalidNameError: a malformed topic.
-            CodecError: the message cannot be encoded.
+            CodecError: the message cannot be encoded. A message to nobody is not looked at.
         """
         self._engine.check_usable()
         return await self._pubsub.publish(topic, message)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from nt_memory.entries import Configure, StartSession
 from nt_memory.errors import (
     ClosedError,
-    NtMemoryError,
     StorageError,
     WrongLoopError,
     again,
@@ -40,6 +39,7 @@ from nt_memory.system.opened import Opened
 from nt_memory.system.opening import check_settings, open_store
 from nt_memory.system.pacing import Pace
 from nt_memory.system.strays import drop_strays
+from nt_memory.system.visible import Visible
 from nt_memory.system.writing import Writing, set_done
 from nt_memory.tiers.hot import HotTier
 from nt_memory.tiers.vectors import VectorTier
@@ -83,7 +83,7 @@ class Engine:
         self._thread = threading.get_ident()
         self._pid = os.getpid()
         self._turn = asyncio.Lock()
-        self._visible_waiters: dict[asyncio.Future[None], None] = {}
+        self.visible = Visible()
         self._background: list[asyncio.Task[None]] = []
         self._closing: asyncio.Task[None] | None = None
         self._staleness: StorageError | None = None
@@ -222,7 +222,7 @@ class Engine:
             is_clean = is_clean and self.journal.failure is None
             await insist(asyncio.ensure_future(self.drain()))
         self.is_closed = True
-        self._wake_visible(ClosedError("the memory was closed"))
+        self.visible.wake(ClosedError("the memory was closed"))
         self.hot.clear()
         closing = functools.partial(self._close_files, is_clean=is_clean)
         await insist(self._loop.run_in_executor(None, closing))
@@ -305,7 +305,7 @@ class Engine:
         move_vectors(self.vectors, follow, self.rows)
         move_records(self.hot, follow.changes, self.values)
         self.listeners.tell(follow)
-        self._wake_visible(None)
+        self.visible.wake(None)
 
     async def catch_up(self) -> None:
         """Read-only: move to what another process has made visible since.
@@ -350,7 +350,7 @@ class Engine:
         """
         self.writing.failure = self._staleness = error
         self.hot.clear()
-        self._wake_visible(error)
+        self.visible.wake(error)
 
     async def wait_visible(self) -> None:
         """Wait until something new is visible.
@@ -359,22 +359,7 @@ class Engine:
             ClosedError: the memory was closed meanwhile.
         """
         self.check_usable()
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        self._visible_waiters[waiter] = None
-        try:
-            await waiter
-        finally:
-            self._visible_waiters.pop(waiter, None)
-
-    def _wake_visible(self, error: NtMemoryError | None) -> None:
-        waiters, self._visible_waiters = self._visible_waiters, {}
-        for waiter in waiters:
-            if waiter.done():
-                continue
-            if error is None:
-                waiter.set_result(None)
-            else:
-                waiter.set_exception(error)
+        await self.visible.wait()
 
 
 def _open_store(config: MemoryConfig, clock: StoreClock, *, read_only: bool) -> Opened:

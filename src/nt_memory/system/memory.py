@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from typing import TYPE_CHECKING, Any, Self
 
@@ -106,7 +105,7 @@ class MemorySystem(
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._counter = itertools.count()
+        self._named = 0
         self._filters = FilterTables(engine, engine.config.max_memory_bytes // FILTER_SHARE)
         self._bus = LocalBus()
         self._pubsub = PubSub(self._bus, encode, decode, engine.clock)

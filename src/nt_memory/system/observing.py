@@ -267,6 +267,13 @@ class Values:
             guard.release()
 
 
+class Part(NamedTuple):
+    """One entry of a call, and the number of its first row."""
+
+    first: int
+    entry: ObserveMany
+
+
 class Columns(NamedTuple):
     """What `observe_many` was given, checked; all of one length."""
 
@@ -277,8 +284,11 @@ class Columns(NamedTuple):
     known_at: int | list[int | None] | None
     tags: Tags | None
 
-    def entries(self) -> Iterator[ObserveMany]:
+    def parts(self, stored: Callable[[int], int] | None = None) -> Iterator[Part]:
         """Cut into entries of about `CHUNK_BYTES`, each made when it is asked for.
+
+        Args:
+            stored: Says how many rows from a given one on need no entry any more.
 
         Raises:
             EmbeddingError: as `Embeddings.halves`.
@@ -287,11 +297,14 @@ class Columns(NamedTuple):
         most = CHUNK_BYTES // row_bytes + 1
         first, count = 0, len(self.keys)
         while first < count:
+            if stored is not None and (done := stored(first)):
+                first += done
+                continue
             sizes = accumulate(
                 len(value) + row_bytes for value in self.values[first : first + most]
             )
             stop = first + 1 + sum(takewhile(bool, (size < CHUNK_BYTES for size in sizes)))
-            yield self._entry(first, min(stop, count))
+            yield Part(first, self._entry(first, min(stop, count)))
             first = stop
 
     def whole(self) -> ObserveMany:
@@ -312,9 +325,7 @@ class Columns(NamedTuple):
         )
 
 
-async def submit_all(
-    submit: Callable[[ObserveMany], Awaitable[Any]], entries: Iterator[ObserveMany]
-) -> None:
+async def submit_all(submit: Callable[[_T], Awaitable[Any]], entries: Iterator[_T]) -> None:
     """Have entries written in order, some submitted ahead; returns when all are visible.
 
     After one was refused no more are made, and those that are under way are waited for.

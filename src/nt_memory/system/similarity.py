@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from nt_memory.errors import InvalidInputError, TrimmedError
 from nt_memory.namespace import check_agent, check_key, check_keys
 from nt_memory.system.admitting import paced, wait_for_room
 from nt_memory.system.arguments import check_request, to_fence, to_known_at, to_ttl_us
+from nt_memory.system.observation_keys import Run, new_run
 from nt_memory.system.observing import (
     Columns,
     Tags,
@@ -24,11 +24,12 @@ from nt_memory.system.observing import (
     to_matrix,
     to_tags,
 )
+from nt_memory.system.resuming import Resumption
 from nt_memory.system.searches import SearchCalls
 from nt_memory.system.units import to_half, to_unit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from datetime import datetime, timedelta
 
     from numpy.typing import ArrayLike
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
 class SimilarityCalls(SearchCalls):
     """The calls of section Similarity; `MemorySystem` inherits them."""
 
-    _counter: Iterator[int]
+    _named: int
+    """Observations of this session that were given no key."""
 
     async def observe(
         self,
@@ -77,7 +79,7 @@ class SimilarityCalls(SearchCalls):
             EmbeddingError: the embedding is malformed.
             And as `MemorySystem.put`.
         """
-        name = self._new_key() if key is None else check_key(key)
+        name = self._new_keys(1).keys((0,))[0] if key is None else check_key(key)
         encoded, large = self._draft(data)
         op = WriteOp(
             STATE,
@@ -107,6 +109,7 @@ class SimilarityCalls(SearchCalls):
         keys: Sequence[str] | None = None,
         tags: Sequence[Iterable[str]] | None = None,
         known_at: datetime | Sequence[datetime] | None = None,
+        request_id: str | None = None,
     ) -> list[str]:
         """Remember many observations; each is searchable when it returns.
 
@@ -124,19 +127,21 @@ class SimilarityCalls(SearchCalls):
             keys: n keys, or None to generate them.
             tags: n collections of labels, or None.
             known_at: One time for all, or n times.
+            request_id: Repeated with the same arguments, it stores those chunks that were not stored
+                before, and returns the keys under which the others were.
 
         Returns:
             The n keys.
 
         Raises:
-            InvalidInputError: the lengths differ.
+            InvalidInputError: the lengths differ, or the request id was used for something else.
             And as `observe`.
 
         Cost: about 10 us of processor time a row of 384 values with 100 bytes of data, the index
             apart, where keys are new; three times that where they are replaced. The event loop gets
             its turn about every millisecond.
         """
-        agent = check_agent(agent)
+        agent, request = check_agent(agent), check_request(request_id)
         if isinstance(data, Mapping | str | bytes):
             raise InvalidInputError(f"data must be a sequence of values, not {type(data).__name__}")
         rows = await to_matrix(embeddings)
@@ -147,7 +152,7 @@ class SimilarityCalls(SearchCalls):
             checked = await check_rows(rows)
             self._check_dim(agent, rows.shape[1])
             names = (
-                await in_steps(range(count), self._new_keys)
+                await in_steps(range(count), self._new_keys(count).keys)
                 if keys is None
                 else await in_steps(list(keys), check_keys)
             )
@@ -162,25 +167,34 @@ class SimilarityCalls(SearchCalls):
             ):
                 if isinstance(found, list | Tags) and len(found) != count:
                     raise InvalidInputError(f"{what} has {len(found)} items for {count} embeddings")
-            await self._write_all(Columns(agent, names, [], checked, times, labels), values)
+            resumption = None
+            if request is not None:
+                resumption = Resumption(self._engine, request, names, is_given=keys is not None)
+            columns = Columns(agent, names, [], checked, times, labels)
+            await self._write_all(columns, values, resumption)
         return names
 
-    async def _write_all(self, columns: Columns, data: Sequence[Any]) -> None:
+    async def _write_all(
+        self, columns: Columns, data: Sequence[Any], resumption: Resumption | None
+    ) -> None:
         engine = self._engine
+        submit = paced(engine, resumption)
+        stored = None if resumption is None else resumption.stored
         values = Values()
         try:
             await values.add_all(data, compresses=engine.config.enable_compression)
             if not values.drafts:
-                await submit_all(paced(engine), columns._replace(values=values.encoded).entries())
+                columns = columns._replace(values=values.encoded)
+                await submit_all(submit, columns.parts(stored))
                 return
             async with engine.filing.filed(list(values.drafts.values())) as filed:
                 values.release()
                 for number, value in zip(values.drafts, filed, strict=True):
                     values.encoded[number] = value
                 columns = columns._replace(values=values.encoded)
-                if engine.opened.replica.has_quotas:
+                if resumption is None and engine.opened.replica.has_quotas:
                     engine.writing.check_quota(columns.whole())
-                await submit_all(paced(engine), columns.entries())
+                await submit_all(submit, columns.parts(stored))
         finally:
             values.release()
 
@@ -203,14 +217,9 @@ class SimilarityCalls(SearchCalls):
             )
         return row.changes[-1].key if row.changes else name
 
-    def _new_key(self) -> str:
-        return self._new_keys((0,))[0]
-
-    def _new_keys(self, wanted: Sequence[int]) -> list[str]:
-        # Ordered by time within a session, and unique beyond it.
-        engine = self._engine
-        start, end = f"obs/{engine.clock.now_us():015x}", f"-{engine.session[:8]}"
-        return [f"{start}{n:06x}{end}" for n in itertools.islice(self._counter, len(wanted))]
+    def _new_keys(self, count: int) -> Run:
+        first, self._named = self._named, self._named + count
+        return new_run(self._engine.clock.now_us(), self._engine.session, first)
 
 
 async def _times(

@@ -91,11 +91,18 @@ class SyncBank:
         self, agents: Sequence[str], *, as_of: AsOfLike | None = None
     ) -> dict[str, float]:
         """How much each agent's vote should weigh, from its skill and whom it errs with."""
-    def distill(self, agent: str, *, as_of: AsOfLike | None = None) -> list[Pattern]:
+    def distill(
+        self, agent: str, *, as_of: AsOfLike | None = None, request_id: str | None = None
+    ) -> list[Pattern]:
         """Cluster an agent's situations and store what each cluster led to.
 
         Patterns are descriptions: `p_value` is None and `is_promoted` False, because nothing tests
         them for promotion yet. An action type needs 50 situations with known outcomes.
+
+        Args:
+            agent: Whose.
+            as_of: From what was known then.
+            request_id: A repeated id acts once, and returns what was stored.
 
         Returns:
             The agent's patterns as of then, old ones of other action types included.
@@ -174,6 +181,7 @@ class SyncBank:
         loss: Loss = "absolute",
         tolerance: Tolerance | str | tuple[str, float, float] | None = None,
         baseline: str | None = None,
+        request_id: str | None = None,
     ) -> Definition:
         """Say what an action type predicts. Defining it again as it is changes nothing.
 
@@ -188,6 +196,7 @@ class SyncBank:
             tolerance: What makes a verdict; by default the predictor's own earlier errors. See
                 `Tolerance`; "relative" is 5 % and 25 % of the outcome.
             baseline: Name of the naive forecast that actions freeze with them.
+            request_id: A repeated id acts once, and returns the definition as it is by then.
 
         Raises:
             InvalidNameError: the action type is malformed.
@@ -195,8 +204,13 @@ class SyncBank:
         """
     def definition(self, action_type: str, *, as_of: AsOfLike | None = None) -> Definition | None:
         """What an action type predicts, or None if it is not defined."""
-    def track_trajectory(self, trajectory: Trajectory) -> int:
+    def track_trajectory(self, trajectory: Trajectory, *, request_id: str | None = None) -> int:
         """Store a trajectory, or what was added to it since it was tracked.
+
+        Args:
+            trajectory: The trajectory.
+            request_id: A repeated id acts once and returns the first revision, whatever has been
+                added to the trajectory since.
 
         Returns:
             The revision; the current one if there was nothing new.
@@ -207,11 +221,22 @@ class SyncBank:
             DimensionError: the agent's situations of this action type have another dimension.
             LookAheadError: a step is dated past a backtest's now (live: InvalidTimeError).
         """
-    def track_many(self, trajectories: Iterable[Trajectory]) -> int:
+    def track_many(
+        self, trajectories: Iterable[Trajectory], *, request_id: str | None = None
+    ) -> int:
         """Store many trajectories, in order; each is stored as a whole, their batches are not.
+
+        Args:
+            trajectories: The trajectories.
+            request_id: Repeated with the same trajectories, it stores those batches that were not
+                stored before.
 
         Returns:
             The last revision.
+
+        Raises:
+            InvalidInputError: the id was used for something else.
+            And as `track_trajectory`.
         """
     def record_outcome(
         self,
@@ -221,6 +246,7 @@ class SyncBank:
         action: int | None = None,
         known_at: datetime | None = None,
         revision_of: int | None = None,
+        request_id: str | None = None,
     ) -> Verdict:
         """Record how an action turned out, and judge it.
 
@@ -232,6 +258,7 @@ class SyncBank:
             action: Which action, from 0; by default the last.
             known_at: Since when it is known; by default now. It may lie in the past.
             revision_of: Revision of the outcome that this one replaces.
+            request_id: A repeated id acts once, and returns the verdict on that action by then.
 
         Raises:
             UnknownTrajectoryError: no such trajectory.
@@ -239,6 +266,7 @@ class SyncBank:
                 horizon in time has passed or before what it revises; or there is another outcome
                 already and no `revision_of`.
             ConflictError: `revision_of` is not the current outcome.
+            InvalidInputError: the request id was used for something else.
         """
     def record_outcomes(
         self,
@@ -248,8 +276,9 @@ class SyncBank:
         actions: Sequence[int] | None = None,
         known_at: datetime | Sequence[datetime] | None = None,
         revisions_of: Sequence[int | None] | None = None,
+        request_id: str | None = None,
     ) -> list[Verdict]:
-        """Record many outcomes; see `record_outcome`.
+        """Record many outcomes; see `record_outcome`. They are written in batches of 1,024.
 
         Args:
             trajectory_ids: Which trajectories, n of them.
@@ -257,17 +286,24 @@ class SyncBank:
             actions: Which action of each, n; by default the last.
             known_at: Since when they are known: one time, or n.
             revisions_of: What each replaces, n.
+            request_id: Repeated with the same arguments, it records those batches that were not
+                recorded before.
 
         Raises:
-            InvalidInputError: the lengths differ.
+            InvalidInputError: the lengths differ, or the request id was used for something else.
         """
-    def forget(self, trajectory_ids: Iterable[str]) -> int:
+    def forget(self, trajectory_ids: Iterable[str], *, request_id: str | None = None) -> int:
         """Stop recalling trajectories: they are deleted from now on, and their ids are spent.
 
         Advice as of an earlier time still uses them.
 
+        Args:
+            trajectory_ids: Which.
+            request_id: A repeated id acts once and returns the first revision.
+
         Raises:
             UnknownTrajectoryError: one of them is not known; nothing is forgotten then.
+            InvalidInputError: the request id was used for something else.
         """
     def trajectory(self, trajectory_id: str, *, as_of: AsOfLike | None = None) -> Trajectory | None:
         """A trajectory as it was known, or None. More can be added to it and tracked."""
@@ -683,6 +719,7 @@ class SyncMemory:
         keys: Sequence[str] | None = None,
         tags: Sequence[Iterable[str]] | None = None,
         known_at: datetime | Sequence[datetime] | None = None,
+        request_id: str | None = None,
     ) -> list[str]:
         """Remember many observations; each is searchable when it returns.
 
@@ -700,12 +737,14 @@ class SyncMemory:
             keys: n keys, or None to generate them.
             tags: n collections of labels, or None.
             known_at: One time for all, or n times.
+            request_id: Repeated with the same arguments, it stores those chunks that were not stored
+                before, and returns the keys under which the others were.
 
         Returns:
             The n keys.
 
         Raises:
-            InvalidInputError: the lengths differ.
+            InvalidInputError: the lengths differ, or the request id was used for something else.
             And as `observe`.
 
         Cost: about 10 us of processor time a row of 384 values with 100 bytes of data, the index
@@ -893,9 +932,11 @@ class SyncMemory:
             observations wait while the last ones are embedded, usually one call of `embed`.
             Memory: one batch, and the new index.
         """
-    def track_trajectory(self, trajectory: Trajectory) -> int:
+    def track_trajectory(self, trajectory: Trajectory, *, request_id: str | None = None) -> int:
         """Remember a trajectory; see `ReasoningBank.track_trajectory`."""
-    def track_many(self, trajectories: Sequence[Trajectory]) -> int:
+    def track_many(
+        self, trajectories: Sequence[Trajectory], *, request_id: str | None = None
+    ) -> int:
         """Remember many; see `ReasoningBank.track_many`."""
     def record_outcome(
         self,
@@ -905,6 +946,7 @@ class SyncMemory:
         action: int | None = None,
         known_at: datetime | None = None,
         revision_of: int | None = None,
+        request_id: str | None = None,
     ) -> Verdict:
         """Record what came of an action; see `ReasoningBank.record_outcome`."""
     def record_outcomes(
@@ -915,6 +957,7 @@ class SyncMemory:
         actions: Sequence[int] | None = None,
         known_at: datetime | Sequence[datetime] | None = None,
         revisions_of: Sequence[int | None] | None = None,
+        request_id: str | None = None,
     ) -> list[Verdict]:
         """Record many; see `ReasoningBank.record_outcomes`."""
     def publish(self, topic: str, message: Any) -> int:
@@ -929,7 +972,7 @@ class SyncMemory:
 
         Raises:
             InvalidNameError: a malformed topic.
-            CodecError: the message cannot be encoded.
+            CodecError: the message cannot be encoded. A message to nobody is not looked at.
         """
     def subscribe(
         self,

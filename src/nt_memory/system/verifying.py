@@ -11,7 +11,6 @@ compared with what the journal says up to the entry they show.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +30,7 @@ from nt_memory.system.comparing import compare_tables, compare_vectors
 from nt_memory.system.opening import apply_frames
 from nt_memory.system.references import Wanted, in_frame, in_views
 from nt_memory.system.value_damage import DAMAGED, check_values, describe, known_losses
+from nt_memory.system.verification import Verification
 from nt_memory.tiers.cold import ColdTier, has_views
 from nt_memory.tiers.layout import LAYOUT_VERSION, NUMBERING, decode_usage
 from nt_memory.tiers.vectors import VectorFiles, is_snapshot_whole
@@ -54,38 +54,6 @@ _ATTEMPTS = 3
 
 Progress = "Callable[[str, int, int], None]"
 """Is told what is being done, how far it is, and how far it goes (0: unknown)."""
-
-
-@dataclass(slots=True)
-class Verification:
-    """What `verify` found.
-
-    Attributes:
-        path: The store.
-        damage: What is wrong, in the order it was found; each names its place. Empty: nothing is.
-        warnings: What is worth knowing and harms nothing.
-        sequence: The last entry that the views were compared at.
-        revision: Their revision there.
-        entries: Journal entries read.
-        rows: Rows of the views compared.
-        vectors: Vectors compared.
-        value_bytes: Bytes of value files that are as they were written.
-    """
-
-    path: str
-    damage: list[str] = field(default_factory=list[str])
-    warnings: list[str] = field(default_factory=list[str])
-    sequence: int = 0
-    revision: int = 0
-    entries: int = 0
-    rows: int = 0
-    vectors: int = 0
-    value_bytes: int = 0
-
-    @property
-    def is_ok(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.damage
 
 
 def verify(

@@ -30,6 +30,7 @@ from nt_memory.entries import (
     decode_entry,
     operations_of,
 )
+from nt_memory.entries.requests import given_id
 from nt_memory.errors import CorruptionError
 from nt_memory.records import Change
 from nt_memory.replica.reembedding import CHANGE
@@ -113,7 +114,7 @@ class JournalEntry:
         recorded_at: Entry time.
         kind: "write", "acquire", "vote", and so on; the names are those of the file format.
         actor: Who submitted it; empty if unnamed.
-        request_id: Under which id, if any.
+        request_id: Under which id its caller made it, if under any.
         changes: Keys it changed, in order.
         detail: What it asked for, of locks, votes and rules: the fields of the file format by name.
     """
@@ -162,7 +163,7 @@ class Tail:
             to_datetime(row.recorded_at),
             kind,
             entry.actor,
-            entry.request_id,
+            given_id(entry.request_id),
             changes,
             _detail(entry.body),
         )

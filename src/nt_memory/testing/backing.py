@@ -9,6 +9,7 @@ import numpy as np
 
 from nt_memory.entries import Stored, WriteOp
 from nt_memory.errors import ConflictError, DimensionError, LookAheadError
+from nt_memory.reasoningbank.backing import Made
 from nt_memory.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class MemoryBacking:
         self._partitions: list[_Partition] = []
         self._names: dict[tuple[str, str], int] = {}
         self._times: list[int] = [0]
+        self._made: dict[str, Made] = {}
         self.followers: list[Callable[[Sequence[StoredChange]], None]] = []
         self.before_search: Callable[[], None] = lambda: None
         self.searches = 0
@@ -74,9 +76,17 @@ class MemoryBacking:
         return len(self._times) - 1
 
     async def write(self, ops: Sequence[WriteOp], *, request_id: str | None = None) -> int:
-        """See `Backing.write`; `request_id` is ignored."""
-        del request_id
-        return self.write_now(ops)
+        """See `Backing.write`; what was done under a request id is remembered for good."""
+        if request_id is None:
+            return self.write_now(ops)
+        if request_id not in self._made:
+            revision = self.write_now(ops)
+            self._made[request_id] = Made(revision if ops else None)
+        return self._made[request_id].revision or self.revision
+
+    def made(self, request_id: str) -> Made | None:
+        """See `Backing.made`."""
+        return self._made.get(request_id)
 
     def write_now(self, ops: Sequence[WriteOp]) -> int:
         """The same as `write`, for tests that are not in a coroutine."""

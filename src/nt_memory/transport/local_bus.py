@@ -63,6 +63,17 @@ class LocalBus:
             self.publish(reply_to, b"")
         return reached
 
+    def has_readers(self, topic: str) -> bool:
+        """See `Bus.has_readers`; exact here.
+
+        Raises:
+            InvalidNameError: the topic is malformed.
+
+        Cost: one dict lookup, once the topic is known.
+        """
+        route = self._routes.get(topic)
+        return bool(self._route(topic) if route is None else route)
+
     def subscribe(self, pattern: str, receive: Callable[[str, bytes, str], None]) -> object:
         """See `Bus.subscribe`.
 

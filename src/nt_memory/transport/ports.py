@@ -143,6 +143,13 @@ class Bus(Protocol):
         """
         ...
 
+    def has_readers(self, topic: str) -> bool:
+        """False if nobody, here or elsewhere, is subscribed to `topic` now; True if somebody may be.
+
+        For those who would rather not make a payload for nobody.
+        """
+        ...
+
     def subscribe(self, pattern: str, receive: Callable[[str, bytes, str], None]) -> object:
         """Call `receive(topic, payload, reply_to)`, on the loop, for each match; a handle."""
         ...
