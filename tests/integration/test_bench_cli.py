@@ -74,7 +74,7 @@ def test_vectors_prints_one_table_whatever_peers_do(
     (fakes / "usearch" / "index.py").write_text("def Index(**_): raise ValueError('bad codes')")
     (fakes / "zvec.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGABRT)")
     monkeypatch.setenv("PYTHONPATH", str(fakes))
-    peers = "numpy,numpy-1,faiss,faiss-80,hnswlib,usearch,zvec"
+    peers = "numpy,numpy-1,faiss,faiss-same,hnswlib,usearch,zvec"
     out = tmp_path / "out"
     text, document = bench(
         "vectors", out, *SMALL, "--n", "5000", "--peers", peers, "--queries", "80",

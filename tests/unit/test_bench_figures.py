@@ -18,7 +18,7 @@ from nt_memory.apps.bench.machine import disk_bytes, memory_of
 from nt_memory.apps.bench.options import BenchOptions
 from nt_memory.apps.bench.ownsearch import near
 from nt_memory.errors import InvalidInputError
-from nt_memory.tiers.vectors.index import PARAMETERS
+from nt_memory.tiers.vectors.index import PARAMETERS, construction
 
 GENERATORS = [
     generators.clustered_blocks,
@@ -331,8 +331,8 @@ def test_memory_and_disk_are_read_from_the_system(tmp_path: Path) -> None:
 
 def test_the_peer_built_as_we_build_is() -> None:
     """Raw faiss beside ours has the graph's own parameters, or the comparison says nothing."""
-    settings = CONTENDERS["faiss-80"].about.settings
-    kind, construction, *_ = PARAMETERS.split(";")
-    assert settings.startswith(f"{kind}, efConstruction {construction.removeprefix('efc=')} ")
-    assert FaissAlike.efconstruction == int(construction.removeprefix("efc="))
-    assert int(kind.removeprefix("HNSW").partition(",")[0]) == M
+    assert CONTENDERS["faiss-same"] is FaissAlike
+    assert PARAMETERS.startswith(f"HNSW{M},SQ8;")
+    for rows, breadth in FaissAlike.construction.items():
+        assert construction(rows) == breadth
+        assert rows == 0 or construction(rows - 1) < breadth

@@ -25,6 +25,7 @@ from nt_memory.tiers.vectors import NEVER, Tuning, VectorFiles, VectorTier, kmea
 from nt_memory.tiers.vectors.batches import Batches
 from nt_memory.tiers.vectors.growth import Outcome, Pace
 from nt_memory.tiers.vectors.ranking import preselect
+from nt_memory.tiers.vectors.snapshots import Description, write_snapshot
 
 DIM = 16
 SMALL = Tuning(scan_values=DIM * 100, batch=32, seed=5)
@@ -662,3 +663,11 @@ def test_kmeans_is_repeatable() -> None:
     nearest = ((rows[:, None] - centroids) ** 2).sum(axis=2).argmin(axis=1)
     assert (nearest == assignment).mean() > 0.999
     assert kmeans(rows[:3], 7, seed=1)[0].shape == (3, DIM)
+
+
+def test_parameters_that_would_be_cut_off_are_refused(tmp_path: Path) -> None:
+    """A snapshot whose header cannot say what it was made with would never be used again."""
+    description = Description(4, 0, 10, 7, "x" * 65, 1)
+    with pytest.raises(ValueError, match="more than 64 bytes"):
+        write_snapshot(tmp_path / "a", description, lambda write: write(b"graph"))
+    assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 WHOLE = 1_000_000  # rows at which the bars that grow with the store are judged
 # Contenders that bars are about; a search has one thread, and so had the scan that the bar was set by.
-OURS, SCAN, SCAN_ALONE, RAW, RAW_ALIKE = "nt-memory", "numpy", "numpy-1", "faiss", "faiss-80"
+OURS, SCAN, SCAN_ALONE, RAW, RAW_ALIKE = "nt-memory", "numpy", "numpy-1", "faiss", "faiss-same"
 
 
 def bars_of(dataset: Dataset, results: dict[str, dict[str, Any]]) -> list[Row]:
@@ -58,7 +58,7 @@ def _holding(
     sizes = [size for found in (built, again) if (size := grown(found, "anonymous")) is not None]
     if sizes:
         yield memory_row(max(sizes), dataset.rows, is_whole=is_whole)
-    for peer, how in ((RAW, "its defaults"), (RAW_ALIKE, "efConstruction 80, as ours")):
+    for peer, how in ((RAW, "its defaults"), (RAW_ALIKE, "built as our graphs are")):
         raw = results.get(peer, {}).get("build", {}).get("build_s")
         if raw and "took" in built:
             yield bulk_row(raw, how, built["took"], dataset.rows)

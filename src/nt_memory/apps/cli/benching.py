@@ -51,7 +51,7 @@ def vectors(  # noqa: PLR0913 - a command's options are its arguments
         str,
         typer.Option(
             metavar="A,B,...",
-            help="Beside nt-memory: numpy, numpy-1, faiss, faiss-80, hnswlib, usearch, zvec, lancedb, chroma, qdrant, "
+            help="Beside nt-memory: numpy, numpy-1, faiss, faiss-same, hnswlib, usearch, zvec, lancedb, chroma, qdrant, "
             "sqlite-vec; or none.  [default: all]",
         ),
     ] = "",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _MAGIC = b"NTMGRPH\n"
 _VERSION = 2
+_PARAMETERS_BYTES = 64
 # magic, version, dim, first, stop, seed, parameters, rows' digest, lengths of extra, numbers and
 # payload, crc of the three
 _HEADER = struct.Struct("<8sIIQQQ64sIQQQI")
@@ -174,6 +175,9 @@ def is_snapshot_whole(path: Path) -> bool:
 
 
 def _pack(description: Description, lengths: _Lengths) -> bytes:
+    parameters = description.parameters.encode()
+    if len(parameters) > _PARAMETERS_BYTES:
+        raise ValueError(f"more than {_PARAMETERS_BYTES} bytes: {description.parameters}")
     header = _HEADER.pack(
         _MAGIC,
         _VERSION,
@@ -181,7 +185,7 @@ def _pack(description: Description, lengths: _Lengths) -> bytes:
         description.first,
         description.stop,
         description.seed,
-        description.parameters.encode(),
+        parameters,
         description.digest,
         *lengths,
     )

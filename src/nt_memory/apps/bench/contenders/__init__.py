@@ -23,7 +23,7 @@ CONTENDERS: dict[str, type[Contender]] = {
     "numpy": Scan,
     "numpy-1": ScanAlone,
     "faiss": Faiss,
-    "faiss-80": FaissAlike,
+    "faiss-same": FaissAlike,
     "hnswlib": Hnswlib,
     "usearch": Usearch,
     "zvec": Zvec,

@@ -79,7 +79,7 @@ class Faiss(Placed):
         "HNSW16,SQ8, efConstruction 40, ef {ef}",
         modules=("faiss",),
     )
-    efconstruction: ClassVar[int] = 40
+    construction: ClassVar[dict[int, int]] = {0: 40}  # from how many rows on which
 
     _index: Any
 
@@ -88,10 +88,11 @@ class Faiss(Placed):
         faiss = module("faiss")
         faiss.omp_set_num_threads(self.threads)
         self._index = faiss.index_factory(self.dim, f"HNSW{M},SQ8", faiss.METRIC_INNER_PRODUCT)
-        self._index.hnsw.efConstruction = self.efconstruction
         step = max(1, len(vectors) // TRAINED_ON)
         self._index.train(np.ascontiguousarray(vectors[::step]))
-        for _, part in batches(vectors, BATCH):
+        for first, part in batches(vectors, BATCH):
+            breadth = max(rows for rows in self.construction if rows <= first)
+            self._index.hnsw.efConstruction = self.construction[breadth]
             self._index.add(np.ascontiguousarray(part))
         faiss.omp_set_num_threads(1)
 
@@ -123,10 +124,10 @@ class FaissAlike(Faiss):
 
     about: ClassVar[About] = About(
         "faiss-cpu",
-        "HNSW16,SQ8, efConstruction 80 as in nt-memory, ef {ef}",
+        "HNSW16,SQ8, efConstruction 80, from 262,144 rows on 112, as in nt-memory, ef {ef}",
         modules=("faiss",),
     )
-    efconstruction: ClassVar[int] = 80
+    construction: ClassVar[dict[int, int]] = {0: 80, 1 << 18: 112}
 
 
 class Hnswlib(Placed):
