@@ -203,6 +203,7 @@ def test_an_agent_acts_in_its_own_name_and_no_other(asked, tokens):
             ("POST", "/v1/proposals", put),
             ("POST", "/v1/votes", {"proposal_id": "p", "voter": "scout", "approve": True}),
             ("POST", "/collections", {"name": "x", "dimension": 2}),
+            ("GET", "/metrics", None),
         ):
             found = await client.request(method, path, json=sent, headers=other)
             assert found.status_code == 403, (method, path, found.text)
@@ -233,6 +234,20 @@ def test_an_operators_policy_holds_and_is_never_replaced(asked, tokens):
         await memory.set_policy(None, Policy(read=("**",)))
         assert (await client.get(path, headers=bearer(scout))).status_code == 200
         assert memory.policy("scout") == Policy(read=("**",))
+
+    asked(body, settings=ServerSettings(tokens=tokens))
+
+
+def test_metrics_are_the_operators_and_of_whom_it_lets(asked, tokens):
+    """They tell how well each agent forecasts, which is not every agent's to know."""
+    scout, operator = add_token(tokens, "scout"), add_token(tokens, "*")
+
+    async def body(client, memory):
+        assert (await client.get("/metrics", headers=bearer(operator))).status_code == 200
+        await memory.set_policy("scout", Policy(operate=("set_quota",)))
+        assert (await client.get("/metrics", headers=bearer(scout))).status_code == 403
+        await memory.set_policy("scout", Policy(operate=("metrics",)))
+        assert (await client.get("/metrics", headers=bearer(scout))).status_code == 200
 
     asked(body, settings=ServerSettings(tokens=tokens))
 

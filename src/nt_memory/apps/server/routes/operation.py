@@ -10,7 +10,8 @@ from nt_memory.apps.server.bodies import PROBLEMS, reply
 from nt_memory.apps.server.callers import Me
 from nt_memory.apps.server.house import Here
 from nt_memory.apps.server.problems import refused
-from nt_memory.errors import NtMemoryError
+from nt_memory.errors import NtMemoryError, PermissionDeniedError
+from nt_memory.topics import compile_pattern
 
 router = APIRouter(tags=["operation"], responses=PROBLEMS)
 
@@ -53,7 +54,18 @@ async def ready(house: Here) -> Response:
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
-async def metrics(house: Here, _: Me) -> Response:
-    """What is counted, for Prometheus."""
+async def metrics(house: Here, me: Me) -> Response:
+    """What is counted, for Prometheus.
+
+    It says how well each agent forecasts, so an agent needs the right to operate `metrics`.
+    """
+    policy = house.memory.policy(me.agent) if me.agent else None
+    if me.agent and not (policy and any(compile_pattern(one)("metrics") for one in policy.operate)):
+        raise PermissionDeniedError(
+            f"{me.agent} may not read the metrics",
+            agent=me.agent,
+            right="operate",
+            target="metrics",
+        )
     text = await house.telemetry.text()
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
