@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -532,6 +533,39 @@ def test_headers_and_bodies_that_do_not_come_are_given_up(running):
     for more in (b"", b"\r\n", b"GET"):
         answer = raw(server.port, whole, then=more)
         assert answer.startswith(b"HTTP/1.1 200")
+
+
+def test_who_does_not_read_what_it_asked_for_is_cut_off(running):
+    """Large values nobody reads take neither memory without bound nor others' turn for long."""
+    server = running(ServerSettings(port=0, write_timeout_s=1.0, idle_timeout_s=1.0))
+    value = "x" * (12 << 20)
+    assert httpx.put(f"{server.url}/v1/state/a/k", json={"value": value}).status_code == 200
+    asking = b"GET /v1/state/a/k HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    deaf: list[socket.socket] = []
+    for _ in range(12):
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", server.port))
+        connection.sendall(asking)
+        deaf.append(connection)
+    try:
+        assert httpx.get(f"{server.url}/health").status_code == 200
+        for _ in range(20):
+            found = httpx.get(f"{server.url}/v1/state/a/k", timeout=DEADLINE_S)
+            if found.status_code == 200:
+                break
+            assert found.status_code == 503
+        assert found.json()["value"] == value
+        for one in deaf:
+            one.settimeout(DEADLINE_S)
+            size = 0
+            with contextlib.suppress(ConnectionResetError):
+                while part := one.recv(1 << 20):
+                    size += len(part)
+            assert size < len(value)
+    finally:
+        for one in deaf:
+            one.close()
 
 
 def test_a_client_that_leaves_in_the_middle_harms_nobody(running):

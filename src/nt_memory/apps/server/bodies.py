@@ -15,6 +15,7 @@ import numpy as np
 from fastapi import Header, Query, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+from starlette.types import Receive, Scope, Send
 
 from nt_memory.apps.server.problems import Problem, refused
 from nt_memory.codec.plain import from_plain, to_plain
@@ -87,11 +88,15 @@ class Body(BaseModel):
 def reply(content: Any, status: int = 200, **headers: str) -> Response:
     """A JSON response. NaN and infinite numbers, which JSON has not, become null."""
     return Response(
-        msgspec.json.encode(content, enc_hook=_spell),
+        _encode(content),
         status,
         media_type="application/json",
         headers={name.replace("_", "-"): value for name, value in headers.items()},
     )
+
+
+def _encode(content: Any) -> bytes:
+    return msgspec.json.encode(content, enc_hook=_spell)
 
 
 def _spell(part: Any) -> Any:
@@ -142,11 +147,57 @@ def _mapped_bytes(value: Any) -> int:
     return 0
 
 
-async def reply_with(make: Callable[[], Any], size: int, status: int = 200) -> Response:
-    """A JSON response whose content is made on another thread where it is large."""
-    if size > OFF_LOOP_BYTES:
-        return await asyncio.to_thread(lambda: reply(make(), status))
-    return reply(make(), status)
+def reply_with(make: Callable[[], Any], size: int) -> Response:
+    """A JSON response whose content is made on another thread, and only when its turn comes, if large.
+
+    Args:
+        make: Makes the content.
+        size: About how many bytes are in it, as of `size_of`.
+    """
+    return LargeResponse(make) if size > OFF_LOOP_BYTES else reply(make())
+
+
+class LargeResponse(Response):
+    """A response that takes much memory while it is made and sent: only a few exist at once.
+
+    Otherwise clients that ask for large values and do not read them would fill the memory; the
+    connection is cut once nothing of it was read for a while (`protocol`).
+    """
+
+    media_type = "application/json"
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        super().__init__()
+        self._make = make
+
+    async def __call__(  # type: ignore[explicit-override]  # typing.override is 3.12
+        self, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Make it and send it.
+
+        Raises:
+            HTTPException: 503, if others are still being sent to clients that read slowly.
+        """
+        house = scope["app"].state.house
+        try:
+            async with asyncio.timeout(house.settings.write_timeout_s):
+                await house.large.acquire()
+        except TimeoutError:
+            raise refused(503, "too many large responses are being sent", retry_after="5") from None
+        try:
+            data = await asyncio.to_thread(lambda: _encode(self._make()))
+            headers = [
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(data)).encode()),
+            ]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            # In pieces, each of which waits until most of those before it have been read.
+            for first in range(0, len(data), OFF_LOOP_BYTES):
+                piece = data[first : first + OFF_LOOP_BYTES]
+                is_last = first + OFF_LOOP_BYTES >= len(data)
+                await send({"type": "http.response.body", "body": piece, "more_body": not is_last})
+        finally:
+            house.large.release()
 
 
 class RecordOut(BaseModel):

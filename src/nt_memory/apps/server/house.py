@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from nt_memory.coordination.tokens import LockToken
     from nt_memory.embedders import Embedder
 
+MAX_LARGE = 4
+
 _T = TypeVar("_T")
 
 
@@ -88,6 +90,7 @@ class House:
         locks: Locks taken through it.
         closing: Set once it stops.
         streams: Open streams, by the agent that opened them.
+        large: Held by each large response while it is made and sent.
     """
 
     memory: MemorySystem
@@ -99,6 +102,7 @@ class House:
     locks: HeldLocks = field(default_factory=HeldLocks)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     streams: dict[str, int] = field(default_factory=dict)
+    large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_LARGE))
 
     def close(self) -> None:
         """End all streams and all waiting; requests that only have to be answered still are."""

@@ -1,9 +1,9 @@
 # mypy: disable-error-code="explicit-override"
-"""The connection, guarded: headers that do not end, or do not come, and too many connections.
+"""The connection, guarded: headers that do not end or do not come, answers that nobody reads.
 
-uvicorn bounds neither the length of a request's head nor the time it may take; a client that sends a
-byte a minute, or headers without end, would hold a connection or memory for ever. Bodies are the
-gate's matter.
+uvicorn bounds neither the length of a request's head nor the time it may take, nor how long a client
+may leave unread what it asked for; each would hold a connection or memory for ever. The bodies of
+requests are the gate's matter.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._is_in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Somebody connected."""
@@ -57,6 +58,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over."""
         self._stop_timer()
+        self._stop_write_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -96,6 +98,17 @@ class GuardedProtocol(HttpToolsProtocol):
         self._stop_timer()
         super().handle_websocket_upgrade()
 
+    def pause_writing(self) -> None:
+        """The client does not read what it is sent."""
+        super().pause_writing()
+        self._stop_write_timer()
+        self._write_timer = self.loop.call_later(self.limits.write_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It has read enough of it."""
+        self._stop_write_timer()
+        super().resume_writing()
+
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(self.limits.head_timeout_s, self._turn_away, 408)
 
@@ -103,6 +116,11 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
     def _turn_away(self, status: int) -> None:
         self._stop_timer()

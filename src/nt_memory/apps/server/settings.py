@@ -31,6 +31,7 @@ class ServerSettings:
         max_head_bytes: Longest request line and headers together.
         head_timeout_s: Until a request's headers must have come.
         body_timeout_s: Until its body must have come.
+        write_timeout_s: How long a client may read nothing of what it is sent.
         idle_timeout_s: How long a connection is kept for the next request.
         max_connections: Connections at once; more are told to come back.
         max_streams: Streams of messages and changes at once, half of them for one agent.
@@ -49,6 +50,7 @@ class ServerSettings:
     max_head_bytes: int = 32 << 10
     head_timeout_s: float = 10.0
     body_timeout_s: float = 30.0
+    write_timeout_s: float = 30.0
     idle_timeout_s: float = 15.0
     max_connections: int = 512
     max_streams: int = 256

@@ -238,7 +238,7 @@ async def search(me: Me, collection: Collection, body: SearchIn) -> Response:
             ]
         }
 
-    return await reply_with(results, size)
+    return reply_with(results, size)
 
 
 @router.post("/collections/{collection}/query", response_model=DocumentsOut)
@@ -268,7 +268,7 @@ async def query(me: Me, collection: Collection, body: QueryIn) -> Response:
             "ids": [record.key for record in found],
         }
 
-    return await reply_with(documents, size)
+    return reply_with(documents, size)
 
 
 @router.get("/collections/{collection}/documents/{document_id}")
@@ -278,7 +278,7 @@ async def get_document(me: Me, collection: Collection, document_id: DocumentId) 
     record = await me.memory.get_record(shelf.agent, document_id.lower())
     if record is None:
         raise refused(404, "there is no such document")
-    return await reply_with(lambda: _document(record.key, record.value), size_of(record.value))
+    return reply_with(lambda: _document(record.key, record.value), size_of(record.value))
 
 
 @router.delete("/collections/{collection}/documents/{document_id}", response_model=InsertedOut)

@@ -193,4 +193,4 @@ async def search(me: Me, house: Here, body: SearchIn) -> Response:
             ]
         }
 
-    return await reply_with(found, size)
+    return reply_with(found, size)

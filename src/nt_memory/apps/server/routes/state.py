@@ -116,7 +116,7 @@ async def get(me: Me, agent: Agent, key: Key, as_of: AsOfQuery = None) -> Respon
     record = await me.memory.get_record(agent, key, as_of=as_of)
     if record is None:
         raise refused(404, "there is no such key")
-    return await reply_with(lambda: spell_record(record), size_of(record.value))
+    return reply_with(lambda: spell_record(record), size_of(record.value))
 
 
 @router.put("/state/{agent}/{key:path}", response_model=RevisionOut)
@@ -182,7 +182,7 @@ async def scan(
             "revision": revision,
         }
 
-    return await reply_with(page, size)
+    return reply_with(page, size)
 
 
 @router.get("/history/{agent}/{key:path}", response_model=HistoryOut)
@@ -195,7 +195,7 @@ async def history(me: Me, agent: Agent, key: Key, limit: Limit = 100) -> Respons
         found.append(record)
         if len(found) == limit or size > PAGE_BYTES:
             break
-    return await reply_with(lambda: {"records": [spell_record(one) for one in found]}, size)
+    return reply_with(lambda: {"records": [spell_record(one) for one in found]}, size)
 
 
 @router.post("/transactions", response_model=RevisionOut)
