@@ -12,11 +12,12 @@ DEMO_ARGS ?=
 BENCH_ARGS ?=
 STORAGE_ARGS ?=
 VECTORS_ARGS ?=
+HTTP_ARGS ?=
 SOAK_ARGS ?=
 OVERLOAD_ARGS ?=
 TEST_ARGS ?=
 
-.PHONY: help demo test test-models stress check bench bench-storage bench-vectors soak overload docs fmt clean
+.PHONY: help demo test test-models stress check bench bench-storage bench-vectors bench-http soak overload docs fmt clean
 .DELETE_ON_ERROR:
 
 help:
@@ -28,6 +29,7 @@ help:
 	@echo 'make bench   measure, write bench/results/    (BENCH_ARGS="--n 1000000")'
 	@echo 'make bench-storage  puts and reads beside other stores and caches (STORAGE_ARGS)'
 	@echo 'make bench-vectors  search beside other indexes and databases (VECTORS_ARGS="--n 1000000")'
+	@echo 'make bench-http  put, get and search of nt-memory serve         (HTTP_ARGS="--clients 1 64")'
 	@echo 'make soak    30 minutes of mixed load: does anything grow?   (SOAK_ARGS="--minutes 5")'
 	@echo 'make overload  10 minutes of writers faster than the disk    (OVERLOAD_ARGS="--minutes 1")'
 	@echo 'make docs    build the documentation into site/'
@@ -62,6 +64,9 @@ bench-storage: $(VENV)/.installed-dev $(VENV)/.installed-bench
 
 bench-vectors: $(VENV)/.installed-dev $(VENV)/.installed-bench-vectors
 	$(BIN)/nt-memory bench vectors --out bench/results $(VECTORS_ARGS)
+
+bench-http: $(VENV)/.installed-dev
+	$(BIN)/python bench/serving.py $(HTTP_ARGS)
 
 soak: $(VENV)/.installed-dev
 	$(BIN)/python bench/soak.py $(SOAK_ARGS)

@@ -133,6 +133,30 @@ def test_changes_go_on_where_a_client_left_off(running, run):
     run(body())
 
 
+def test_large_values_are_left_out_of_changes_and_sent_in_messages(running, run):
+    """A change says that there is more to get; a message cannot be got, so it is sent whole."""
+    server = running()
+    large = "x" * 400_000
+
+    async def body():
+        async with httpx.AsyncClient(base_url=server.url, timeout=DEADLINE_S) as client:
+            async with (
+                client.stream("GET", "/v1/changes/a") as changes,
+                client.stream("GET", "/v1/messages", params={"pattern": "a"}) as messages,
+            ):
+                lines = changes.aiter_lines()
+                more = messages.aiter_lines()
+                assert [await anext(lines), await anext(more)] == [": open"] * 2
+                await client.put("/v1/state/a/k", json={"value": large})
+                await client.post("/v1/messages", json={"topic": "a", "message": large})
+                _, data, _ = await Events(lines).next()
+                assert (data["is_left_out"], data["value"]) == (True, None)
+                assert (await Events(more).next())[1]["message"] == large
+            assert (await client.get("/v1/state/a/k")).json()["value"] == large
+
+    run(body())
+
+
 def test_a_websocket_receives_and_publishes(running, run):
     """Both over one connection; a bad frame is answered and harms nothing."""
     server = running()

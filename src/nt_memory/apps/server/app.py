@@ -20,14 +20,15 @@ from nt_memory.apps.server.gate import Gate
 from nt_memory.apps.server.house import House
 from nt_memory.apps.server.receipts import Receipts
 from nt_memory.apps.server.routes import (
+    advice,
     agentdb,
-    bank,
     coordination,
     messages,
     operation,
     similarity,
     state,
     swarm,
+    trajectories,
 )
 from nt_memory.apps.server.settings import ServerSettings
 from nt_memory.apps.server.telemetry import Telemetry
@@ -92,7 +93,10 @@ def create_app(
         embedder=embedder or HashingTextEmbedder(DEFAULT_DIM),
         receipts=Receipts(),
     )
-    parts = (operation, agentdb, state, similarity, bank, messages, coordination, swarm)
+    parts = (
+        *(operation, agentdb, state, similarity, trajectories, advice),
+        *(messages, coordination, swarm),
+    )
     for router in (*(part.router for part in parts), *routers):
         app.include_router(router)
     app.add_exception_handler(nt_memory.NtMemoryError, problems.on_memory_error)

@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from nt_memory.apps.server.problems import Problem, refused
 from nt_memory.codec.plain import from_plain, to_plain
+from nt_memory.errors import ValueTooLargeError
 from nt_memory.frozen import resident_bytes
 from nt_memory.records import AsOf, Record
 from nt_memory.timeline import AsOfLike
@@ -124,15 +125,20 @@ def to_value(given: Any) -> Any:
     return from_plain(given)
 
 
+def bytes_of(value: Any) -> int:
+    """About how many bytes a value takes, arrays over files included."""
+    return resident_bytes(value) + _mapped_bytes(value)
+
+
 def size_of(value: Any) -> int:
-    """About how many bytes a value takes.
+    """About how many bytes a value takes that is to be sent.
 
     Raises:
-        HTTPException: too many to be sent as JSON.
+        ValueTooLargeError: too many to be sent as JSON.
     """
-    size = resident_bytes(value) + _mapped_bytes(value)
+    size = bytes_of(value)
     if size > MAX_SENT_BYTES:
-        raise refused(413, f"a value of {size} bytes is too large to be sent as JSON")
+        raise ValueTooLargeError(f"a value of {size} bytes is too large to be sent as JSON")
     return size
 
 
@@ -163,8 +169,6 @@ class LargeResponse(Response):
     Otherwise clients that ask for large values and do not read them would fill the memory; the
     connection is cut once nothing of it was read for a while (`protocol`).
     """
-
-    media_type = "application/json"
 
     def __init__(self, make: Callable[[], Any]) -> None:
         super().__init__()

@@ -11,12 +11,10 @@ everything else trouble on the way; 409 for a collection that exists counts as s
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import msgspec
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -33,10 +31,10 @@ from nt_memory.apps.server.bodies import (
 )
 from nt_memory.apps.server.callers import Me
 from nt_memory.apps.server.problems import refused
+from nt_memory.apps.server.sorting import best, first
 from nt_memory.codec.plain import to_plain
 from nt_memory.errors import ConflictError, InvalidInputError
-from nt_memory.filters import MISSING, Filter, lookup, parse_where
-from nt_memory.filters import Field as FilterField
+from nt_memory.filters import Filter, parse_where
 
 NAMESPACE = "agentdb."
 CONFIG_KEY = "_collection"
@@ -253,9 +251,11 @@ async def query(me: Me, collection: Collection, body: QueryIn) -> Response:
     passing = _passing(me.memory, shelf, None if where is None else parse_where(where))
     limit = MAX_RESULTS if body.limit is None else min(body.limit, MAX_RESULTS)
     if body.sort_by is None:
-        found = await _first(passing, limit)
+        found = await first(passing, limit)
     else:
-        found = await _sorted(passing, body.sort_by, limit)
+        found = await best(
+            passing, body.sort_by.field, limit, is_falling=body.sort_by.order == "desc"
+        )
     if body.limit is None and len(found) == MAX_RESULTS:
         raise InvalidInputError(f"more than {MAX_RESULTS} documents pass: give a limit")
     size = sum(size_of(record.value) for record in found)
@@ -366,58 +366,3 @@ async def _passing(
     async for record in memory.scan(shelf.agent):
         if record.key != CONFIG_KEY and (where is None or where.accepts(record.value)):
             yield record
-
-
-async def _first(passing: AsyncIterator[Record], limit: int) -> list[Record]:
-    found: list[Record] = []
-    if limit:
-        async for record in passing:
-            found.append(record)
-            if len(found) == limit:
-                break
-    return found
-
-
-async def _sorted(passing: AsyncIterator[Record], sort_by: SortBy, limit: int) -> list[Record]:
-    """The first so many, sorted; holds no more than that at once."""
-    name = sort_by.field
-    field = (name, *name.split(".")) if "." in name else (name,)
-    best: list[_Place] = []
-    async for record in passing:
-        place = _Place(record, field, is_falling=sort_by.order == "desc")
-        if len(best) < limit:
-            heapq.heappush(best, place)
-        elif best and best[0] < place:
-            heapq.heapreplace(best, place)
-    return [place.record for place in sorted(best, reverse=True)]
-
-
-class _Place:
-    """A document's place among others; the least is the one that comes last."""
-
-    __slots__ = ("_is_falling", "_key", "record")
-
-    def __init__(self, record: Record, field: FilterField, *, is_falling: bool) -> None:
-        self.record = record
-        self._is_falling = is_falling
-        value = lookup(record.value, field)
-        self._key = _rank(value)
-
-    def __lt__(self, other: _Place) -> bool:
-        if self._key == other._key:
-            return self.record.key > other.record.key
-        if None in (self._key[1], other._key[1]):
-            return self._key[1] is None  # without the field: last, whichever the order
-        is_less: bool = self._key < other._key
-        return is_less if self._is_falling else not is_less
-
-
-def _rank(value: Any) -> tuple[int, Any]:
-    """What values of different types are sorted by: numbers, then texts, then everything else."""
-    if value is MISSING or value is None:
-        return 3, None
-    if isinstance(value, bool | int | float) and value == value:
-        return 0, value
-    if isinstance(value, str):
-        return 1, value
-    return 2, msgspec.json.encode(to_plain(value))

@@ -14,11 +14,13 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.websockets import WebSocketDisconnect
 
 from nt_memory.apps.server.bodies import (
+    OFF_LOOP_BYTES,
     PROBLEMS,
     Body,
     StrictRoute,
     Value,
     reply,
+    size_of,
     to_value,
 )
 from nt_memory.apps.server.callers import Caller, Me, caller_of
@@ -102,7 +104,11 @@ class Inbox:
         if self._receiver.dropped != self._told:
             self._told = self._receiver.dropped
             found.append(("dropped", {"dropped": self._told}))
-        content = {"topic": message.topic, "message": to_plain(message.value)}
+        if size_of(message.value) > OFF_LOOP_BYTES:
+            plain = await asyncio.to_thread(to_plain, message.value)
+        else:
+            plain = to_plain(message.value)
+        content = {"topic": message.topic, "message": plain}
         found.append(("message", content))
         return found
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from nt_memory.apps.server import bodies
 from nt_memory.apps.server.bodies import (
     AGENT_PATTERN,
+    OFF_LOOP_BYTES,
     PROBLEMS,
     AsOfQuery,
     Body,
@@ -20,6 +21,7 @@ from nt_memory.apps.server.bodies import (
     StrictRoute,
     Time,
     Value,
+    bytes_of,
     reply,
     reply_with,
     size_of,
@@ -270,7 +272,11 @@ class Place:
         record = change.record
         if record is not None:
             content |= {"known_at": record.known_at, "actor": record.actor}
-            content["value"] = to_plain(record.value)
+            content["value"] = None
+            if bytes_of(record.value) <= OFF_LOOP_BYTES:
+                content["value"] = to_plain(record.value)
+            else:
+                content["is_left_out"] = True
         return [event(change.kind, content, f"{change.revision}.{self._number}")]
 
 

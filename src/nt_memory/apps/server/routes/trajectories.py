@@ -1,4 +1,4 @@
-"""The ReasoningBank: definitions, trajectories, outcomes, verdicts, advice, patterns."""
+"""The ReasoningBank: definitions, trajectories, outcomes and verdicts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from nt_memory.apps.server.bodies import (
     AsOfQuery,
     Body,
     KeyName,
-    Moment,
     Real,
     Revision,
     StrictRoute,
@@ -31,13 +30,11 @@ from nt_memory.apps.server.bodies import (
 from nt_memory.apps.server.callers import Caller, Me
 from nt_memory.apps.server.house import Here, House
 from nt_memory.apps.server.problems import refused
-from nt_memory.apps.server.routes.similarity import Situation, vector_of
 from nt_memory.clock import to_datetime
 from nt_memory.codec.plain import to_plain
 from nt_memory.errors import PermissionDeniedError
 
 if TYPE_CHECKING:
-    from nt_memory import Pattern
     from nt_memory.reasoningbank.definition import Definition
 
 MAX_STEPS = 10_000
@@ -196,59 +193,6 @@ class TrajectoryIdsOut(BaseModel):
     next: str | None = Field(description="Pass it as `after` for the next page; null: no more.")
 
 
-class AdviceIn(Situation):
-    """What is asked of the bank."""
-
-    agents: Annotated[list[AgentName], Field(min_length=1, max_length=1_000)]
-    action_type: KeyName | None = None
-    as_of: Moment | None = None
-    level: Annotated[float, Field(gt=0, lt=1)] = 0.8
-    withhold: Annotated[float, Field(ge=0, le=1)] = 0.0
-    baseline: Real | None = None
-    trajectory: Annotated[str, Field(max_length=240)] = ""
-    k: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    functional: Literal["mean", "median"] | None = None
-    exact: bool = False
-    memories: Annotated[
-        int, Field(ge=0, le=MAX_MEMORIES, description="How many of the memories used to name.")
-    ] = 10
-
-
-class AdviceOut(BaseModel):
-    """What similar past situations say about this one."""
-
-    model_config = ConfigDict(extra="allow")
-
-    expected: float | None
-    low: float | None
-    high: float | None
-    is_abstaining: bool
-    is_withheld: bool
-    warnings: list[str]
-    known: int
-    text: str = Field(description="The same in words.")
-    recalled: list[dict[str, Any]]
-    receipt: str = Field(description="Send it with the action that follows.")
-
-
-class PatternsOut(BaseModel):
-    """Patterns, by action type and number."""
-
-    patterns: list[dict[str, Any]]
-
-
-class CalibrationOut(BaseModel):
-    """How far forecasts can be trusted, one record an action type."""
-
-    calibration: list[dict[str, Any]]
-
-
-class WeightsOut(BaseModel):
-    """How much each agent's vote should weigh."""
-
-    weights: dict[str, float]
-
-
 @router.put("/definitions/{action_type:path}", response_model=DefinitionOut)
 async def define(me: Me, action_type: ActionType, body: DefinitionIn) -> Response:
     """Say what an action type predicts; as it is already, nothing changes."""
@@ -336,71 +280,6 @@ async def verdicts(me: Me, trajectory_id: TrajectoryId) -> Response:
     return reply({"verdicts": [spell_fields(one) for one in found]})
 
 
-@router.post("/advice", response_model=AdviceOut)
-async def advise(me: Me, house: Here, body: AdviceIn) -> Response:
-    """What the most similar past situations of some agents say about this one."""
-    advice = await me.memory.bank.advise(
-        body.agents,
-        await vector_of(house, body),
-        action_type=body.action_type,
-        as_of=body.as_of,
-        level=body.level,
-        withhold=body.withhold,
-        baseline=body.baseline,
-        trajectory=body.trajectory,
-        k=body.k,
-        functional=body.functional,
-        exact=body.exact,
-    )
-    recalled = advice.memories(body.memories) if body.memories else []
-    return reply(
-        {
-            **advice.to_dict(),
-            "text": advice.as_text(),
-            "recalled": [{**spell_fields(one.ref), **_rest(one)} for one in recalled],
-            "receipt": house.receipts.sign(advice.to_doc(), me),
-        }
-    )
-
-
-@router.get("/patterns/{agent}", response_model=PatternsOut)
-async def patterns(me: Me, agent: Agent, as_of: AsOfQuery = None) -> Response:
-    """An agent's patterns."""
-    found = await me.memory.bank.patterns(agent, as_of=as_of)
-    return reply({"patterns": [_spell_pattern(one) for one in found]})
-
-
-@router.post("/patterns/{agent}/distill", response_model=PatternsOut)
-async def distill(me: Me, agent: Agent) -> Response:
-    """Cluster an agent's situations, and store what each cluster led to."""
-    found = await me.memory.bank.distill(agent)
-    return reply({"patterns": [_spell_pattern(one) for one in found]})
-
-
-@router.get("/calibration/{agent}", response_model=CalibrationOut)
-async def calibration(
-    me: Me,
-    agent: Agent,
-    level: Annotated[float, Query(gt=0, lt=1)] = 0.8,
-    as_of: AsOfQuery = None,
-) -> Response:
-    """How far an agent's forecasts can be trusted."""
-    found = await me.memory.bank.calibration(agent, level=level, as_of=as_of)
-    return reply({"calibration": [spell_fields(one) for one in found]})
-
-
-@router.get("/weights", response_model=WeightsOut)
-async def weights(
-    me: Me,
-    agent: Annotated[
-        list[Annotated[str, Field(pattern=AGENT_PATTERN)]], Query(min_length=1, max_length=1_000)
-    ],
-    as_of: AsOfQuery = None,
-) -> Response:
-    """How much agents' votes should weigh, from their skill and whom they err with."""
-    return reply({"weights": await me.memory.bank.vote_weights(agent, as_of=as_of)})
-
-
 def _build(trajectory_id: str, body: TrajectoryIn, house: House, caller: Caller) -> Trajectory:
     if caller.agent not in {"", body.agent}:
         raise PermissionDeniedError(
@@ -434,10 +313,6 @@ def _add_action(made: Trajectory, step: ActionIn, house: House, caller: Caller) 
         advice=None if step.receipt is None else house.receipts.open(step.receipt, caller),
         at=step.at,
     )
-
-
-def _rest(one: Any) -> dict[str, Any]:
-    return spell_fields(one, without=("ref",))
 
 
 def _at(us: int | None) -> datetime | None:
@@ -491,9 +366,3 @@ def _spell_definition(found: Definition) -> dict[str, Any]:
         "baseline": found.baseline,
         "revision": found.revision,
     }
-
-
-def _spell_pattern(found: Pattern) -> dict[str, Any]:
-    hidden = ("sources_packed", "resolve", "as_of_us")
-    plain = spell_fields(found, without=hidden)
-    return {**plain, "as_of": to_datetime(found.as_of_us), "text": found.describe()}
