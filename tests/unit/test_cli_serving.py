@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 from typer.testing import CliRunner
 
 from nt_memory.apps.cli.main import app
 from nt_memory.apps.server.tokens import TokenFile
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was():
+    """`serve` sends a process's logs to stderr; here the process goes on."""
+    loggers = [logging.getLogger(name) for name in ("nt_memory", "uvicorn", "asyncio")]
+    before = [(one.handlers[:], one.propagate, one.level) for one in loggers]
+    yield
+    for one, (handlers, propagate, level) in zip(loggers, before, strict=True):
+        one.handlers, one.propagate = handlers, propagate
+        one.setLevel(level)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from nt_memory.apps.server.callers import Caller, Me
 from nt_memory.apps.server.house import Here, while_connected
 from nt_memory.apps.server.problems import refused
 from nt_memory.codec.plain import to_plain
-from nt_memory.errors import InvalidInputError, PermissionDeniedError, ProposalTimeoutError
+from nt_memory.errors import InvalidInputError, ProposalTimeoutError
 
 if TYPE_CHECKING:
     from nt_memory.coordination.proposals import Decision, ProposalRecord
@@ -306,16 +306,14 @@ async def proposal(
 
 
 def _oneself(me: Caller, named: str | None, right: str) -> str:
-    """Who proposes or votes: the caller, in nobody else's name.
+    """Who proposes or votes: whoever is named, or the caller.
+
+    That nobody does so for another is the memory's to judge: a policy holds for every caller that is
+    an agent.
 
     Raises:
-        PermissionDeniedError: an agent named another.
         InvalidInputError: an operator named nobody.
     """
-    if me.agent and named not in {None, me.agent}:
-        raise PermissionDeniedError(
-            f"{me.agent} may not {right} as {named}", agent=me.agent, right=right, target=str(named)
-        )
     if not (named or me.agent):
         raise InvalidInputError(f"say who {right}s: an operator has no name of its own")
     return named or me.agent

@@ -32,7 +32,6 @@ from nt_memory.apps.server.house import Here, House
 from nt_memory.apps.server.problems import refused
 from nt_memory.clock import to_datetime
 from nt_memory.codec.plain import to_plain
-from nt_memory.errors import PermissionDeniedError
 
 if TYPE_CHECKING:
     from nt_memory.reasoningbank.definition import Definition
@@ -281,13 +280,6 @@ async def verdicts(me: Me, trajectory_id: TrajectoryId) -> Response:
 
 
 def _build(trajectory_id: str, body: TrajectoryIn, house: House, caller: Caller) -> Trajectory:
-    if caller.agent not in {"", body.agent}:
-        raise PermissionDeniedError(
-            f"{caller.agent} may not track a trajectory of {body.agent}",
-            agent=caller.agent,
-            right="write",
-            target=body.agent,
-        )
     made = Trajectory(body.agent, id=trajectory_id)
     for step in body.steps:
         if isinstance(step, ObservationIn):
