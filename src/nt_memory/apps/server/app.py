@@ -84,6 +84,8 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # Spans have paths and queries in them, and an environment variable would have them sent off.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.house = House(
         memory=memory,
