@@ -46,18 +46,9 @@ class PlainRequest(Request):
     """A request whose JSON is read strictly: no NaN, and anything odd is malformed."""
 
     async def json(self) -> Any:  # type: ignore[explicit-override]  # typing.override is 3.12
-        """The body.
-
-        Raises:
-            JSONDecodeError: it is no JSON, or more deeply nested than can be read.
-        """
+        """The body. What it raises, whatever it is, becomes a 400."""
         if not hasattr(self, "_json"):
-            try:
-                self._json = json.loads(await self.body(), parse_constant=_refuse_constant)
-            except json.JSONDecodeError:
-                raise
-            except (RecursionError, ValueError) as error:
-                raise json.JSONDecodeError(str(error)[:80], "", 0) from None
+            self._json = json.loads(await self.body(), parse_constant=_refuse_constant)
         return self._json
 
 
