@@ -13,12 +13,13 @@ BENCH_ARGS ?=
 STORAGE_ARGS ?=
 VECTORS_ARGS ?=
 COORDINATION_ARGS ?=
+HTTP_ARGS ?=
 SOAK_ARGS ?=
 OVERLOAD_ARGS ?=
 FLOOD_ARGS ?=
 TEST_ARGS ?=
 
-.PHONY: help demo test test-models stress check bench bench-storage bench-vectors bench-coordination soak overload flood docs fmt clean
+.PHONY: help demo test test-models stress check bench bench-storage bench-vectors bench-coordination bench-http soak overload flood docs fmt clean
 .DELETE_ON_ERROR:
 
 help:
@@ -31,6 +32,7 @@ help:
 	@echo 'make bench-storage  puts and reads beside other stores and caches (STORAGE_ARGS)'
 	@echo 'make bench-vectors  search beside other indexes and databases (VECTORS_ARGS="--n 1000000")'
 	@echo 'make bench-coordination  messages, locks and votes beside others (COORDINATION_ARGS)'
+	@echo 'make bench-http  put, get and search of nt-memory serve         (HTTP_ARGS="--clients 1 64")'
 	@echo 'make soak    30 minutes of mixed load: does anything grow?   (SOAK_ARGS="--minutes 5")'
 	@echo 'make overload  10 minutes of writers faster than the disk    (OVERLOAD_ARGS="--minutes 1")'
 	@echo 'make flood   6 minutes of messages that some never read      (FLOOD_ARGS="--minutes 1")'
@@ -69,6 +71,9 @@ bench-vectors: $(VENV)/.installed-dev $(VENV)/.installed-bench-vectors
 
 bench-coordination: $(VENV)/.installed-dev $(VENV)/.installed-bench-coordination
 	$(BIN)/nt-memory bench coordination --out bench/results $(COORDINATION_ARGS)
+
+bench-http: $(VENV)/.installed-dev
+	$(BIN)/python bench/serving.py $(HTTP_ARGS)
 
 soak: $(VENV)/.installed-dev
 	$(BIN)/python bench/soak.py $(SOAK_ARGS)

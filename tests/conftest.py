@@ -84,6 +84,38 @@ def backtest(live: Any) -> Callable[..., Any]:
 
 
 @pytest.fixture
+def asked(live: Any, clock: ManualClock) -> Callable[..., Any]:
+    """`asked(body, settings=…)`: open the store, run `await body(client, memory)` over HTTP.
+
+    The app is called in process, without a socket: a client buffers whole responses, so streams
+    are for a real server. The memory is the operator's.
+    """
+    import httpx
+
+    from nt_memory.apps.server.app import create_app
+
+    def ask(
+        body: Callable[[Any, Any], Awaitable[Any]],
+        *,
+        settings: Any = None,
+        headers: dict[str, str] | None = None,
+        **options: Any,
+    ) -> Any:
+        async def served(memory: Any) -> Any:
+            app = create_app(memory, settings, clock=clock)
+            transport = httpx.ASGITransport(app=app)
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://localhost:3000", headers=headers
+            ) as client:
+                client.app = app  # type: ignore[attr-defined]
+                return await body(client, memory)
+
+        return live(served, **options)
+
+    return ask
+
+
+@pytest.fixture
 def drive(clock: ManualClock) -> Callable[..., Awaitable[Any]]:
     """`await drive(awaitable, step)`: move the clock by `step` seconds until it is done.
 

@@ -76,6 +76,7 @@ _MEMORY: dict[str, rights.Claims] = {
         ("search_similar", "search_many", "explain_similar", "map", "usage", "reembed"),
         rights.agents,
     ),
+    "agents": rights.free,  # names only
     "tail": rights.everything,
     **dict.fromkeys(("publish", "request"), rights.publishing),
     "subscribe": rights.subscribing,

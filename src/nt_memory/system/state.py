@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from nt_memory.clock import to_us, turn
 from nt_memory.codec import Draft, compress, draft, is_filed
-from nt_memory.entries import STATE, Write, WriteOp
+from nt_memory.entries import STATE, TRAJECTORY, Write, WriteOp
 from nt_memory.errors import InvalidInputError, TrimmedError
-from nt_memory.namespace import check_agent, check_key, check_prefix
+from nt_memory.namespace import check_agent, check_key, check_prefix, is_agent
 from nt_memory.system.arguments import (
     check_expect,
     check_request,
@@ -23,7 +23,7 @@ from nt_memory.system.filing import record_of
 from nt_memory.system.reads import hot_bytes, read, scan, to_record, versions
 from nt_memory.system.transaction import Transaction
 from nt_memory.system.watching import Watch
-from nt_memory.tiers.layout import name_of
+from nt_memory.tiers.layout import name_of, parse_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -241,20 +241,44 @@ class StateCalls:
                 found[number] = (await record_of(engine, stored)).value
         return found
 
+    async def agents(self) -> list[str]:
+        """Names of all agents that have stored something, by name; also if all of it was deleted.
+
+        Cost: about 5 us an agent.
+        """
+        engine = self._engine
+        engine.check_usable()
+        found: set[str] = set()
+        for space in (STATE, TRAJECTORY):
+            agent = ""
+            while (name := _next_agent(engine, space, agent)) is not None:
+                agent = name
+                found.add(agent)
+                if len(found) % SCAN_BATCH == 0:
+                    await turn()
+        return sorted(name for name in found if is_agent(name))
+
     def scan(
-        self, agent: str, prefix: str = "", *, as_of: AsOfLike | None = None
+        self, agent: str, prefix: str = "", *, after: str = "", as_of: AsOfLike | None = None
     ) -> AsyncIterator[Record]:
         """Records of an agent whose key starts with `prefix`, by key, all as of one moment.
 
         The moment is that of the call: what changes during the iteration does not show.
+
+        Args:
+            agent: Whose keys.
+            prefix: What their keys start with.
+            after: Only keys greater than this one: the last of a page gives the next.
+            as_of: A time, a revision or `AsOf`; None for now.
         """
         engine = self._engine
         engine.check_usable()
         start = name_of(STATE, check_agent(agent), check_prefix(prefix))[:-1]
+        last = name_of(STATE, agent, check_key(after)) if after else b""
         moment = resolve(engine, as_of)
         if as_of is not None:
             engine.snapshot.check_floor(start, moment.time_us)
-        records = _scan(engine, start, moment)
+        records = _scan(engine, start, moment, last)
         engine.holds.add_read(records, moment)
         return records
 
@@ -356,8 +380,19 @@ def _hot_or_cold(engine: Engine, agent: str, key: str, moment: Moment) -> Record
     return record
 
 
-async def _scan(engine: Engine, prefix: bytes, moment: Moment) -> AsyncIterator[Record]:
-    after: bytes | None = b""
+def _next_agent(engine: Engine, space: str, after: str) -> str | None:
+    """The first agent after another that has something in a keyspace."""
+    engine.check_usable()
+    # Greater than all names of `after`, and not than those of any agent whose name starts like it.
+    start = f"{space}{after}\1".encode() if after else b""
+    name = engine.snapshot.first_name(start, space.encode())
+    return None if name is None else parse_name(name)[1]
+
+
+async def _scan(
+    engine: Engine, prefix: bytes, moment: Moment, last: bytes
+) -> AsyncIterator[Record]:
+    after: bytes | None = last
     # Where old versions are dropped, what the moment showed may be gone by the next batch, so all of
     # it is read at once.
     limit = SCAN_BATCH if engine.keeps_history else sys.maxsize

@@ -638,12 +638,23 @@ class SyncMemory:
         """The version of a key with its times, or None; arguments and errors as `get`."""
     def get_many(self, pairs: Iterable[tuple[str, str]]) -> list[Any]:
         """The values of several `(agent, key)` pairs at one revision; None for a miss."""
+    def agents(self) -> list[str]:
+        """Names of all agents that have stored something, by name; also if all of it was deleted.
+
+        Cost: about 5 us an agent.
+        """
     def scan(
-        self, agent: str, prefix: str = "", *, as_of: AsOfLike | None = None
+        self, agent: str, prefix: str = "", *, after: str = "", as_of: AsOfLike | None = None
     ) -> Iteration[Record]:
         """Records of an agent whose key starts with `prefix`, by key, all as of one moment.
 
         The moment is that of the call: what changes during the iteration does not show.
+
+        Args:
+            agent: Whose keys.
+            prefix: What their keys start with.
+            after: Only keys greater than this one: the last of a page gives the next.
+            as_of: A time, a revision or `AsOf`; None for now.
         """
     def history(self, agent: str, key: str) -> Iteration[Record]:
         """All values a key had, newest first by `(known_at, revision)`; deletes are skipped."""
