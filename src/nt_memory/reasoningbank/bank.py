@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from nt_memory.errors import InvalidInputError
 from nt_memory.namespace import check_agent
 from nt_memory.reasoningbank import calibration, uplift, votes
 from nt_memory.reasoningbank.advice import Advice
 from nt_memory.reasoningbank.distillation import Pattern, PatternBook
 from nt_memory.reasoningbank.feedback import Advisor
 from nt_memory.reasoningbank.question import ask
+from nt_memory.reasoningbank.recent import RecentAction, find_recent
 from nt_memory.reasoningbank.recording import Recording
 from nt_memory.reasoningbank.repeating import Request
 from nt_memory.reasoningbank.reporting import report
@@ -95,6 +97,38 @@ class ReasoningBank(Recording):
         names = list(dict.fromkeys(check_agent(agent) for agent in agents))
         voters = [votes.voter(self._memories, agent, moment) for agent in names]
         return dict(zip(names, votes.weigh(voters), strict=True))
+
+    async def recent(
+        self,
+        agent: str,
+        limit: int = 20,
+        *,
+        skip: int = 0,
+        action_type: str | None = None,
+        as_of: AsOfLike | None = None,
+    ) -> list[RecentAction]:
+        """An agent's actions, newest first by when they were taken.
+
+        Args:
+            agent: Whose.
+            limit: How many at most, >= 1.
+            skip: How many of the newest to leave out, >= 0; pages belong together if all are asked
+                for as of one revision.
+            action_type: Only actions of this type.
+            as_of: Only what was known then.
+
+        Raises:
+            InvalidInputError: `limit` or `skip` is out of range.
+
+        Cost: about 20 ns an action of the agent, and 2 us a result.
+        """
+        check_agent(agent)
+        if limit < 1 or skip < 0:
+            raise InvalidInputError(f"limit must be >= 1 and skip >= 0, not {limit} and {skip}")
+        moment = await self._at(as_of)
+        return find_recent(
+            self._memories, agent, moment, action_type=action_type, limit=limit, skip=skip
+        )
 
     # --- learning ---------------------------------------------------------------------------
 

@@ -64,6 +64,7 @@ _BANK: dict[str, rights.Claims] = {
             "advise",
             "trajectories",
             "situations",
+            "recent",
         ),
         rights.agents,
     ),

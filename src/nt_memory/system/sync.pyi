@@ -31,6 +31,7 @@ from nt_memory.reasoningbank.advice import Advice, Receipt
 from nt_memory.reasoningbank.definition import Definition, Loss, Tolerance
 from nt_memory.reasoningbank.distillation import Pattern
 from nt_memory.reasoningbank.frame import Frame
+from nt_memory.reasoningbank.recent import RecentAction
 from nt_memory.reasoningbank.trajectory import Trajectory
 from nt_memory.reasoningbank.verdict import Verdict
 from nt_memory.records import (
@@ -91,6 +92,30 @@ class SyncBank:
         self, agents: Sequence[str], *, as_of: AsOfLike | None = None
     ) -> dict[str, float]:
         """How much each agent's vote should weigh, from its skill and whom it errs with."""
+    def recent(
+        self,
+        agent: str,
+        limit: int = 20,
+        *,
+        skip: int = 0,
+        action_type: str | None = None,
+        as_of: AsOfLike | None = None,
+    ) -> list[RecentAction]:
+        """An agent's actions, newest first by when they were taken.
+
+        Args:
+            agent: Whose.
+            limit: How many at most, >= 1.
+            skip: How many of the newest to leave out, >= 0; pages belong together if all are asked
+                for as of one revision.
+            action_type: Only actions of this type.
+            as_of: Only what was known then.
+
+        Raises:
+            InvalidInputError: `limit` or `skip` is out of range.
+
+        Cost: about 20 ns an action of the agent, and 2 us a result.
+        """
     def distill(
         self, agent: str, *, as_of: AsOfLike | None = None, request_id: str | None = None
     ) -> list[Pattern]:

@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 
 from nt_memory import MemoryConfig, MemorySystem, __version__
-from nt_memory.apps.cli import benching, keeping, moving, serving
+from nt_memory.apps.cli import benching, doors, keeping, moving, serving
 from nt_memory.apps.cli.rendering import record_line, stats_lines, stats_to_plain, value_line
 from nt_memory.apps.demo.options import DemoOptions
 from nt_memory.errors import InvalidInputError, NtMemoryError
@@ -316,6 +316,7 @@ keeping.register(app, _errors_reported)
 moving.register(app, _errors_reported)
 benching.register(app, _errors_reported)
 serving.register(app, _errors_reported)
+doors.register(app, _errors_reported)
 
 if __name__ == "__main__":
     main()

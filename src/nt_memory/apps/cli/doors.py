@@ -1,0 +1,140 @@
+"""`nt-memory mcp`: the memory for MCP hosts, over stdin and stdout."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import signal
+import sys
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nt_memory import MemoryConfig, MemorySystem
+from nt_memory.embedders import (
+    HashingTextEmbedder,
+    OpenAIEmbedder,
+    SentenceTransformersEmbedder,
+)
+from nt_memory.errors import InvalidInputError, UnsupportedError
+from nt_memory.namespace import check_agent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from nt_memory.embedders import Embedder
+
+_Store = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        metavar="DIR",
+        help="Directory of the store. Default: what NT_MEMORY_* says, or ./data/memory.",
+    ),
+]
+
+
+def mcp(
+    *,
+    store: _Store = None,
+    agent: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Act in this agent's name, with its rights."),
+    ] = "",
+    embedder: Annotated[
+        str,
+        typer.Option(
+            metavar="WHICH",
+            help="How texts become vectors: `hashing`, `hashing:DIM`, "
+            "`sentence-transformers:MODEL`, `openai:MODEL:DIM` or `none`.",
+        ),
+    ] = "hashing",
+    read_only: Annotated[
+        bool,
+        typer.Option("--read-only", help="Only look: another process may be writing."),
+    ] = False,
+) -> None:
+    """Serve the memory to an MCP host over stdin and stdout; the host starts this, not you."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="nt-memory: %(message)s")
+    if agent:
+        check_agent(agent)  # before a store is made
+    target = MemoryConfig.from_env() if store is None else store
+    asyncio.run(_serve(target, agent, embedder_of(embedder), read_only=read_only))
+
+
+async def _serve(
+    target: MemoryConfig | Path,
+    agent: str,
+    embedder: Embedder[Sequence[str]] | None,
+    *,
+    read_only: bool,
+) -> None:
+    try:
+        from nt_memory.apps.mcp import McpDoor  # noqa: PLC0415 - an extra, and slow to import
+    except ImportError as error:
+        raise UnsupportedError(f"{error.name}: pip install 'nt-memory[mcp]'") from None
+    async with MemorySystem.open(target, read_only=read_only) as memory:
+        door = McpDoor(memory, agent=agent, embedder=embedder, read_only=read_only)
+        serving = asyncio.ensure_future(door.serve_stdio())
+        stopped = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        stopping = asyncio.ensure_future(stopped.wait())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if serving.done():
+            serving.result()
+            return
+        # The transport reads stdin on a thread, which nothing but the host can end. So give back
+        # what agents hold, close the store, and go without waiting for that thread.
+        await door.close()
+        await memory.close()
+        os._exit(0)
+
+
+def embedder_of(which: str) -> Embedder[Sequence[str]] | None:
+    """The embedder of texts that a name stands for; None for "none".
+
+    Raises:
+        InvalidInputError: there is none of that name.
+        UnsupportedError, EmbedderError: it cannot be loaded.
+    """
+    kind, _, rest = which.partition(":")
+    if which == "none":
+        return None
+    if kind == "hashing":
+        return HashingTextEmbedder(_dim(rest)) if rest else HashingTextEmbedder()
+    if kind == "sentence-transformers" and rest:
+        return SentenceTransformersEmbedder(rest)
+    if kind == "openai" and rest.rpartition(":")[0]:
+        model, _, dim = rest.rpartition(":")
+        return OpenAIEmbedder(model, _dim(dim))
+    raise InvalidInputError(
+        f"--embedder {which!r}: hashing, hashing:DIM, sentence-transformers:MODEL, "
+        "openai:MODEL:DIM or none"
+    )
+
+
+def _dim(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise InvalidInputError(f"--embedder: {text!r} is not the length of a vector")
+    return int(text)
+
+
+def register(app: typer.Typer, reported: Callable[[], AbstractContextManager[None]]) -> None:
+    """Add the commands to `app`; errors in them are `reported` as in its others."""
+
+    @functools.wraps(mcp)
+    def run(*args: Any, **kwargs: Any) -> None:
+        with reported():
+            mcp(*args, **kwargs)
+
+    app.command(
+        "mcp",
+        epilog="Example, as a host's configuration has it: "
+        "`nt-memory mcp --store /home/me/memory --agent claude`",
+    )(run)
