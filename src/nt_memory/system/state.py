@@ -150,7 +150,7 @@ class StateCalls:
     def transaction(
         self, *, fence: LockToken | int | None = None, request_id: str | None = None
     ) -> Transaction:
-        """Several puts and deletes as one: `async with memory.transaction() as tx: tx.put(…)`."""
+        """Several puts, observations and deletes as one: `async with memory.transaction() as tx: tx.put(…)`."""
         return Transaction(self._engine, to_fence(fence), check_request(request_id))
 
     async def get(

@@ -636,7 +636,7 @@ class SyncMemory:
     def transaction(
         self, *, fence: SyncLockToken | LockToken | int | None = None, request_id: str | None = None
     ) -> SyncTransaction:
-        """Several puts and deletes as one: `async with memory.transaction() as tx: tx.put(…)`."""
+        """Several puts, observations and deletes as one: `async with memory.transaction() as tx: tx.put(…)`."""
     def get(
         self, agent: str, key: str, default: Any = None, *, as_of: AsOfLike | None = None
     ) -> Any:
@@ -1369,6 +1369,22 @@ class SyncTransaction:
         """Set a value; arguments and errors as `MemorySystem.put`.
 
         Arrays in a value of more than 1 MiB stay read-only until the transaction is over.
+        """
+    def observe(
+        self,
+        agent: str,
+        embedding: ArrayLike,
+        data: Any = None,
+        *,
+        key: str,
+        tags: Iterable[str] = (),
+        ttl: float | timedelta | None = None,
+        known_at: datetime | None = None,
+        expect: int | None = None,
+    ) -> None:
+        """Remember something with its situation; arguments and errors as `MemorySystem.observe`.
+
+        An agent whose index is far behind is waited for when the transaction is committed.
         """
     def delete(
         self, agent: str, key: str, *, known_at: datetime | None = None, expect: int | None = None

@@ -1,25 +1,34 @@
-"""Several puts and deletes as one entry."""
+"""Several puts, observations and deletes as one entry."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
 
 from nt_memory.acting import ActingAs, actor
 from nt_memory.codec import Draft, compress, draft
 from nt_memory.entries import STATE, Fence, Write, WriteOp
 from nt_memory.errors import InvalidInputError
 from nt_memory.namespace import check_agent, check_key
+from nt_memory.system.admitting import wait_for_room
 from nt_memory.system.arguments import check_expect, to_known_at, to_ttl_us
 from nt_memory.system.guarding import Guard
+from nt_memory.system.observing import check_tags
+from nt_memory.system.units import to_half, to_unit
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime, timedelta
+
+    from numpy.typing import ArrayLike
 
     from nt_memory.system.engine import Engine
 
 
 class Transaction:
-    """Puts and deletes that happen together or not at all, under one revision.
+    """Puts, observations and deletes that happen together or not at all, under one revision.
 
     Nothing is visible before the `async with` block ends; leaving it by an exception writes
     nothing. Of several changes of one key the last counts.
@@ -76,6 +85,27 @@ class Transaction:
             self._drafts[len(self._ops) - 1] = large
             self._guards.append(Guard(large.arrays))
 
+    def observe(
+        self,
+        agent: str,
+        embedding: ArrayLike,
+        data: Any = None,
+        *,
+        key: str,
+        tags: Iterable[str] = (),
+        ttl: float | timedelta | None = None,
+        known_at: datetime | None = None,
+        expect: int | None = None,
+    ) -> None:
+        """Remember something with its situation; arguments and errors as `MemorySystem.observe`.
+
+        An agent whose index is far behind is waited for when the transaction is committed.
+        """
+        vector = to_half(to_unit(embedding)).tobytes()
+        labels = check_tags(tags)
+        self.put(agent, key, data, ttl=ttl, known_at=known_at, expect=expect)
+        self._ops[-1] = msgspec.structs.replace(self._ops[-1], vector=vector, tags=labels)
+
     def delete(
         self,
         agent: str,
@@ -119,6 +149,8 @@ class Transaction:
 
     async def _commit(self, write: Write) -> None:
         engine, request = self._engine, self._request_id
+        for agent, rows in Counter(op.agent for op in self._ops if op.vector is not None).items():
+            await wait_for_room(engine, agent, rows)
         if self._drafts:
             self.revision = await engine.filing.submit(write, self._drafts, request)
         else:
