@@ -110,8 +110,11 @@ class _Module:
                 a.asname or a.name for a in node.names
             }:
                 return f"from {node.module} import {name}"
-            if isinstance(node, ast.Import) and name in {a.asname or a.name for a in node.names}:
-                return f"import {name}"
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    if name == (alias.asname or alias.name):
+                        named = "" if alias.asname is None else f" as {alias.asname}"
+                        return f"import {alias.name}{named}"
         names = {
             t.id
             for n in self._tree.body

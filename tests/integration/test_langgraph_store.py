@@ -532,14 +532,75 @@ def test_a_long_namespace_is_listed_without_reading_it(lasting: Any) -> None:
 
     async def body(items: NtMemoryStore, _: MemorySystem) -> None:
         puts = [PutOp(("a",), f"k{n:03}", {"n": n}) for n in range(200)]
-        puts += [PutOp(("a", label), "k", {}) for label in ("1", ">", "z", "b")]
+        puts += [PutOp(("a", label), "k", {}) for label in ("1", "=", ">", "z", "b")]
         puts += [PutOp(("a>",), "k", {}), PutOp(("b",), "k", {})]
         await items.abatch(puts)
         assert await items.alist_namespaces() == [
-            ("a",), ("a", "1"), ("a", ">"), ("a", "b"), ("a", "z"), ("a>",), ("b",)
+            ("a",), ("a", "1"), ("a", "="), ("a", ">"), ("a", "b"), ("a", "z"), ("a>",), ("b",)
         ]  # fmt: skip
 
     lasting(body)
+
+
+def test_values_without_an_order_pass_no_comparison(lasting: Any) -> None:
+    """A filter by order leaves out what is missing or no number, and does not fail."""
+
+    async def body(items: NtMemoryStore, _: MemorySystem) -> None:
+        for key, value in (("a", 3), ("b", None), ("c", "many"), ("d", [9])):
+            await items.aput(("x",), key, {"n": value})
+        await items.aput(("x",), "e", {})
+        for name in ("$gt", "$gte", "$lt", "$lte"):
+            limit = 1 if "g" in name else 5
+            found = await items.asearch(("x",), filter={"n": {name: limit}})
+            assert [item.key for item in found] == ["a"], name
+        assert await items.asearch(("x",), filter={"n": {"$gt": "few"}}) == []
+
+    lasting(body)
+
+
+def test_reads_of_a_batch_see_one_moment(lasting: Any) -> None:
+    """A write that comes between two reads of a batch shows in neither."""
+    meanwhile: list[Any] = []
+
+    async def embed(texts: list[str]) -> list[list[float]]:
+        while meanwhile:
+            await meanwhile.pop()()
+        return vectors(texts)
+
+    async def body(items: NtMemoryStore, memory: MemorySystem) -> None:
+        await items.aput(("a",), "k", {"text": "gold", "n": 1})
+
+        async def write() -> None:
+            await NtMemoryStore(memory).aput(("a",), "k", {"text": "gold", "n": 2})
+            await NtMemoryStore(memory).aput(("b",), "k", {"n": 2})
+
+        meanwhile.append(write)
+        reads = [SearchOp(("a",), query="gold"), GetOp(("a",), "k"), ListNamespacesOp()]
+        (found,), got, spaces = await items.abatch(reads)
+        assert (found.value["n"], got.value["n"], spaces) == (1, 1, [("a",)])
+        assert (await items.aget(("a",), "k")).value["n"] == 2
+
+    lasting(body, index={**INDEX, "embed": embed})
+
+
+def test_writers_of_one_item_leave_one_item(lasting: Any) -> None:
+    """Whoever is last, the vectors that are left are those of the value that is left."""
+
+    async def body(items: NtMemoryStore, memory: MemorySystem) -> None:
+        said = ["gold", "oil", "banks", "rates", "storm"]
+        puts = [
+            items.aput(("a",), "k", {"text": said[: 1 + n % 5]}, index=["text[*]"])
+            for n in range(20)
+        ]
+        await asyncio.gather(*puts)
+        left = (await items.aget(("a",), "k")).value["text"]
+        keys = [record.key async for record in memory.scan("langgraph", "index/")]
+        assert len(keys) == len(left)
+        for text in said:
+            (found,) = await items.asearch(("a",), query=text)
+            assert (found.score > 0.99) == (text in left), text
+
+    lasting(body, index=INDEX)
 
 
 def test_a_filter_that_few_pass_still_fills_the_page(lasting: Any) -> None:

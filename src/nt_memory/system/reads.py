@@ -10,7 +10,7 @@ from nt_memory.codec.filed import REFERENCE_BYTES
 from nt_memory.frozen import resident_bytes
 from nt_memory.records import Record
 from nt_memory.replica import is_visible
-from nt_memory.tiers.layout import name_of, to_stored
+from nt_memory.tiers.layout import name_of, parse_name, to_stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,6 +112,14 @@ def scan(
         if version is not None and is_visible(version[2], moment.time_us):
             found.append(to_stored(name, *version))
     return found, name
+
+
+def next_agent(snapshot: Snapshot, space: str, after: str) -> str | None:
+    """The first agent after another, "" for the first of all, that has something in a keyspace."""
+    # Greater than all names of `after`, and not than those of an agent whose name starts like it.
+    start = f"{space}{after}\1".encode() if after else b""
+    name = snapshot.first_name(start, space.encode())
+    return None if name is None else parse_name(name)[1]
 
 
 def versions(snapshot: Snapshot, space: str, agent: str, key: str) -> Iterator[Stored]:

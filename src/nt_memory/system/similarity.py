@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from nt_memory.codec import Draft, compress, draft
 from nt_memory.entries import STATE, Write, WriteOp
 from nt_memory.errors import InvalidInputError, TrimmedError
 from nt_memory.namespace import check_agent, check_key, check_keys
+from nt_memory.replica import partition_name
 from nt_memory.system.admitting import paced, wait_for_room
-from nt_memory.system.arguments import check_request, to_fence, to_known_at, to_ttl_us
+from nt_memory.system.arguments import check_request, resolve, to_fence, to_known_at, to_ttl_us
 from nt_memory.system.observation_keys import Run, new_run
 from nt_memory.system.observing import (
     Columns,
@@ -24,6 +27,7 @@ from nt_memory.system.observing import (
     to_matrix,
     to_tags,
 )
+from nt_memory.system.reads import read
 from nt_memory.system.resuming import Resumption
 from nt_memory.system.searches import SearchCalls
 from nt_memory.system.units import to_half, to_unit
@@ -32,9 +36,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime, timedelta
 
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
     from nt_memory.coordination.tokens import LockToken
+    from nt_memory.timeline import AsOfLike
 
 
 class SimilarityCalls(SearchCalls):
@@ -173,6 +178,40 @@ class SimilarityCalls(SearchCalls):
             columns = Columns(agent, names, [], checked, times, labels)
             await self._write_all(columns, values, resumption)
         return names
+
+    async def get_embedding(
+        self, agent: str, key: str, *, as_of: AsOfLike | None = None
+    ) -> NDArray[np.float32] | None:
+        """The vector an observation is kept with; None if there is none.
+
+        Args:
+            agent: Whose observation.
+            key: Its key.
+            as_of: A time, a revision or `AsOf`; None for now.
+
+        Returns:
+            Shape (dim,), of length 1 but for rounding: it is kept as float16. After a re-embedding the
+            new vector, also as of a moment before it.
+
+        Raises:
+            As `MemorySystem.get`.
+
+        Cost: about 20 us.
+        """
+        engine = self._engine
+        engine.check_usable()
+        moment = resolve(engine, as_of)
+        stored = read(
+            engine.snapshot, STATE, check_agent(agent), check_key(key), moment, is_now=as_of is None
+        )
+        if stored is None or stored.row < 0:
+            return None
+        partition = engine.snapshot.partition(partition_name(agent, ""))
+        if partition is None or partition.id != stored.partition:
+            return None
+        rows = engine.opened.files.rows(partition.file, partition.dim, partition.rows)
+        vector: NDArray[np.float32] = rows[stored.row].astype(np.float32)
+        return vector
 
     async def _write_all(
         self, columns: Columns, data: Sequence[Any], resumption: Resumption | None

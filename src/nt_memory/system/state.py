@@ -20,10 +20,10 @@ from nt_memory.system.arguments import (
     to_ttl_us,
 )
 from nt_memory.system.filing import record_of
-from nt_memory.system.reads import hot_bytes, read, scan, to_record, versions
+from nt_memory.system.reads import hot_bytes, next_agent, read, scan, to_record, versions
 from nt_memory.system.transaction import Transaction
 from nt_memory.system.watching import Watch
-from nt_memory.tiers.layout import name_of, parse_name
+from nt_memory.tiers.layout import name_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -251,11 +251,12 @@ class StateCalls:
         found: set[str] = set()
         for space in (STATE, TRAJECTORY):
             agent = ""
-            while (name := _next_agent(engine, space, agent)) is not None:
+            while (name := next_agent(engine.snapshot, space, agent)) is not None:
                 agent = name
                 found.add(agent)
                 if len(found) % SCAN_BATCH == 0:
                     await turn()
+                    engine.check_usable()
         return sorted(name for name in found if is_agent(name))
 
     def scan(
@@ -378,15 +379,6 @@ def _hot_or_cold(engine: Engine, agent: str, key: str, moment: Moment) -> Record
     record = to_record(stored, engine.values)
     engine.hot.put((agent, key), record, hot_bytes(record, stored))
     return record
-
-
-def _next_agent(engine: Engine, space: str, after: str) -> str | None:
-    """The first agent after another that has something in a keyspace."""
-    engine.check_usable()
-    # Greater than all names of `after`, and not than those of any agent whose name starts like it.
-    start = f"{space}{after}\1".encode() if after else b""
-    name = engine.snapshot.first_name(start, space.encode())
-    return None if name is None else parse_name(name)[1]
 
 
 async def _scan(

@@ -10,7 +10,8 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, Self, TypeVar
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from nt_memory.clock import Clock
 from nt_memory.config import MemoryConfig
@@ -786,6 +787,25 @@ class SyncMemory:
         Cost: about 10 us of processor time a row of 384 values with 100 bytes of data, the index
             apart, where keys are new; three times that where they are replaced. The event loop gets
             its turn about every millisecond.
+        """
+    def get_embedding(
+        self, agent: str, key: str, *, as_of: AsOfLike | None = None
+    ) -> NDArray[np.float32] | None:
+        """The vector an observation is kept with; None if there is none.
+
+        Args:
+            agent: Whose observation.
+            key: Its key.
+            as_of: A time, a revision or `AsOf`; None for now.
+
+        Returns:
+            Shape (dim,), of length 1 but for rounding: it is kept as float16. After a re-embedding the
+            new vector, also as of a moment before it.
+
+        Raises:
+            As `MemorySystem.get`.
+
+        Cost: about 20 us.
         """
     def search_similar(
         self,

@@ -1,4 +1,4 @@
-"""`nt-memory mcp`: the memory for MCP hosts, over stdin and stdout."""
+"""`nt-memory mcp`, `import agentdb` and `export agentdb`: the memory for other programs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from nt_memory import MemoryConfig, MemorySystem
+from nt_memory.apps.cli.moving import progress
 from nt_memory.embedders import (
     HashingTextEmbedder,
     OpenAIEmbedder,
     SentenceTransformersEmbedder,
 )
 from nt_memory.errors import InvalidInputError, UnsupportedError
+from nt_memory.integrations.agentdb import Exported, Imported
+from nt_memory.integrations.agentdb import export_agentdb as hand_over
+from nt_memory.integrations.agentdb import import_agentdb as take_over
+from nt_memory.integrations.agentdb.rows import reading
 from nt_memory.namespace import check_agent
 
 if TYPE_CHECKING:
@@ -62,8 +68,7 @@ def mcp(
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="nt-memory: %(message)s")
     if agent:
         check_agent(agent)  # before a store is made
-    target = MemoryConfig.from_env() if store is None else store
-    asyncio.run(_serve(target, agent, embedder_of(embedder), read_only=read_only))
+    asyncio.run(_serve(_target(store), agent, embedder_of(embedder), read_only=read_only))
 
 
 async def _serve(
@@ -125,16 +130,84 @@ def _dim(text: str) -> int:
     return int(text)
 
 
+class TwoWords(TyperGroup):
+    """Commands, some of which have two words: `import agentdb` beside `import`."""
+
+    # Typer's classes are click's or its own copy of them, by version.
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # type: ignore[explicit-override]
+        """The command that the first words name, and the words after them."""
+        both = " ".join(args[:2])
+        if both in self.commands:
+            return both, self.commands[both], args[2:]
+        return super().resolve_command(ctx, args)
+
+
+def import_agentdb(
+    source: Annotated[Path, typer.Argument(metavar="FILE.db", help="AgentDB's file.")],
+    *,
+    agent: Annotated[
+        str, typer.Option(metavar="NAME", help="Under whose name its rows go.")
+    ] = "agentdb",
+    store: _Store = None,
+) -> None:
+    """Take over the file of the npm package agentdb; repeated, only what has changed."""
+
+    async def run() -> Imported:
+        with progress("import") as told:
+            async with MemorySystem.open(_target(store)) as memory:
+                return await take_over(memory, source, agent=agent, progress=told)
+
+    check_agent(agent)
+    with reading(source):
+        pass  # before a store is made
+    done = asyncio.run(run())
+    note = f", {done.without_vector:,} of them without their vector" if done.without_vector else ""
+    typer.echo(f"{done.rows:,} rows read, {done.written:,} written{note}", err=True)
+
+
+def export_agentdb(
+    target: Annotated[Path, typer.Argument(metavar="FILE.db", help="File to make.")],
+    *,
+    agent: Annotated[
+        list[str] | None,
+        typer.Option(metavar="AGENT", help="Only what is its; may be repeated."),
+    ] = None,
+    store: _Store = None,
+) -> None:
+    """Write a file for the npm package agentdb: what came from one, and what agents saw and decided."""
+
+    async def run() -> Exported:
+        with progress("export") as told:
+            async with MemorySystem.open(_target(store), read_only=True) as memory:
+                return await hand_over(memory, target, agents=agent, progress=told)
+
+    done = asyncio.run(run())
+    typer.echo(f"{done.rows:,} rows written, {done.episodes:,} of them new episodes", err=True)
+
+
+def _target(store: Path | None) -> MemoryConfig | Path:
+    return MemoryConfig.from_env() if store is None else store
+
+
 def register(app: typer.Typer, reported: Callable[[], AbstractContextManager[None]]) -> None:
     """Add the commands to `app`; errors in them are `reported` as in its others."""
 
-    @functools.wraps(mcp)
-    def run(*args: Any, **kwargs: Any) -> None:
-        with reported():
-            mcp(*args, **kwargs)
+    def within(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run(*args: Any, **kwargs: Any) -> None:
+            with reported():
+                command(*args, **kwargs)
+
+        return run
 
     app.command(
         "mcp",
         epilog="Example, as a host's configuration has it: "
         "`nt-memory mcp --store /home/me/memory --agent claude`",
-    )(run)
+    )(within(mcp))
+    app.command("import agentdb", epilog="Example: `nt-memory import agentdb agentdb.db`")(
+        within(import_agentdb)
+    )
+    app.command("export agentdb", epilog="Example: `nt-memory export agentdb agentdb.db`")(
+        within(export_agentdb)
+    )

@@ -39,6 +39,7 @@ _Body = Callable[[MemorySystem], Coroutine[Any, Any, None]]
 
 app = typer.Typer(
     name="nt-memory",
+    cls=doors.TwoWords,
     help="Memory for swarms of trading agents.",
     epilog=_EXIT_CODES,
     no_args_is_help=True,

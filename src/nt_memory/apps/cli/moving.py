@@ -46,7 +46,7 @@ def export(
     ] = None,
 ) -> None:
     """Write all that a store holds, as of now, as JSON Lines or Parquet; others may be using it."""
-    with _progress("export") as told:
+    with progress("export") as told:
         done = export_store(_path(store), target, format=format, agents=agent or (), progress=told)
     typer.echo(f"exported {done.rows:,} rows as of revision {done.revision}", err=True)
 
@@ -64,7 +64,7 @@ def import_(
     Interrupted, it goes on when it is run again; repeated, it changes nothing.
     """
     path = _path(store)
-    with _progress("import") as told:
+    with progress("import") as told:
         done = import_store(source, path, progress=told)
         if done.is_new:
             make_views(path)  # so that commands that only read find them
@@ -99,7 +99,7 @@ def _path(store: Path | None) -> Path:
 
 
 @contextmanager
-def _progress(what: str) -> Generator[Callable[[int, int], None]]:
+def progress(what: str) -> Generator[Callable[[int, int], None]]:
     """A bar on stderr, if that is a terminal."""
     columns = (
         TextColumn("{task.description}"),

@@ -6,9 +6,8 @@ memory, so that others can read it, rights hold for it, and it is part of every 
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 from langgraph.store.base import (
@@ -26,14 +25,14 @@ from langgraph.store.base import (
 )
 from typing_extensions import override
 
-from nt_memory import AsOf, SyncMemory
+from nt_memory import AsOf
 from nt_memory.errors import (
     ConflictError,
     InvalidInputError,
     PermissionDeniedError,
     ReadOnlyError,
-    WrongLoopError,
 )
+from nt_memory.integrations.langgraph.calling import Caller
 from nt_memory.integrations.langgraph.indexing import Indexer
 from nt_memory.integrations.langgraph.items import Stored, document, opened
 from nt_memory.integrations.langgraph.matching import fits, known_prefix, passes
@@ -51,9 +50,9 @@ from nt_memory.integrations.langgraph.names import (
 from nt_memory.namespace import check_agent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
-    from nt_memory import Hit, MemorySystem
+    from nt_memory import Hit, MemorySystem, SyncMemory
     from nt_memory.integrations.langgraph.indexing import Vectors
 
 MAX_ATTEMPTS = 1_000
@@ -100,21 +99,8 @@ class NtMemoryStore(BaseStore):
         self._exact = exact
         self._index = None if index is None else Indexer(index)
         self.ttl_config = ttl
-        self._portal: Any = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        if isinstance(memory, SyncMemory):
-            # What a plain memory is a mirror of lives on a loop of its own, where a batch runs whole.
-            plain: Any = memory
-            self._portal = plain._portal  # noqa: SLF001
-            self._memory: MemorySystem = plain._target  # noqa: SLF001
-            return
-        self._memory = memory
-        try:
-            self._loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise WrongLoopError(
-                "make the store where the memory's event loop runs; or of MemorySystem.open_sync()"
-            ) from None
+        self._caller = Caller(memory)
+        self._memory = self._caller.memory
 
     # --- where a batch runs -----------------------------------------------------------------
 
@@ -127,34 +113,15 @@ class NtMemoryStore(BaseStore):
             NtMemoryError: the memory refused; none of the puts has happened.
         """
         given = list(ops)
-        done: list[Result] = self._call(lambda: self._run(given))
+        done: list[Result] = self._caller.call(lambda: self._run(given))
         return done
 
     @override
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """As `batch`, without blocking; cancelled before its puts were submitted, none happen."""
         given = list(ops)
-        done: list[Result] = await self._acall(lambda: self._run(given))
+        done: list[Result] = await self._caller.acall(lambda: self._run(given))
         return done
-
-    def _call(self, step: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        if self._portal is not None:
-            return self._portal.call(step)
-        loop = cast("asyncio.AbstractEventLoop", self._loop)
-        if _running() is loop:
-            raise WrongLoopError(
-                "this call would hold up the memory's event loop: use the asynchronous one "
-                "(aget, aput, asearch, adelete, alist_namespaces, abatch)"
-            )
-        return asyncio.run_coroutine_threadsafe(step(), loop).result()
-
-    async def _acall(self, step: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        if self._portal is not None:
-            return await asyncio.to_thread(self._portal.call, step)
-        loop = cast("asyncio.AbstractEventLoop", self._loop)
-        if _running() is loop:
-            return await step()
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(step(), loop))
 
     # --- a batch ----------------------------------------------------------------------------
 
@@ -348,12 +315,12 @@ class NtMemoryStore(BaseStore):
 
         Searches pass over such vectors, so this only keeps them from becoming many.
         """
-        swept: int = self._call(self._sweep)
+        swept: int = self._caller.call(self._sweep)
         return swept
 
     async def asweep_ttl(self) -> int:
         """As `sweep_ttl`."""
-        swept: int = await self._acall(self._sweep)
+        swept: int = await self._caller.acall(self._sweep)
         return swept
 
     async def _sweep(self) -> int:
@@ -399,10 +366,3 @@ class NtMemoryStore(BaseStore):
                     break
             else:
                 return
-
-
-def _running() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
