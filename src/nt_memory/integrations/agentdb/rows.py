@@ -232,4 +232,4 @@ def _write(value: Any) -> Any:
         return int(value)
     if value is None or isinstance(value, int | float | str | bytes):
         return value
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))  # as JavaScript does
