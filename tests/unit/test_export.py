@@ -522,6 +522,13 @@ FORGERIES = {
     "text in an embedding": (_replace(b'"embedding":[', b'"embedding":["x",'), "line "),
     "infinity in an embedding": (_replace(b'"embedding":[', b'"embedding":[1e999,'), "line "),
     "another dimension": (_replace(b'"embedding":[0', b'"embedding":[0.5,0'), "line |embeddings"),
+    "no whole number": (
+        lambda lines: [
+            line.replace(b'"row":7,', b'"row":7.0,') if b'"table":"rows"' in line else line
+            for line in lines
+        ],
+        "line ",
+    ),
     "no embedding": (lambda lines: [_without(line, b"o01") for line in lines], "embedding"),
     "an embedding twice": (_replace(b'"row":7,"embedding', b'"row":8,"embedding'), "embedding"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import struct
 from typing import Any, Final
 
 import msgspec
@@ -19,6 +20,7 @@ _unpack = msgspec.msgpack.decode
 UNREADABLE: Final = (
     NtMemoryError,
     msgspec.MsgspecError,
+    struct.error,
     ArithmeticError,
     AttributeError,
     LookupError,
