@@ -319,6 +319,8 @@ def test_an_embedding_is_the_one_that_was_given(live: Any) -> None:
         assert await memory.get_embedding("a", "plain") is None
         assert await memory.get_embedding("a", "missing") is None
         assert await memory.get_embedding("nobody", "k") is None
+        await memory.reembed("a", lambda records: [[1.0, 0.0, 0.0] for _ in records], label="v2")
+        assert (await memory.get_embedding("a", "k")).tolist() == [1.0, 0.0, 0.0]
         await memory.delete("a", "k")
         assert await memory.get_embedding("a", "k") is None
         await memory.set_policy("b", Policy(read=("b/**",)))
