@@ -586,6 +586,7 @@ def test_searching_many_finds_what_single_searches_find(live, monkeypatch, eleme
     monkeypatch.setattr(searching, "OFF_LOOP_ELEMENTS", elements)
     monkeypatch.setattr(searching, "TWO_THREADS_ELEMENTS", elements)
     monkeypatch.setattr(searching, "QUICK_NS", -1)
+    monkeypatch.setattr(searching, "ALONE_NS", -1)
 
     async def body(memory):
         for agent in ("a", "b", "c"):

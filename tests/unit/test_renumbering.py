@@ -372,6 +372,7 @@ def test_a_search_that_runs_over_the_exchange_asks_again(store, run, monkeypatch
     """Its thread has the old partition, and its file is gone by then."""
     monkeypatch.setattr(searching, "OFF_LOOP_ELEMENTS", 0)
     monkeypatch.setattr(searching, "QUICK_NS", -1)
+    monkeypatch.setattr(searching, "ALONE_NS", -1)
 
     async def body():
         async with MemorySystem.open(config(store)) as memory:
