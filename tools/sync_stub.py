@@ -110,8 +110,10 @@ class _Module:
                 a.asname or a.name for a in node.names
             }:
                 return f"from {node.module} import {name}"
-            if isinstance(node, ast.Import) and name in {a.asname or a.name for a in node.names}:
-                return f"import {name}"
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    if name == (alias.asname or alias.name):
+                        return f"import {ast.unparse(alias)}"
         names = {
             t.id
             for n in self._tree.body

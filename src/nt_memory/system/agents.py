@@ -70,7 +70,7 @@ _BANK: dict[str, rights.Claims] = {
     "frame": rights.everything,
 }
 _MEMORY: dict[str, rights.Claims] = {
-    **dict.fromkeys(("get", "get_record", "peek", "pin", "history"), rights.key),
+    **dict.fromkeys(("get", "get_record", "peek", "pin", "history", "embedding"), rights.key),
     **dict.fromkeys(("scan", "watch"), rights.prefix),
     **dict.fromkeys(
         ("search_similar", "search_many", "explain_similar", "map", "usage", "reembed"),

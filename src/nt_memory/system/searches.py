@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nt_memory.entries import STATE
 from nt_memory.errors import (
     CorruptionError,
     DimensionError,
@@ -14,11 +15,12 @@ from nt_memory.errors import (
     TrimmedError,
 )
 from nt_memory.filters import parse_where
-from nt_memory.namespace import check_agent
+from nt_memory.namespace import check_agent, check_key
 from nt_memory.records import Explanation, SearchStep
 from nt_memory.replica import partition_name
 from nt_memory.system.arguments import resolve
 from nt_memory.system.observing import check_tags
+from nt_memory.system.reads import read
 from nt_memory.system.renumbering import check_rows_floor
 from nt_memory.system.searching import Plan, Query, search
 from nt_memory.system.units import to_unit, to_units
@@ -159,6 +161,42 @@ class SearchCalls:
         else:
             queries = to_units(query_embeddings)
         return await self._search(agent, queries, top_k, as_of, tags=tags, where=where, exact=exact)
+
+    async def embedding(
+        self, agent: str, key: str, *, as_of: AsOfLike | None = None
+    ) -> NDArray[np.float32] | None:
+        """The vector an observation is found under, to search for others like it.
+
+        Args:
+            agent: Whose observation.
+            key: Its key.
+            as_of: A time, a revision or `AsOf`; None for now.
+
+        Returns:
+            Shape (dim,), of length 1, to the precision of float16; None if there is no such
+            observation. After `reembed` it is the new one, also as of earlier.
+
+        Raises:
+            InvalidNameError: a malformed name.
+            LookAheadError: `as_of` lies past a backtest's now.
+            TrimmedError: what was in force at `as_of` was dropped.
+
+        Cost: one read of L3 and one of the vector file.
+        """
+        engine = self._engine
+        engine.check_usable()
+        moment = resolve(engine, as_of)
+        stored = read(
+            engine.snapshot, STATE, check_agent(agent), check_key(key), moment, is_now=as_of is None
+        )
+        if stored is None or stored.value is None or stored.partition < 0:
+            return None
+        found = engine.snapshot.partition(partition_name(agent, ""))
+        if found is None or found.id != stored.partition:
+            return None
+        halves = engine.opened.files.read(found.file, found.dim, stored.row, stored.row + 1)
+        vector: NDArray[np.float32] = halves[0].astype(np.float32)
+        return vector
 
     async def _search(
         self,

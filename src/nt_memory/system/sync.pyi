@@ -10,7 +10,8 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, Self, TypeVar
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from nt_memory.clock import Clock
 from nt_memory.config import MemoryConfig
@@ -855,6 +856,27 @@ class SyncMemory:
 
         Cost: as so many searches, but for the filters, which are evaluated once, and for the scan
             of what is not in a graph; over 16 million values on two threads.
+        """
+    def embedding(
+        self, agent: str, key: str, *, as_of: AsOfLike | None = None
+    ) -> NDArray[np.float32] | None:
+        """The vector an observation is found under, to search for others like it.
+
+        Args:
+            agent: Whose observation.
+            key: Its key.
+            as_of: A time, a revision or `AsOf`; None for now.
+
+        Returns:
+            Shape (dim,), of length 1, to the precision of float16; None if there is no such
+            observation. After `reembed` it is the new one, also as of earlier.
+
+        Raises:
+            InvalidNameError: a malformed name.
+            LookAheadError: `as_of` lies past a backtest's now.
+            TrimmedError: what was in force at `as_of` was dropped.
+
+        Cost: one read of L3 and one of the vector file.
         """
     def map(
         self,
