@@ -38,7 +38,7 @@ help:
 	@echo 'make overload  10 minutes of writers faster than the disk    (OVERLOAD_ARGS="--minutes 1")'
 	@echo 'make flood   6 minutes of messages that some never read      (FLOOD_ARGS="--minutes 1")'
 	@echo 'make docs    build the documentation into site/'
-	@echo 'make fmt     write sync.pyi; format and fix what can be fixed by itself'
+	@echo 'make fmt     write sync.pyi and the command reference; format and fix what can be fixed by itself'
 	@echo 'make clean   remove .venv, caches and build output'
 
 demo: $(VENV)/.installed
@@ -93,6 +93,7 @@ docs: $(VENV)/.installed-docs
 
 fmt: $(VENV)/.installed-dev
 	$(BIN)/python tools/sync_stub.py
+	$(BIN)/python tools/cli_reference.py
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

@@ -113,8 +113,7 @@ class _Module:
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     if name == (alias.asname or alias.name):
-                        named = "" if alias.asname is None else f" as {alias.asname}"
-                        return f"import {alias.name}{named}"
+                        return f"import {ast.unparse(alias)}"
         names = {
             t.id
             for n in self._tree.body

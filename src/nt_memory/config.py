@@ -149,6 +149,15 @@ class MemoryConfig:
         )
 
 
+_OF_THE_SWARM = ("swarm", "timeline", "history")
+
+
+def names_swarm_settings(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether the environment sets what belongs to the swarm, and a store must not differ from."""
+    source = os.environ if environ is None else environ
+    return any(f"NT_MEMORY_{name.upper()}" in source for name in _OF_THE_SWARM)
+
+
 def _attribute_types(cls: type) -> dict[str, object]:
     hints = typing.get_type_hints(cls)
     return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.name != "cache_config"}

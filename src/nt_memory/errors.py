@@ -278,6 +278,10 @@ class CorruptionError(StorageError):
     """Stored bytes fail their checksum or contradict each other; the message names the place."""
 
 
+class NoStoreError(StorageError):
+    """There is no store at the path, and what was called does not make one."""
+
+
 class ForeignStoreError(StorageError):
     """The path is a file, or a directory that belongs to another program."""
 

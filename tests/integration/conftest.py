@@ -1,19 +1,32 @@
-"""Fixtures for tests of the whole demo, on synthetic prices, and of a server that runs."""
+"""Fixtures for tests of the whole demo, on synthetic prices, of a server that runs, and of the command line."""
 
 from __future__ import annotations
 
+import asyncio
+import os
 import runpy
+import shutil
+import signal
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
+import nt_memory
+from nt_memory import MemorySystem, Policy, Proposal, Trajectory, Vote
+from nt_memory.apps.cli import documents
+from nt_memory.apps.cli.main import LISTED
 from nt_memory.apps.demo.figures import write_forecasts
 from nt_memory.apps.demo.options import DemoOptions
 from nt_memory.apps.demo.run import STORE, plan_run, run_demo
+from nt_memory.clock import SystemClock, to_datetime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -152,3 +165,146 @@ def running(tmp_path: Path) -> Iterator[Callable[..., RunningServer]]:
     yield start
     for server in servers:
         server.stop()
+
+
+# --- the command line -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command ended with."""
+
+    code: int
+    out: str
+    err: str
+
+
+class CommandLine:
+    """Runs `nt-memory` in a process of its own: `cli("get", "a", "k", store=path)`."""
+
+    def __init__(self, home: Path) -> None:
+        source = str(Path(nt_memory.__file__).parent.parent)
+        kept = {
+            name: text
+            for name, text in os.environ.items()
+            if not name.startswith(("NT_", "_NT_", "_TYPER", "PYTHON"))
+        }
+        self.environment = {**kept, "PYTHONPATH": source, "HOME": str(home), "TERM": "xterm"}
+        self._started: list[subprocess.Popen[str]] = []
+
+    def start(self, *arguments: object, store: Path | None = None, **options: Any) -> Any:
+        """The process, with pipes, and a group of its own."""
+        given = {"NT_MEMORY_URL": str(store)} if store is not None else {}
+        environment = {**self.environment, **given, **options.pop("env", {})}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "nt_memory.apps.cli.main", *map(str, arguments)],
+            env=environment,
+            stdin=options.pop("stdin", subprocess.PIPE),
+            stdout=options.pop("stdout", subprocess.PIPE),
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            **options,
+        )
+        self._started.append(process)
+        return process
+
+    def close(self) -> None:
+        """End what still runs, with all that it has started."""
+        for process in self._started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
+
+    def __call__(
+        self, *arguments: object, store: Path | None = None, stdin: str = "", **options: Any
+    ) -> Said:
+        """Run it to its end; it never shows a traceback."""
+        process = self.start(*arguments, store=store, **options)
+        out, err = process.communicate(stdin, timeout=COMMAND_S)
+        assert "Traceback" not in err, err
+        return Said(process.returncode, out or "", err)
+
+    def documents(self, *arguments: object, store: Path | None = None, **options: Any) -> list[Any]:
+        """What it prints with `--json`, each line checked against the command's schema."""
+        said = self(*arguments, "--json", store=store, **options)
+        assert said.code == 0, said.err
+        return read_documents(str(arguments[0]), said.out)
+
+
+def read_documents(command: str, text: str) -> list[Any]:
+    """The documents of a command, each of the type that is listed for it."""
+    listed = LISTED[command]
+    decoder = msgspec.json.Decoder(getattr(documents, listed.document))
+    found = [decoder.decode(line) for line in text.splitlines()]
+    assert listed.streams or len(found) == 1
+    return found
+
+
+COMMAND_S = 40.0
+
+
+@pytest.fixture
+def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
+    """The command line, in processes of its own."""
+    found = CommandLine(tmp_path_factory.mktemp("home"))
+    yield found
+    found.close()
+
+
+async def _fill(path: Path) -> None:
+    """Something for every command that reads."""
+    start = SystemClock().now_us()
+    async with MemorySystem.open(path) as memory:
+        await memory.put("desk_1", "position", {"AAPL": 10})
+        await memory.put("desk_1", "position", {"AAPL": 25})
+        await memory.put("desk_1", "note", "hold")
+        await memory.put("desk_2", "raw", b"\x00\xff", ttl=1e6)
+        await memory.delete("desk_1", "note")
+        for n in range(12):
+            angle = n / 12
+            await memory.observe(
+                "desk_1",
+                [1.0 - angle, angle, 0.1],
+                {"n": n},
+                key=f"seen/{n:02}",
+                tags=["even"][n % 2 :],
+            )
+        bank = memory.bank
+        await bank.define("forecast", target="volatility", unit="%", horizon=timedelta(hours=1))
+        for n in range(60):
+            at = to_datetime(start - (1_000 - n) * 3_600_000_000)
+            built = Trajectory("desk_1", id=f"t/{n:02}")
+            built.add_observation({"n": n}, [1.0, n / 60, 0.5], at=at)
+            built.add_action("forecast", {"n": n}, 1.0 + n / 60, baseline=1.0, at=at)
+            built.add_outcome(1.0 + n / 50, at=at + timedelta(hours=2)).complete()
+            await memory.track_trajectory(built)
+        await bank.distill("desk_1")
+        await memory.consensus.register_agent("desk_1")
+        await memory.consensus.register_agent("desk_2", 2)
+        for name in ("open-1", "done-1"):
+            await memory.consensus.submit_proposal(
+                Proposal("desk_1", {"sell": name}, id=name, quorum="1/2")
+            )
+        await memory.consensus.vote(Vote("done-1", "desk_2", True))
+        await memory.set_policy("guest", Policy(read=("desk_2/**",)))
+        await memory.acquire_lock("book", holder="keeper", lease=3_600.0)
+
+
+@pytest.fixture(scope="session")
+def looked_at(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with something of everything, which tests only read."""
+    path = tmp_path_factory.mktemp("store") / "memory"
+    asyncio.run(_fill(path))
+    return path
+
+
+@pytest.fixture
+def own(looked_at: Path, tmp_path: Path) -> Path:
+    """A copy of it, to write to."""
+    path = tmp_path / "memory"
+    shutil.copytree(looked_at, path)
+    return path

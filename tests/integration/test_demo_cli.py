@@ -76,7 +76,7 @@ def test_a_run_writes_report_forecasts_and_figures(prices: Path, tmp_path: Path)
     """Exit code 0, the summary on stdout, and the files it promises; another process agrees."""
     options = ("--prices", prices, "--years", "1", "--out")
     ran = subprocess.run(
-        [*COMMAND, "demo", *map(str, options), tmp_path / "a", "--json", tmp_path / "a.json"],
+        [*COMMAND, "demo", *map(str, options), tmp_path / "a", "--figures", tmp_path / "a.json"],
         env=environment(),
         capture_output=True,
         text=True,
@@ -121,7 +121,7 @@ def test_a_run_writes_report_forecasts_and_figures(prices: Path, tmp_path: Path)
     }
     assert document["seconds"] > 0
 
-    assert invoke(*options, tmp_path / "b", "--json", tmp_path / "b.json").exit_code == 0
+    assert invoke(*options, tmp_path / "b", "--figures", tmp_path / "b.json").exit_code == 0
     forecasts = [(tmp_path / name / "forecasts.csv").read_bytes() for name in ("a", "b")]
     assert forecasts[0] == forecasts[1]
     assert without_timings(tmp_path / "a.json") == without_timings(tmp_path / "b.json")
@@ -137,7 +137,7 @@ def test_the_forms_of_the_demo_run(
 ) -> None:
     """Each way to run it ends well, even over a few days, and writes a report."""
     out = tmp_path / "report"
-    result = invoke(*options, "--prices", prices, "--out", out, "--json", tmp_path / "f.json")
+    result = invoke(*options, "--prices", prices, "--out", out, "--figures", tmp_path / "f.json")
     assert result.exit_code == 0, result.stderr
     assert json.loads((tmp_path / "f.json").read_text())["run"]["days"] == days
     assert (out / "index.html").stat().st_size > 1_000
@@ -193,7 +193,7 @@ def refused(folder: Path, text: str, message: str) -> None:
     """Assert that a price file is refused and nothing made."""
     (folder / "bad.csv").write_text(text)
     result = invoke(
-        "--prices", folder / "bad.csv", "--out", folder / "report", "--json", folder / "f.json"
+        "--prices", folder / "bad.csv", "--out", folder / "report", "--figures", folder / "f.json"
     )
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith("nt-memory: ")
@@ -203,7 +203,7 @@ def refused(folder: Path, text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "code"), [("report", 2), ("report/memory", 1), ("report/memory/notes.txt", 1)]
+    ("name", "code"), [("report", 2), ("report/memory", 7), ("report/memory/notes.txt", 7)]
 )
 def test_what_is_in_the_way_is_refused_and_kept(
     prices: Path, tmp_path: Path, name: str, code: int

@@ -477,7 +477,7 @@ def test_a_missing_extra_is_named(tmp_path):
     assert call("put", "a", "k", "1", "--store", "s").returncode == 0
     assert call("token", "scout").returncode == 0
     done = call("serve", "--store", "s")
-    assert done.returncode == 1
+    assert done.returncode == 8
     assert "pip install 'nt-memory[server]'" in done.stderr
     assert "Traceback" not in done.stderr
 

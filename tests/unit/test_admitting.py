@@ -135,12 +135,12 @@ def test_the_chunks_of_one_call_stay_in_order(run):
 
     async def body():
         engine = Turnstile()
-        submit = paced(engine)
+        submit = paced(engine, None)
         entries = [
             ObserveMany("a", (f"k{number}",) * 5, (b"",) * 5, b"", None, (), ())
             for number in (1, 2)
         ]
-        tasks = [asyncio.create_task(submit(entry)) for entry in entries]
+        tasks = [asyncio.create_task(submit((0, entry))) for entry in entries]
         await some_turns()
         assert engine.submitted == []
         [(rows, callback)] = engine.waiting

@@ -102,7 +102,7 @@ def test_stats_are_lines_or_json(store: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["get", "agent_1", "nothing"], 3, "has no nothing"),
+        (["get", "agent_1", "nothing"], 1, "has no nothing"),
         (["get", "agent_1", ".."], 2, "'..'"),
         (["get", "agent_1", "cash", "--as-of", "never"], 2, "neither a revision nor a time"),
         (["get", "agent_1", "cash", "--as-of", "2024-01-01"], 2, "time zone"),
@@ -123,9 +123,9 @@ def test_refusals_are_one_line_on_stderr(
 
 
 def test_a_missing_store_is_not_made_by_reading(tmp_path: Path) -> None:
-    """Reading where no store is fails with 1 and makes nothing."""
+    """Reading where no store is fails with 7 and makes nothing."""
     result = invoke("get", "agent_1", "cash", "--store", tmp_path / "nowhere")
-    assert result.exit_code == 1
+    assert result.exit_code == 7
     assert list(tmp_path.iterdir()) == []
 
 
@@ -139,8 +139,8 @@ def test_a_missing_store_is_not_made_by_reading(tmp_path: Path) -> None:
         (["--seed", "-1"], "--seed"),
         (["--prices", "missing.csv"], "there is no such file"),
         (["--out", "a-file"], "is not a directory"),
-        (["--json", "."], "is a directory"),
-        (["--json", "nowhere/x.json"], "directory does not exist"),
+        (["--figures", "."], "is a directory"),
+        (["--figures", "nowhere/x.json"], "directory does not exist"),
     ],
 )
 def test_the_demo_refuses_impossible_options(

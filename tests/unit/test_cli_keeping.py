@@ -30,10 +30,10 @@ def made(store, run):
 
 def test_a_sound_store(cli, made):
     """In words and as JSON."""
-    said = cli("verify", made)
+    said = cli("verify", "--store", made)
     assert said.exit_code == 0
     assert said.output.splitlines()[-1] == "sound"
-    found = json.loads(cli("verify", made, "--json").output)
+    found = json.loads(cli("verify", "--store", made, "--json").output)
     assert found["is_ok"] is True
     assert found["revision"] == 22
 
@@ -44,44 +44,44 @@ def test_damage_is_named_and_mended(cli, made):
     data = bytearray(path.read_bytes())
     data[500] ^= 1
     path.write_bytes(data)
-    said = cli("verify", made)
-    assert said.exit_code == 1
+    said = cli("verify", "--store", made)
+    assert said.exit_code == 4
     assert f"DAMAGED: {path}" in said.output
-    assert f"nt-memory repair {made}" in said.output
-    said = cli("repair", made)
+    assert f"nt-memory repair --store {made}" in said.output
+    said = cli("repair", "--store", made)
     assert said.exit_code == 0
     assert "LOST: the order of the entries" in said.output
-    assert cli("verify", made).exit_code == 0
+    assert cli("verify", "--store", made).exit_code == 0
     assert cli("get", "a", "k7", "--store", made).output == "7\n"
-    assert json.loads(cli("repair", made, "--json").output)["lost"] == []
+    assert json.loads(cli("repair", "--store", made, "--json").output)["lost"] == []
 
 
 def test_damage_that_cannot_be_mended(cli, made):
     """The exit code says so."""
-    assert cli("compact", made).exit_code == 0
+    assert cli("compact", "--store", made).exit_code == 0
     (path,) = (made / "base").iterdir()
     path.write_bytes(path.read_bytes()[:-5])
     (made / "views" / "STATE").unlink()
-    said = cli("repair", made)
-    assert said.exit_code == 1
+    said = cli("repair", "--store", made)
+    assert said.exit_code == 4
     assert "LOST: everything" in said.output
 
 
 def test_compacting_and_copying(cli, made, tmp_path):
     """Both leave sound stores."""
-    assert "revision 23" in cli("compact", made).output
-    assert cli("snapshot", made, tmp_path / "copy").exit_code == 0
+    assert "revision 23" in cli("compact", "--store", made).output
+    assert cli("snapshot", tmp_path / "copy", "--store", made).exit_code == 0
     for path in (made, tmp_path / "copy"):
         assert cli("get", "a", "k3", "--store", path).output == "3\n"
-        assert cli("verify", path).exit_code == 0
-    assert cli("snapshot", made, tmp_path / "copy").exit_code == 1
+        assert cli("verify", "--store", path).exit_code == 0
+    assert cli("snapshot", tmp_path / "copy", "--store", made).exit_code == 7
 
 
 @pytest.mark.parametrize("command", [("verify",), ("repair",), ("compact",), ("snapshot", "x")])
 def test_no_store_is_made_by_asking(cli, tmp_path, command):
     """A mistyped path is an error and leaves no trace."""
     name, *more = command
-    said = cli(name, tmp_path / "mistyped", *more)
-    assert said.exit_code == 1
+    said = cli(name, *more, "--store", tmp_path / "mistyped")
+    assert said.exit_code == 7
     assert "there is no store here" in said.output
     assert not (tmp_path / "mistyped").exists()

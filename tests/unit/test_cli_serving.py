@@ -36,7 +36,7 @@ def cli(tmp_path, monkeypatch):
         (("serve", "--tokens", "missing"), 1, "missing"),
         (("serve", "--certfile", "missing.pem"), 1, "No such file"),
         (("serve", "--keyfile", "key.pem"), 2, "--certfile"),
-        (("serve", "--store", "missing", "--read-only"), 1, "missing"),
+        (("serve", "--store", "missing", "--read-only"), 7, "missing"),
         (("token",), 2, "--operator"),
         (("token", "a b"), 2, "agent"),
         (("token", "scout", "--operator"), 2, "--operator"),

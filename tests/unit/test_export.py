@@ -948,13 +948,13 @@ def test_the_commands_as_a_pipe(source, tmp_path):
 
 
 def test_the_commands_refuse(source, tmp_path):
-    """One line on stderr; 2 for what was typed, 1 for what failed."""
+    """One line on stderr, and the exit code that says what is wrong."""
     (tmp_path / "there").write_text("")
     for arguments, code in (
         (("export", tmp_path / "there", "--store", source.path), 2),
-        (("export", tmp_path / "new", "--store", tmp_path / "nowhere"), 1),
+        (("export", tmp_path / "new", "--store", tmp_path / "nowhere"), 7),
         (("export", tmp_path / "new", "--store", source.path, "--agent", "no name"), 2),
-        (("import", tmp_path / "there", "--store", tmp_path / "made"), 1),
+        (("import", tmp_path / "there", "--store", tmp_path / "made"), 4),
         (("import", tmp_path / "missing", "--store", tmp_path / "made"), 1),
     ):
         result = invoke(*arguments)
@@ -965,16 +965,16 @@ def test_the_commands_refuse(source, tmp_path):
 
 def test_the_bar_is_for_terminals_only(source, tmp_path, monkeypatch):
     """On stderr, and nothing of it in a log."""
-    from nt_memory.apps.cli import moving
+    from rich import console
 
     seen = io.StringIO()
-    original = moving.Console
+    original = console.Console
     monkeypatch.setattr(
-        moving, "Console", lambda **_: original(file=seen, force_terminal=True, width=80)
+        console, "Console", lambda **_: original(file=seen, force_terminal=True, width=80)
     )
     invoke("export", tmp_path / "e.jsonl", "--store", source.path)
     assert "export" in seen.getvalue()
-    monkeypatch.setattr(moving, "Console", lambda **_: original(file=seen, force_terminal=False))
+    monkeypatch.setattr(console, "Console", lambda **_: original(file=seen, force_terminal=False))
     seen.seek(0)
     seen.truncate()
     invoke("import", tmp_path / "e.jsonl", "--store", tmp_path / "made")

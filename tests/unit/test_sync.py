@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import inspect
 import os
 import signal
@@ -49,6 +50,7 @@ LEFT_OUT = {
     "LossSignal": {"end", "extend"},
     "Term": {"locks", "name", "run"},
 }
+importlib.import_module("nt_memory.system.sync")  # which makes the mirrors
 SOURCES = sorted(mirroring._mirrors, key=lambda source: source.__name__)
 
 

@@ -249,7 +249,7 @@ class Advice:
         return text if len(text) <= max_chars else text[: max(0, max_chars - 1)] + "…"
 
     def _headline(self) -> list[str]:
-        what = f"{self.target or self.action_type}"
+        what = self.target or self.action_type or "this"
         if self.is_withheld:
             return [f"Advice on {what} is withheld, to measure what advice is worth."]
         if self.is_abstaining:

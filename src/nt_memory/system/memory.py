@@ -340,7 +340,11 @@ class BallotViews:
 
 
 class Opening:
-    """An open in progress: `await` it, or use it with `async with`."""
+    """An open in progress: `await` it, or use it with `async with`; see `MemorySystem.open`.
+
+    With `adopt_settings` an existing store's own timeline, history and swarm are taken over, rather
+    than others refused; None: unless a `MemoryConfig` says which are wanted.
+    """
 
     def __init__(
         self,
@@ -348,10 +352,12 @@ class Opening:
         *,
         clock: Clock | None,
         read_only: bool,
+        adopt_settings: bool | None = None,
     ) -> None:
         self._target = target
         self._clock = clock
         self._read_only = read_only
+        self._adopt_settings = adopt_settings
         self._memory: MemorySystem | None = None
 
     def __await__(self) -> Generator[Any, None, MemorySystem]:
@@ -367,7 +373,9 @@ class Opening:
 
     async def _open(self) -> MemorySystem:
         target = self._target
-        is_config = isinstance(target, MemoryConfig)
+        adopts = self._adopt_settings
+        if adopts is None:
+            adopts = not isinstance(target, MemoryConfig)
         config = _to_config(target)
         if config.url is not None:
             raise UnsupportedError(
@@ -379,7 +387,7 @@ class Opening:
             config,
             StoreClock(self._clock or SystemClock()),
             read_only=self._read_only,
-            adopt_settings=not is_config,
+            adopt_settings=adopts,
         )
         return MemorySystem(engine)
 

@@ -207,7 +207,7 @@ class SimilarityCalls(SearchCalls):
         if stored is None or stored.row < 0:
             return None
         partition = engine.snapshot.partition(partition_name(agent, ""))
-        if partition is None:  # pragma: no cover - what has a row has a partition
+        if partition is None or partition.id != stored.partition:
             return None
         rows = engine.opened.files.rows(partition.file, partition.dim, partition.rows)
         vector: NDArray[np.float32] = rows[stored.row].astype(np.float32)

@@ -10,12 +10,13 @@ import os
 import socket
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nt_memory.clock import to_datetime
 from nt_memory.errors import (
     ForeignStoreError,
     FormatVersionError,
+    NoStoreError,
     StorageError,
     StoreInUseError,
 )
@@ -48,6 +49,13 @@ def boot_id() -> str:
         return os.urandom(16).hex()
 
 
+class Holder(NamedTuple):
+    """A process that writes a store."""
+
+    pid: int | None
+    host: str
+
+
 class StoreDirectory:
     """A claim on a store's directory, until `close`.
 
@@ -75,8 +83,8 @@ class StoreDirectory:
         FormatVersionError: a newer version made the store.
         StoreInUseError: another process, or another instance in this one, holds it; the message,
             `pid` and `host` say which.
-        StorageError: there is no store (`read_only`, `must_exist`), or a file operation failed;
-            `StorageFullError` likewise.
+        NoStoreError: there is no store (`read_only`, `must_exist`).
+        StorageError: a file operation failed; `StorageFullError` likewise.
     """
 
     def __init__(
@@ -115,19 +123,25 @@ class StoreDirectory:
 
     def is_held_elsewhere(self) -> bool:
         """Whether a process other than this one seems to write here. For readers; asks no lock."""
+        holder = self.writer()
+        return holder is not None and holder.pid != os.getpid()
+
+    def writer(self) -> Holder | None:
+        """Which process seems to write here. For readers; asks no lock, and so may be mistaken."""
         try:
-            holder = _parse_object((self.path / _LOCK).read_bytes())
+            found = _parse_object((self.path / _LOCK).read_bytes())
         except OSError:
-            return False
-        if not holder or holder.get("pid") == os.getpid():
-            return False
+            return None
+        if not found:
+            return None
+        holder = Holder(found.get("pid"), str(found.get("host", "")))
         try:
-            os.kill(int(holder["pid"]), 0)
+            os.kill(int(found["pid"]), 0)
         except ProcessLookupError:
-            return holder.get("host") != socket.gethostname()
+            return holder if holder.host != socket.gethostname() else None
         except (OSError, KeyError, TypeError, ValueError):
-            return True  # another user's, or not to be told
-        return True
+            return holder  # another user's, or not to be told
+        return holder
 
     def disk_bytes(self) -> int:
         """What the store takes of the disk. Cost: a system call a file."""
@@ -159,10 +173,10 @@ class StoreDirectory:
     def _look(self) -> None:
         self._refuse_non_directory()
         if not self.path.exists():
-            raise StorageError(f"{self.path}: there is no store here")
+            raise NoStoreError(f"{self.path}: there is no store here")
         if not self._check_format():
             self._refuse_foreign()
-            raise StorageError(f"{self.path}: there is no store here")
+            raise NoStoreError(f"{self.path}: there is no store here")
 
     def _claim(self, clock: Clock) -> None:
         self._refuse_non_directory()

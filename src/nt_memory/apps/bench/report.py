@@ -67,18 +67,22 @@ class Findings:
             parts += ["## Bars", bars_table(self.bars)]
         return "\n\n".join(parts) + "\n"
 
-    def write(self, directory: Path) -> tuple[Path, Path]:
-        """Write `<date>-<name>.json` and `.md`; return both paths."""
-        directory.mkdir(parents=True, exist_ok=True)
-        stem = f"{str(self.where['date'])[:10]}-{self.name}"
-        as_json, as_text = directory / f"{stem}.json", directory / f"{stem}.md"
-        document = {
+    def to_document(self) -> dict[str, Any]:
+        """Every figure with its bars, as plain JSON."""
+        return {
             "command": self.command,
             "machine": self.where,
             **self.document,
             "bars": [asdict(row) for row in self.bars],
         }
-        as_json.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+    def write(self, directory: Path) -> tuple[Path, Path]:
+        """Write `<date>-<name>.json` and `.md`; return both paths."""
+        directory.mkdir(parents=True, exist_ok=True)
+        stem = f"{str(self.where['date'])[:10]}-{self.name}"
+        as_json, as_text = directory / f"{stem}.json", directory / f"{stem}.md"
+        document = json.dumps(self.to_document(), indent=2, ensure_ascii=False)
+        as_json.write_text(document + "\n")
         as_text.write_text(f"# {stem}\n\n{self.text()}")
         return as_json, as_text
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nt_memory.apps.cli import printing
+from nt_memory.apps.cli.commands import Family
+from nt_memory.apps.cli.exits import Exit
+from nt_memory.apps.cli.options import AsJson
 from nt_memory.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from nt_memory.apps.bench.report import Findings
 
 OUT = Path("bench-report")
-EXIT_INTERRUPTED = 130
 
 _Dim = Annotated[int, typer.Option(help="Dimension of synthetic vectors.")]
 _Data = Annotated[
@@ -42,7 +43,7 @@ _Sizes = Annotated[str, typer.Option("--n", metavar="N,N,...", help="How many ve
 _N = Annotated[int, typer.Option(help="How many vectors.")]
 
 
-def vectors(  # noqa: PLR0913 - a command's options are its arguments
+def vectors(
     *,
     n: _N = 100_000,
     dim: _Dim = 384,
@@ -66,6 +67,7 @@ def vectors(  # noqa: PLR0913 - a command's options are its arguments
     out: _Out = OUT,
     name: _Name = "",
     workdir: _Workdir = None,
+    json: AsJson = False,
 ) -> None:
     """Compare with other indexes and databases: rate, memory, latency, recall, reopening.
 
@@ -88,10 +90,10 @@ def vectors(  # noqa: PLR0913 - a command's options are its arguments
         workdir=workdir,
         **chosen,
     )
-    _show(run_vectors(options, _told, name=name), out)
+    _show(run_vectors(options, _told, name=name), out, as_json=json)
 
 
-def curve(  # noqa: PLR0913 - a command's options are its arguments
+def curve(
     *,
     n: _Sizes = "10000,100000",
     dim: _Dim = 384,
@@ -102,6 +104,7 @@ def curve(  # noqa: PLR0913 - a command's options are its arguments
     out: _Out = OUT,
     name: _Name = "",
     workdir: _Workdir = None,
+    json: AsJson = False,
 ) -> None:
     """See how the cost of a search grows with what is remembered, against a linear scan."""
     from nt_memory.apps.bench.curve import run_curve  # noqa: PLC0415 - slow, only needed here
@@ -115,10 +118,10 @@ def curve(  # noqa: PLR0913 - a command's options are its arguments
         seed=seed,
         workdir=workdir,
     )
-    _show(run_curve(options, _told, name=name), out)
+    _show(run_curve(options, _told, name=name), out, as_json=json)
 
 
-def filters(  # noqa: PLR0913 - a command's options are its arguments
+def filters(
     *,
     n: _Sizes = "100000",
     dim: _Dim = 384,
@@ -129,6 +132,7 @@ def filters(  # noqa: PLR0913 - a command's options are its arguments
     out: _Out = OUT,
     name: _Name = "",
     workdir: _Workdir = None,
+    json: AsJson = False,
 ) -> None:
     """Search through filters of every kind and width; exact searches beside them."""
     from nt_memory.apps.bench.filtering import run_filters  # noqa: PLC0415 - slow, only needed here
@@ -143,10 +147,10 @@ def filters(  # noqa: PLR0913 - a command's options are its arguments
         seed=seed,
         workdir=workdir,
     )
-    _show(run_filters(options, _told, name=name), out)
+    _show(run_filters(options, _told, name=name), out, as_json=json)
 
 
-def ingest(  # noqa: PLR0913 - a command's options are its arguments
+def ingest(
     *,
     n: _N = 100_000,
     dim: _Dim = 384,
@@ -160,6 +164,7 @@ def ingest(  # noqa: PLR0913 - a command's options are its arguments
     out: _Out = OUT,
     name: _Name = "",
     workdir: _Workdir = None,
+    json: AsJson = False,
 ) -> None:
     """Fill a memory beside raw faiss, and search it while observations come in."""
     from nt_memory.apps.bench.ingesting import run_ingest  # noqa: PLC0415 - slow, only needed here
@@ -176,10 +181,10 @@ def ingest(  # noqa: PLR0913 - a command's options are its arguments
         seed=seed,
         workdir=workdir,
     )
-    _show(run_ingest(options, _told, name=name), out)
+    _show(run_ingest(options, _told, name=name), out, as_json=json)
 
 
-def memory(  # noqa: PLR0913 - a command's options are its arguments
+def memory(
     *,
     n: _N = 100_000,
     dim: _Dim = 384,
@@ -189,15 +194,16 @@ def memory(  # noqa: PLR0913 - a command's options are its arguments
     out: _Out = OUT,
     name: _Name = "",
     workdir: _Workdir = None,
+    json: AsJson = False,
 ) -> None:
     """See what a full memory takes, hot records and bookkeeping included."""
     from nt_memory.apps.bench.remembering import run_memory  # noqa: PLC0415 - slow, only needed here
 
     options = _options(n=(n,), dim=dim, data=data, budget_s=budget, seed=seed, workdir=workdir)
-    _show(run_memory(options, _told, name=name), out)
+    _show(run_memory(options, _told, name=name), out, as_json=json)
 
 
-def coordination(  # noqa: PLR0913 - a command's options are its arguments
+def coordination(
     *,
     peers: Annotated[
         str,
@@ -222,6 +228,7 @@ def coordination(  # noqa: PLR0913 - a command's options are its arguments
     out: _Out = OUT,
     name: _Name = "",
     workdir: _Workdir = None,
+    json: AsJson = False,
 ) -> None:
     """Messages, locks and votes beside what a program without a memory would use.
 
@@ -244,39 +251,25 @@ def coordination(  # noqa: PLR0913 - a command's options are its arguments
         workdir=workdir,
         **chosen,
     )
-    _show(run_coordination(options, _told, name=name), out)
+    _show(run_coordination(options, _told, name=name), out, as_json=json)
 
 
-def register(app: typer.Typer, reported: Callable[[], AbstractContextManager[None]]) -> None:
-    """Add the command group to `app`; errors in it are `reported` as in its others."""
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
     bench = typer.Typer(
         name="bench",
         help="Measure search and coordination here, alone and beside others.",
         no_args_is_help=True,
         rich_markup_mode="markdown",
     )
-    examples: list[tuple[Callable[..., None], str]] = [
-        (vectors, "Example: `nt-memory bench vectors --n 1000000 --dim 384`"),
-        (curve, "Example: `nt-memory bench curve --n 10000,100000,1000000`"),
-        (filters, "Example: `nt-memory bench filters --n 1000000`"),
-        (ingest, "Example: `nt-memory bench ingest --n 200000 --repeats 5`"),
-        (memory, "Example: `nt-memory bench memory --n 1000000`"),
-        (coordination, "Example: `nt-memory bench coordination --seconds 2 --repeats 5`"),
-    ]
-    for command, example in examples:
-        bench.command(epilog=example)(_within(command, reported))
-    app.add_typer(bench)
-
-
-def _within(
-    command: Callable[..., None], reported: Callable[[], AbstractContextManager[None]]
-) -> Callable[..., None]:
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        with reported():
-            command(*args, **kwargs)
-
-    return run
+    family = Family(bench, "Begin", group="bench")
+    family.add(vectors, "bench vectors --n 1000000 --dim 384", "bench vectors --peers numpy,faiss")
+    family.add(curve, "bench curve --n 10000,100000,1000000")
+    family.add(filters, "bench filters --n 1000000")
+    family.add(ingest, "bench ingest --n 200000 --repeats 5")
+    family.add(memory, "bench memory --n 1000000 --json | jq .bars")
+    family.add(coordination, "bench coordination --seconds 2 --repeats 5")
+    app.add_typer(bench, rich_help_panel="Begin")
 
 
 def _options(**given: Any) -> BenchOptions:
@@ -298,12 +291,15 @@ def _numbers(text: str, kind: Callable[[str], Any], option: str) -> tuple[Any, .
 
 
 def _told(line: str) -> None:
-    typer.echo(line, err=True)
+    printing.note(line)
 
 
-def _show(findings: Findings, out: Path) -> None:
-    typer.echo(findings.text())
+def _show(findings: Findings, out: Path, *, as_json: bool) -> None:
+    if as_json:
+        printing.line(printing.spell(findings.to_document()))
+    else:
+        printing.line(findings.text())
     for path in findings.write(out):
-        typer.echo(str(path), err=True)
+        _told(str(path))
     if findings.is_interrupted:
-        raise typer.Exit(EXIT_INTERRUPTED)
+        raise typer.Exit(Exit.INTERRUPTED)

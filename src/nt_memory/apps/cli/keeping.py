@@ -2,162 +2,179 @@
 
 from __future__ import annotations
 
-import asyncio
-import dataclasses
-import functools
-import json as json_module
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from nt_memory import MemorySystem
-from nt_memory.system.repairing import repair as repair_store
-from nt_memory.system.verifying import verify as verify_store
+from nt_memory.apps.cli import printing
+from nt_memory.apps.cli.commands import Family
+from nt_memory.apps.cli.exits import Exit
+from nt_memory.apps.cli.options import Acting, AsJson, Store, Wait
+from nt_memory.apps.cli.running import over_store, path_of, run
+from nt_memory.errors import NoStoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from nt_memory import MemorySystem
+    from nt_memory.system.repairing import Repair
+    from nt_memory.system.verification import Verification
 
-EXIT_DAMAGED = 1
-
-_Path = Annotated[Path, typer.Argument(metavar="PATH", help="Directory of the store.")]
-_AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with all fields.")]
+_progress = contextmanager(printing.progress)
 
 
 def verify(
-    path: _Path,
     *,
     scratch: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Where to compute the views anew; needs their space."),
     ] = None,
-    json: _AsJson = False,
+    store: Store = None,
+    json: AsJson = False,
 ) -> None:
-    """Check a store against its base and journal, in use or not; exit code 1 if it is damaged."""
+    """Check a store against its base and journal, in use or not; exit code 4 if it is damaged."""
+    from nt_memory.system.verifying import verify as verify_store  # noqa: PLC0415 - slow
+
     with _progress() as told:
-        found = verify_store(path, scratch=scratch, progress=told)
+        found = verify_store(path_of(store), scratch=scratch, progress=told)
     if json:
-        typer.echo(json_module.dumps({**dataclasses.asdict(found), "is_ok": found.is_ok}, indent=2))
+        from nt_memory.apps.cli import documents  # noqa: PLC0415 - numpy
+
+        printing.document(documents.taken_from(documents.Verification, found))
     else:
-        typer.echo(
-            f"{found.path}: {found.entries:,} entries read, {found.rows:,} rows and "
-            f"{found.vectors:,} vectors compared as of revision {found.revision}"
-        )
-        if found.value_bytes:
-            typer.echo(f"{found.value_bytes:,} bytes of value files read")
-        for warning in found.warnings:
-            typer.echo(f"note: {warning}")
-        for damage in found.damage:
-            typer.echo(f"DAMAGED: {damage}")
-        typer.echo("sound" if found.is_ok else f"to mend it: nt-memory repair {found.path}")
+        _say_found(found)
     if not found.is_ok:
-        raise typer.Exit(EXIT_DAMAGED)
+        raise typer.Exit(Exit.DAMAGED)
 
 
-def repair(path: _Path, *, json: _AsJson = False) -> None:
+def repair(*, store: Store = None, json: AsJson = False) -> None:
     """Mend a damaged store that nobody has open, and say what is lost; nothing is deleted.
 
-    Damaged files are kept in PATH/damaged. Exit code 1 if it could not be mended.
+    Damaged files are kept in `damaged` below it. Exit code 4 if it could not be mended.
     """
+    from nt_memory.system.repairing import repair as repair_store  # noqa: PLC0415 - slow
+
     with _progress() as told:
-        done = repair_store(path, progress=told)
+        done = repair_store(path_of(store), progress=told)
     if json:
-        typer.echo(json_module.dumps(dataclasses.asdict(done), indent=2))
+        from nt_memory.apps.cli import documents  # noqa: PLC0415 - numpy
+
+        printing.document(documents.taken_from(documents.Repair, done))
     else:
-        for action in done.actions:
-            typer.echo(action)
-        for lost in done.lost:
-            typer.echo(f"LOST: {lost}")
-        if done.is_repaired and not done.lost:
-            typer.echo("nothing is lost")
+        _say_done(done)
     if not done.is_repaired:
-        raise typer.Exit(EXIT_DAMAGED)
+        raise typer.Exit(Exit.DAMAGED)
 
 
-def compact(path: _Path, *, json: _AsJson = False) -> None:
+def compact(*, store: Store = None, wait: Wait = 0.0, json: AsJson = False) -> None:
     """Move the base forward, drop the journal behind it, and give space back.
 
     For a store that no other process has open for writing; that process calls memory.compact().
     """
 
-    async def body() -> None:
-        async with MemorySystem.open(path) as memory:
-            done = await memory.compact()
+    async def body(memory: MemorySystem) -> None:
+        done = await memory.compact()
         if json:
-            typer.echo(json_module.dumps(dataclasses.asdict(done), indent=2))
+            from nt_memory.apps.cli import documents  # noqa: PLC0415 - numpy
+
+            printing.document(documents.taken_from(documents.Compaction, done))
         else:
-            typer.echo(
+            printing.line(
                 f"the base reaches revision {done.revision}; "
                 f"{done.freed_bytes / 1e6:,.1f} MB given back"
             )
 
-    _check_exists(path)
-    asyncio.run(body())
+    over_store(body, store, writes=True, wait=wait, must_exist=True)
 
 
 def snapshot(
-    path: _Path,
-    target: Annotated[Path, typer.Argument(metavar="TARGET", help="Missing, or empty.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="TARGET", help="Missing, or empty.", show_default=False)
+    ],
+    *,
+    store: Store = None,
+    acting: Acting = None,
+    wait: Wait = 0.0,
+    json: AsJson = False,
 ) -> None:
     """Copy a store that no other process has open for writing; TARGET is a store too.
 
-    A program that has it open calls memory.snapshot(TARGET).
+    The copy is opened once, which proves that it can be. A program that has the store open calls
+    memory.snapshot(TARGET).
     """
 
-    async def body() -> None:
-        async with MemorySystem.open(path) as memory:
-            await memory.snapshot(target)
-        # A copy that was never opened proves nothing, and can only be read once its views are made.
-        async with MemorySystem.open(target) as copy:
-            typer.echo(f"{target}: revision {copy.revision}")
+    async def body(memory: MemorySystem) -> None:
+        await memory.snapshot(target)
 
-    _check_exists(path)
-    asyncio.run(body())
+    over_store(body, store, writes=True, acting=acting, wait=wait, must_exist=True)
+    run(_open_copy(target, as_json=json))
 
 
-def register(app: typer.Typer, reported: Callable[[], AbstractContextManager[None]]) -> None:
-    """Add the commands to `app`; errors in them are `reported` as in its others."""
-    examples: list[tuple[Callable[..., None], str]] = [
-        (verify, "Example: `nt-memory verify ./data/memory`"),
-        (repair, "Example: `nt-memory repair ./data/memory`"),
-        (compact, "Example: `nt-memory compact ./data/memory`"),
-        (snapshot, "Example: `nt-memory snapshot ./data/memory /backup/memory-monday`"),
-    ]
-    for command, example in examples:
-        app.command(epilog=example)(_within(command, reported))
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    family = Family(app, "The store")
+    family.add(
+        verify,
+        "verify",
+        "verify --store /backup/monday --json | jq .damage[]",
+        document="Verification",
+    )
+    family.add(
+        repair,
+        "repair --store ./data/memory",
+        document="Repair",
+        in_use="stop it first: what is written to must not be mended",
+    )
+    family.add(
+        compact,
+        "compact",
+        "compact --wait 60 --json | jq .freed_bytes",
+        document="Compaction",
+        in_use="it calls memory.compact() itself, and does by itself where old versions are dropped; "
+        "or wait for it with --wait SECONDS",
+    )
+    family.add(
+        snapshot,
+        "snapshot /backup/monday",
+        document="Snapshot",
+        in_use="it calls memory.snapshot(TARGET) itself; nt-memory export works beside it",
+    )
 
 
-def _within(
-    command: Callable[..., None], reported: Callable[[], AbstractContextManager[None]]
-) -> Callable[..., None]:
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        with reported():
-            command(*args, **kwargs)
+async def _open_copy(target: Path, *, as_json: bool) -> None:
+    """Make the copy's views; one that was never opened proves nothing, and cannot be read."""
+    from nt_memory import MemorySystem  # noqa: PLC0415 - slow
 
-    return run
+    if not (target / "FORMAT").exists():
+        raise NoStoreError(f"{target}: there is no store here")
+    async with MemorySystem.open(target) as copy:
+        revision = copy.revision
+    if as_json:
+        from nt_memory.apps.cli import documents  # noqa: PLC0415 - numpy
+
+        printing.document(documents.Snapshot(path=str(target), revision=revision))
+    else:
+        printing.line(f"{target}: revision {revision}")
 
 
-def _check_exists(path: Path) -> None:
-    """Neither of these commands may make a store where there is none."""
-    if not (path / "FORMAT").exists():
-        raise FileNotFoundError(f"{path}: there is no store here")
+def _say_found(found: Verification) -> None:
+    printing.line(
+        f"{found.path}: {found.entries:,} entries read, {found.rows:,} rows and "
+        f"{found.vectors:,} vectors compared as of revision {found.revision}"
+    )
+    if found.value_bytes:
+        printing.line(f"{found.value_bytes:,} bytes of value files read")
+    for warning in found.warnings:
+        printing.line(f"note: {warning}")
+    for damage in found.damage:
+        printing.line(f"DAMAGED: {damage}")
+    printing.line("sound" if found.is_ok else f"to mend it: nt-memory repair --store {found.path}")
 
 
-@contextmanager
-def _progress() -> Generator[Callable[[str, int, int], None]]:
-    """What is being done, on stderr, if that is a terminal."""
-    console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("reading", total=None)
-
-        def told(what: str, done: int, total: int) -> None:
-            bar.update(task, description=f"{what} {done:,}", completed=done, total=total or None)
-
-        yield told
+def _say_done(done: Repair) -> None:
+    for action in done.actions:
+        printing.line(action)
+    for lost in done.lost:
+        printing.line(f"LOST: {lost}")
+    if done.is_repaired and not done.lost:
+        printing.line("nothing is lost")

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import functools
-from contextlib import AbstractContextManager, contextmanager
+import sys
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nt_memory.config import MemoryConfig
-from nt_memory.system.exporting import export_store
-from nt_memory.system.importing import import_store
-from nt_memory.system.opening import make_views
+from nt_memory.apps.cli import printing
+from nt_memory.apps.cli.commands import Family
+from nt_memory.apps.cli.completing import agents as complete_agents
+from nt_memory.apps.cli.exits import NotThereError
+from nt_memory.apps.cli.options import AsJson, Store
+from nt_memory.apps.cli.running import path_of
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
-
-_Store = Annotated[
-    Path | None,
-    typer.Option(
-        "--store",
-        metavar="DIR",
-        help="Directory of the store. Default: what NT_MEMORY_* says, or ./data/memory.",
-    ),
-]
+_progress = contextmanager(printing.progress)
 
 
 def export(
@@ -35,20 +25,47 @@ def export(
         typer.Argument(help="File or directory to make; - writes to stdout.", show_default=False),
     ],
     *,
-    store: _Store = None,
-    format: Annotated[  # noqa: A002 - the word users know
+    format_: Annotated[
         Literal["jsonl", "parquet"] | None,
-        typer.Option(help="Default: parquet if TARGET ends with .parquet, else jsonl."),
+        typer.Option("--format", help="Default: parquet if TARGET ends with .parquet, else jsonl."),
     ] = None,
     agent: Annotated[
         list[str] | None,
-        typer.Option(metavar="AGENT", help="Only its versions, for reading; may be repeated."),
+        typer.Option(
+            "--agent",
+            metavar="AGENT",
+            help="Only its versions, for reading; may be repeated.",
+            autocompletion=complete_agents,
+        ),
     ] = None,
+    store: Store = None,
+    json: AsJson = False,
 ) -> None:
-    """Write all that a store holds, as of now, as JSON Lines or Parquet; others may be using it."""
-    with progress("export") as told:
-        done = export_store(_path(store), target, format=format, agents=agent or (), progress=told)
-    typer.echo(f"exported {done.rows:,} rows as of revision {done.revision}", err=True)
+    """Write all that a store holds, as of now, as JSON Lines or Parquet; others may be using it.
+
+    What was written is said on stderr; with --json on stdout, unless the export goes there.
+    """
+    from nt_memory.system.exporting import export_store  # noqa: PLC0415 - slow
+
+    with _progress() as told:
+        done = export_store(
+            path_of(store),
+            target,
+            format=format_,
+            agents=agent or (),
+            progress=printing.named(told, "exported"),
+        )
+    if not json:
+        printing.note(f"exported {done.rows:,} rows as of revision {done.revision}")
+        return
+    from nt_memory.apps.cli import documents  # noqa: PLC0415 - numpy
+
+    doc = documents.taken_from(documents.Export, done)
+    if target == "-":
+        sys.stdout.flush()
+        printing.note(printing.spell(documents.to_builtins(doc)))
+    else:
+        printing.document(doc)
 
 
 def import_(
@@ -57,63 +74,46 @@ def import_(
         typer.Argument(help="What export made; - reads stdin.", show_default=False),
     ],
     *,
-    store: _Store = None,
+    store: Store = None,
+    json: AsJson = False,
 ) -> None:
     """Make the store that an export was made from, in a directory that is missing or empty.
 
     Interrupted, it goes on when it is run again; repeated, it changes nothing.
     """
-    path = _path(store)
-    with progress("import") as told:
-        done = import_store(source, path, progress=told)
+    from nt_memory.system.importing import import_store  # noqa: PLC0415 - slow
+    from nt_memory.system.opening import make_views  # noqa: PLC0415
+
+    if source != "-" and not Path(source).exists():
+        raise NotThereError(f"{source}: there is no such export")
+    path = path_of(store)
+    with _progress() as told:
+        done = import_store(source, path, progress=printing.named(told, "imported"))
         if done.is_new:
             make_views(path)  # so that commands that only read find them
-    if done.is_new:
-        typer.echo(f"imported {done.rows:,} rows as of revision {done.revision}", err=True)
+    if json:
+        from nt_memory.apps.cli import documents  # noqa: PLC0415 - numpy
+
+        printing.document(documents.taken_from(documents.Import, done))
+    elif done.is_new:
+        printing.note(f"imported {done.rows:,} rows as of revision {done.revision}")
     else:
-        typer.echo(f"{path} was made from this export before: nothing changed", err=True)
+        printing.note(f"{path} was made from this export before: nothing changed")
 
 
-def register(app: typer.Typer, reported: Callable[[], AbstractContextManager[None]]) -> None:
-    """Add the commands to `app`; errors in them are `reported` as in its others."""
-
-    def within(command: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(command)
-        def run(*args: Any, **kwargs: Any) -> None:
-            with reported():
-                command(*args, **kwargs)
-
-        return run
-
-    app.command(
-        epilog="Examples: `nt-memory export backup.jsonl.zst`; "
-        "`nt-memory export research.parquet --store ./data/memory`"
-    )(within(export))
-    app.command(
-        "import", epilog="Example: `nt-memory import backup.jsonl.zst --store ./data/restored`"
-    )(within(import_))
-
-
-def _path(store: Path | None) -> Path:
-    return Path(MemoryConfig.from_env().storage_path) if store is None else store
-
-
-@contextmanager
-def progress(what: str) -> Generator[Callable[[int, int], None]]:
-    """A bar on stderr, if that is a terminal."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    family = Family(app, "The store")
+    family.add(
+        export,
+        "export backup.jsonl.zst",
+        "export research.parquet --store ./data/memory",
+        "export - --agent agent_1 | jq -c .key",
+        document="Export",
     )
-    console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task(what, total=None)
-
-        def told(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total or None)
-
-        yield told
+    family.add(
+        import_,
+        "import backup.jsonl.zst --store ./data/restored",
+        document="Import",
+        damaged="export it once more, and compare what the two say of their digest",
+    )

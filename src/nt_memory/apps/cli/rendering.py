@@ -1,17 +1,16 @@
-"""Values and records as JSON, for people and for pipes. One way: JSON has fewer types."""
+"""Values as JSON, for people and for pipes. One way: JSON has fewer types."""
 
 from __future__ import annotations
 
 import base64
-import dataclasses
-import json
 import math
-from datetime import datetime
+from datetime import datetime, timedelta
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from nt_memory.records import MemoryStats, Record, TierStats
+from nt_memory.apps.cli.printing import spell
 
 
 def to_plain(value: Any) -> Any:
@@ -36,6 +35,8 @@ def _scalar_to_plain(value: Any) -> Any:
         return to_plain(value.tolist())
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     return str(value)
@@ -43,34 +44,28 @@ def _scalar_to_plain(value: Any) -> Any:
 
 def value_line(value: Any) -> str:
     """A value on one line."""
-    return json.dumps(to_plain(value), ensure_ascii=False)
+    return spell(to_plain(value))
 
 
-def record_line(record: Record) -> str:
-    """A record, all of it, on one line."""
-    return value_line({f.name: getattr(record, f.name) for f in dataclasses.fields(record)})
+def number(value: float | None, digits: int = 4) -> str:
+    """A figure in a table; nothing where there is none."""
+    return "" if value is None else f"{value:.{digits}g}"
 
 
-def stats_to_plain(stats: MemoryStats) -> dict[str, Any]:
-    """The counters by name, tiers nested."""
-    plain = {field.name: getattr(stats, field.name) for field in dataclasses.fields(stats)}
-    for name, value in plain.items():
-        if isinstance(value, TierStats):
-            plain[name] = dataclasses.asdict(value)
-    return plain
+def share(value: Fraction | float) -> str:
+    """A weight or a quorum as it was meant: 2/3 as 2/3, 1 as 1."""
+    return str(value)
 
 
-def stats_lines(stats: MemoryStats) -> list[str]:
-    """The counters, one a line, nested names dotted."""
-    flat: dict[str, Any] = {}
-    for name, value in stats_to_plain(stats).items():
-        if isinstance(value, dict):
-            flat |= {f"{name}.{inner}": number for inner, number in value.items()}
-        else:
-            flat[name] = value
-    width = max(map(len, flat))
-    return [f"{name:<{width}}  {_number(value)}" for name, value in flat.items()]
+def moment(value: datetime | None) -> str:
+    """A time in a table, to the second."""
+    return "" if value is None else value.isoformat(sep=" ", timespec="seconds")
 
 
-def _number(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, (int, float)) else str(value)
+def size(count: float) -> str:
+    """Bytes, readable."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

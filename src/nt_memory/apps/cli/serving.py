@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from nt_memory import MemoryConfig
-from nt_memory.apps.server.settings import ServerSettings, check_exposure
-from nt_memory.apps.server.tokens import OPERATOR, add_token
+from nt_memory.apps.cli.commands import Family
+from nt_memory.apps.cli.doors import mcp
+from nt_memory.apps.cli.options import Store
 from nt_memory.errors import InvalidInputError, UnsupportedError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _TokenFile = Annotated[
     Path | None,
@@ -23,18 +18,11 @@ _TokenFile = Annotated[
 ]
 
 
-def serve(  # noqa: PLR0913 - a command's options are its arguments
+def serve(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 3000,
-    store: Annotated[
-        Path | None,
-        typer.Option(
-            "--store",
-            metavar="DIR",
-            help="Directory of the store. Default: what NT_MEMORY_* says, or ./data/memory.",
-        ),
-    ] = None,
+    store: Store = None,
     tokens: _TokenFile = None,
     certfile: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Certificate chain for TLS, PEM.")
@@ -55,6 +43,10 @@ def serve(  # noqa: PLR0913 - a command's options are its arguments
     ] = False,
 ) -> None:
     """Offer a store over HTTP, until Ctrl-C or SIGTERM; logs are lines of JSON on stderr."""
+    # Slow to import, and only used here.
+    from nt_memory.apps.server.settings import ServerSettings, check_exposure  # noqa: PLC0415
+    from nt_memory.config import MemoryConfig  # noqa: PLC0415
+
     settings = ServerSettings(
         host=host,
         port=port,
@@ -67,7 +59,6 @@ def serve(  # noqa: PLR0913 - a command's options are its arguments
     )
     check_exposure(settings)
     try:
-        # Slow to import, and only used here.
         from nt_memory.apps.server.logs import log_as_json  # noqa: PLC0415
         from nt_memory.apps.server.running import run  # noqa: PLC0415
     except ModuleNotFoundError as error:
@@ -99,31 +90,20 @@ def token(
     ] = False,
 ) -> None:
     """Make a bearer token for `serve` and print it: only its hash is kept."""
+    from nt_memory.apps.server.tokens import OPERATOR, add_token  # noqa: PLC0415 - slow
+
     if bool(agent) is operator:
         raise InvalidInputError("name an agent, or give --operator, and not both")
     typer.echo(add_token(tokens, OPERATOR if operator else agent))
 
 
-def register(app: typer.Typer, reported: Callable[[], AbstractContextManager[None]]) -> None:
-    """Add the commands to `app`; errors in them are `reported` as in its others."""
-    examples: list[tuple[Callable[..., None], str]] = [
-        (
-            serve,
-            "Examples: `nt-memory serve --store ./data/memory`; `nt-memory serve --host 0.0.0.0 "
-            "--tokens tokens --certfile cert.pem --keyfile key.pem`",
-        ),
-        (token, "Examples: `nt-memory token scout --tokens tokens`; `nt-memory token --operator`"),
-    ]
-    for command, example in examples:
-        app.command(epilog=example)(_within(command, reported))
-
-
-def _within(
-    command: Callable[..., None], reported: Callable[[], AbstractContextManager[None]]
-) -> Callable[..., None]:
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        with reported():
-            command(*args, **kwargs)
-
-    return run
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    family = Family(app, "Serving")
+    family.add(
+        serve,
+        "serve --store ./data/memory",
+        "serve --host 0.0.0.0 --tokens tokens --certfile cert.pem --keyfile key.pem",
+    )
+    family.add(mcp, "mcp --store /home/me/memory --agent claude")
+    family.add(token, "token scout --tokens tokens", "token --operator")

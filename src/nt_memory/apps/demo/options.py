@@ -25,7 +25,7 @@ class DemoOptions:
         cost_bps: Cost of a trade, in hundredths of a percent of what is traded, 0 to 1,000.
         seed: Seed of everything that is drawn.
         out: Directory of the report; made when missing.
-        json: Where the figures also go as JSON, or None.
+        figures: Where the figures also go as JSON, or None.
         quick: A small run under 30 seconds.
 
     Raises:
@@ -39,7 +39,7 @@ class DemoOptions:
     cost_bps: float = 5.0
     seed: int = 7
     out: Path = Path("demo-report")
-    json: Path | None = None
+    figures: Path | None = None
     quick: bool = False
 
     def __post_init__(self) -> None:
@@ -64,8 +64,8 @@ def check_paths(options: DemoOptions) -> None:
         raise InvalidInputError(f"--prices {options.prices}: there is no such file")
     if options.out.exists() and not options.out.is_dir():
         raise InvalidInputError(f"--out {options.out}: is not a directory")
-    if options.json is not None:
-        if options.json.is_dir():
-            raise InvalidInputError(f"--json {options.json}: is a directory")
-        if not options.json.absolute().parent.is_dir():
-            raise InvalidInputError(f"--json {options.json}: its directory does not exist")
+    if options.figures is not None:
+        if options.figures.is_dir():
+            raise InvalidInputError(f"--figures {options.figures}: is a directory")
+        if not options.figures.absolute().parent.is_dir():
+            raise InvalidInputError(f"--figures {options.figures}: its directory does not exist")

@@ -26,7 +26,7 @@ def write_all(result: DemoResult, console: Console) -> None:
     document = figures.to_document(result)
     (options.out / page.FILE_NAME).write_text(page.render(result, document), encoding="utf-8")
     figures.write_forecasts(result, options.out / FORECASTS)
-    if options.json is not None:
+    if options.figures is not None:
         text = json.dumps(document, indent=2, allow_nan=False)
-        options.json.write_text(f"{text}\n", encoding="utf-8")
+        options.figures.write_text(f"{text}\n", encoding="utf-8")
     terminal.show(result, document, console)

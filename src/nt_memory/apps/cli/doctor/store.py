@@ -1,0 +1,108 @@
+"""Checks of the store itself, beside whoever writes it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from nt_memory.apps.cli.doctor.checks import Check
+from nt_memory.apps.cli.exits import explained
+from nt_memory.clock import SystemClock, to_datetime
+from nt_memory.errors import NtMemoryError
+from nt_memory.system.at_rest import read_state
+from nt_memory.tiers.cold import ColdTier
+from nt_memory.tiers.layout import LAYOUT_VERSION
+from nt_memory.transport.directory import StoreDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from nt_memory.apps.cli.doctor.checks import Patient
+    from nt_memory.tiers.views import Snapshot
+
+
+def check_store(patient: Patient) -> Check:
+    """Whether there is a store that this version opens, and what it shows."""
+    if not patient.is_made:
+        if patient.path.is_dir() and any(patient.path.iterdir()):
+            return Check(
+                "store",
+                "fail",
+                f"{patient.path} is not empty, and not a store",
+                "check the path; if it was one, nt-memory repair writes its FORMAT anew",
+            )
+        return Check("store", "ok", f"there is none at {patient.path} yet; the first put makes it")
+    try:
+        directory = StoreDirectory(patient.path, clock=SystemClock(), read_only=True)
+    except NtMemoryError as error:
+        return Check("store", "fail", explained(error), "nt-memory verify, then nt-memory repair")
+    directory.close()
+    state = read_state(directory.views)
+    if state is None or state.layout != LAYOUT_VERSION:
+        return Check(
+            "store",
+            "warn",
+            "its views are not made yet, as in a fresh copy or after an upgrade",
+            "open it for writing once: nt-memory compact",
+        )
+    try:
+        with peeked(patient) as views:
+            revision = views.number(b"revision") or 0
+            times = views.log_times(revision)
+    except NtMemoryError as error:
+        return Check("store", "fail", explained(error), "nt-memory verify, then nt-memory repair")
+    text = f"revision {revision:,}"
+    if times is not None:
+        text += f", last written {to_datetime(times.recorded_at).isoformat(timespec='seconds')}"
+    return Check("store", "ok", text)
+
+
+def check_writer(patient: Patient) -> Check:
+    """Who has the store open for writing, and whether the last who did closed it."""
+    if not patient.is_made:
+        return Check("writer", "skip", "there is no store yet")
+    directory = StoreDirectory(patient.path, clock=SystemClock(), read_only=True)
+    directory.close()
+    writer = directory.writer()
+    if writer is not None:
+        return Check(
+            "writer",
+            "ok",
+            f"process {writer.pid} on {writer.host}; commands that only read work beside it",
+        )
+    state = read_state(directory.views)
+    if state is not None and not state.is_clean:
+        return Check(
+            "writer",
+            "ok",
+            "nobody; the last one was stopped without closing it",
+            "nothing is lost: who opens it next checks it first, which takes longer",
+        )
+    return Check("writer", "ok", "nobody")
+
+
+@contextmanager
+def peeked(patient: Patient) -> Generator[Snapshot]:
+    """The views as they are now.
+
+    Raises:
+        StorageError: they cannot be read.
+    """
+    directory = StoreDirectory(patient.path, clock=SystemClock(), read_only=True)
+    try:
+        cold = ColdTier(
+            directory.views,
+            max_map_bytes=patient.config.max_map_bytes,
+            read_only=True,
+            is_alone=not directory.is_held_elsewhere(),
+        )
+        try:
+            snapshot = cold.snapshot()
+            try:
+                yield snapshot
+            finally:
+                snapshot.close()
+        finally:
+            cold.close()
+    finally:
+        directory.close()

@@ -1,0 +1,211 @@
+"""Running a command: over a store that is opened for it, until it ends or is ended."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from nt_memory.apps.cli.exits import DAMAGED, IN_USE, SIGNALLED, Exit, code_of, explained
+from nt_memory.errors import NoStoreError, NtMemoryError, StoreInUseError, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
+    from pathlib import Path
+
+    from nt_memory import MemoryConfig, MemorySystem
+
+    Body = Callable[[MemorySystem], Awaitable[None]]
+
+_LOOK_AGAIN_S = 0.05
+
+
+class StoppedError(Exception):
+    """A signal other than Ctrl-C's asked the command to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@contextmanager
+def reported(*, in_use: str = IN_USE, damaged: str = DAMAGED) -> Generator[None]:
+    """Turn what a command ends with into an exit code, and one line on stderr; see `explained`."""
+    try:
+        yield
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        raise typer.Exit(Exit.INTERRUPTED) from None
+    except StoppedError as stopped:
+        raise typer.Exit(SIGNALLED + stopped.number) from None
+    except BrokenPipeError:
+        _mute()
+        raise typer.Exit(Exit.PIPE) from None
+    except (NtMemoryError, OSError) as error:
+        try:
+            sys.stdout.flush()  # what was found before it
+        except OSError:
+            _mute()
+        typer.echo(f"nt-memory: {explained(error, in_use=in_use, damaged=damaged)}", err=True)
+        raise typer.Exit(code_of(error)) from None
+
+
+def within_reports(command: Callable[..., None], **advice: str) -> Callable[..., None]:
+    """The command, `reported` with what is advised there."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        with reported(**advice):
+            command(*args, **kwargs)
+
+    return run
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine; Ctrl-C, SIGTERM and SIGHUP cancel it, so that it gives back what it holds.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C, once it has ended.
+        StoppedError: on the others.
+    """
+    import asyncio  # noqa: PLC0415 - `--help` does without
+
+    async def guarded() -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        stops: list[int] = []
+
+        def end(number: int) -> None:
+            stops.append(number)
+            if task is not None:
+                task.cancel()
+
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, end, number)
+        try:
+            await main
+        except asyncio.CancelledError:
+            if stops:
+                raise StoppedError(stops[0]) from None
+            raise
+
+    asyncio.run(guarded())
+
+
+def over_store(
+    body: Body,
+    store: str | None,
+    *,
+    writes: bool = False,
+    acting: str | None = None,
+    wait: float = 0.0,
+    must_exist: bool = False,
+) -> None:
+    """Open a store, run `body` over it, close it.
+
+    Args:
+        body: What to do with the memory.
+        store: Its directory or URL; None: what the environment says, else `./data/memory`.
+        writes: Open it for writing, which one process at a time may, and make it when missing.
+        acting: In whose name and with whose rights.
+        wait: Seconds to wait for a store that another process writes.
+        must_exist: Do not make it.
+
+    Raises:
+        NtMemoryError: whatever opening it or `body` raises.
+    """
+
+    async def opened() -> None:
+        from nt_memory.system.memory import Opening  # noqa: PLC0415 - slow, and may be in vain
+
+        config, adopts = locate(store)
+        if must_exist:
+            check_exists(config)
+
+        def opening() -> Opening:
+            return Opening(config, clock=None, read_only=not writes, adopt_settings=adopts)
+
+        async with await patiently(opening, wait) as memory:
+            await body(memory if acting is None else memory.as_agent(acting))
+
+    run(opened())
+
+
+async def patiently(opening: Callable[[], Awaitable[MemorySystem]], wait: float) -> MemorySystem:
+    """The memory, once no other process writes it.
+
+    Raises:
+        StoreInUseError: one still does after `wait` seconds.
+    """
+    import asyncio  # noqa: PLC0415
+
+    from nt_memory.clock import SystemClock  # noqa: PLC0415
+
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + wait
+    while True:
+        try:
+            return await opening()
+        except StoreInUseError:
+            if loop.time() >= deadline:
+                raise
+        await SystemClock().sleep(_LOOK_AGAIN_S)
+
+
+def locate(store: str | None) -> tuple[MemoryConfig, bool]:
+    """Where a store is, and whether it keeps the timeline, history and swarm it was made with.
+
+    Raises:
+        UnsupportedError: it is on a server, which this version does not reach.
+        InvalidInputError: the environment has an unknown or malformed setting.
+    """
+    import dataclasses  # noqa: PLC0415
+
+    from nt_memory.config import MemoryConfig, names_swarm_settings  # noqa: PLC0415
+
+    config = MemoryConfig.from_env()
+    url = store if store is not None else config.url
+    if url is not None and "://" in url:
+        raise UnsupportedError(
+            f"{url}: this version opens a store by its directory only; name that with --store, on "
+            "the machine where it is"
+        )
+    if url is not None:
+        config = dataclasses.replace(config, storage_path=url, url=None)
+    return config, not names_swarm_settings()
+
+
+def path_of(store: str | None) -> Path:
+    """The directory of a store.
+
+    Raises:
+        As `locate`.
+    """
+    from pathlib import Path  # noqa: PLC0415
+
+    return Path(locate(store)[0].storage_path)
+
+
+def check_exists(config: MemoryConfig) -> None:
+    """Refuse a mistyped path, where the command must not make a store.
+
+    Raises:
+        NoStoreError: there is no store there.
+    """
+    from pathlib import Path  # noqa: PLC0415
+
+    if not (Path(config.storage_path) / "FORMAT").exists():
+        raise NoStoreError(f"{os.fspath(config.storage_path)}: there is no store here")
+
+
+def _mute() -> None:
+    """Nobody reads stdout any more, or it is full: what is left must not be an error once more."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
