@@ -442,7 +442,7 @@ def test_the_process_ends_when_it_is_told(store: Path, ending: Any) -> None:
 
 
 def test_a_store_in_use_is_refused_in_words(store: Path, run: Any) -> None:
-    """Exit code 1, one line on stderr, and nothing on stdout that a host would take for a message."""
+    """Exit code 3, one line on stderr, and nothing on stdout that a host would take for a message."""
 
     async def body() -> tuple[int, bytes, bytes]:
         async with MemorySystem.open(store):
@@ -451,7 +451,7 @@ def test_a_store_in_use_is_refused_in_words(store: Path, run: Any) -> None:
             return process.returncode, out, err
 
     code, out, err = run(body())
-    assert code == 1
+    assert code == 3
     assert out == b""
     assert err.count(b"\n") == 1
     assert b"nt-memory:" in err

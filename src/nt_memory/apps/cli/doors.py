@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
@@ -68,6 +67,8 @@ def mcp(
 
 
 async def _serve(memory: MemorySystem, door: McpDoor) -> None:
+    import asyncio  # noqa: PLC0415 - `--help` does without
+
     serving = asyncio.ensure_future(door.serve_stdio())
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
