@@ -511,3 +511,25 @@ def test_keys_that_are_made_up_stay_in_order(live):
         assert keys == sorted(set(keys))
 
     live(body)
+
+
+def test_an_id_that_deleted_nothing_does_not_pass_for_a_write(live):
+    """What is stored under it would be lost without a word; it is refused instead."""
+
+    async def body(memory):
+        assert await memory.delete("a", "gone", request_id="r") is None
+        assert await memory.delete("a", "gone", request_id="r") is None
+        refused = "delete that found nothing"
+        with pytest.raises(InvalidInputError, match=refused):
+            await memory.put("a", "k", 1, request_id="r")
+        with pytest.raises(InvalidInputError, match=refused):
+            await memory.observe("a", [1.0, 0.0], 1, request_id="r")
+        with pytest.raises(InvalidInputError, match=refused):
+            async with memory.transaction(request_id="r") as tx:
+                tx.put("a", "k", 1)
+        assert await memory.get("a", "k") is None
+        async with memory.transaction(request_id="r") as tx:
+            tx.delete("a", "gone")
+        assert tx.revision is None
+
+    live(body)

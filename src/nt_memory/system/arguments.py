@@ -63,6 +63,19 @@ def check_request(request_id: str | None) -> str | None:
     return None if request_id is None else check_label(request_id, "request_id")
 
 
+def written(revision: int | None, request_id: str | None) -> int:
+    """The revision of what was stored.
+
+    Raises:
+        InvalidInputError: nothing was: the id belongs to a delete that found nothing to remove.
+    """
+    if revision is None:
+        raise InvalidInputError(
+            f"request_id {request_id!r} was used before, for a delete that found nothing to remove"
+        )
+    return revision
+
+
 def check_revision(revision: int, what: str) -> int:
     """A valid revision argument; raises InvalidInputError."""
     is_number = isinstance(revision, int) and not isinstance(revision, bool)  # pyright: ignore[reportUnnecessaryIsInstance]

@@ -13,7 +13,14 @@ from nt_memory.errors import InvalidInputError, TrimmedError
 from nt_memory.namespace import check_agent, check_key, check_keys
 from nt_memory.replica import partition_name
 from nt_memory.system.admitting import paced, wait_for_room
-from nt_memory.system.arguments import check_request, resolve, to_fence, to_known_at, to_ttl_us
+from nt_memory.system.arguments import (
+    check_request,
+    resolve,
+    to_fence,
+    to_known_at,
+    to_ttl_us,
+    written,
+)
 from nt_memory.system.observation_keys import Run, new_run
 from nt_memory.system.observing import (
     Columns,
@@ -103,7 +110,7 @@ class SimilarityCalls(SearchCalls):
             revision = await self._engine.submit(write, request)
         else:
             revision = await self._engine.filing.submit(write, {0: large}, request)
-        return name if request_id is None else self._key_written(revision, name)
+        return name if request is None else self._key_written(written(revision, request), name)
 
     async def observe_many(
         self,
@@ -244,10 +251,8 @@ class SimilarityCalls(SearchCalls):
             return b"", data
         return compress(data) if self._engine.config.enable_compression else data, None
 
-    def _key_written(self, revision: int | None, name: str) -> str:
+    def _key_written(self, revision: int, name: str) -> str:
         """The key that an entry observed: a repeated request returns that of the first."""
-        if revision is None:
-            return name
         row = self._engine.snapshot.log(revision)
         if row is None or not row.position:
             raise TrimmedError(

@@ -18,6 +18,7 @@ from nt_memory.system.arguments import (
     to_fence,
     to_known_at,
     to_ttl_us,
+    written,
 )
 from nt_memory.system.filing import record_of
 from nt_memory.system.reads import hot_bytes, next_agent, read, scan, to_record, versions
@@ -108,13 +109,10 @@ class StateCalls:
             to_ttl_us(ttl),
             check_expect(expect),
         )
-        revision: int
         write, request = Write((op,), to_fence(fence)), check_request(request_id)
         if large is not None:
-            revision = await self._engine.filing.submit(write, {0: large}, request)
-            return revision
-        revision = await self._engine.submit(write, request)
-        return revision
+            return written(await self._engine.filing.submit(write, {0: large}, request), request)
+        return written(await self._engine.submit(write, request), request)
 
     async def delete(
         self,

@@ -13,7 +13,7 @@ from nt_memory.entries import STATE, Fence, Write, WriteOp
 from nt_memory.errors import InvalidInputError
 from nt_memory.namespace import check_agent, check_key
 from nt_memory.system.admitting import wait_for_room
-from nt_memory.system.arguments import check_expect, to_known_at, to_ttl_us
+from nt_memory.system.arguments import check_expect, to_known_at, to_ttl_us, written
 from nt_memory.system.guarding import Guard
 from nt_memory.system.observing import check_tags
 from nt_memory.system.units import to_half, to_unit
@@ -155,3 +155,5 @@ class Transaction:
             self.revision = await engine.filing.submit(write, self._drafts, request)
         else:
             self.revision = await engine.submit(write, request)
+        if any(op.value is not None for op in write.ops):
+            written(self.revision, request)
