@@ -41,6 +41,9 @@ def serve(
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Follow a store that another process writes.")
     ] = False,
+    with_mcp: Annotated[
+        bool, typer.Option("--mcp", help="Serve MCP hosts too, at /mcp (streamable HTTP).")
+    ] = False,
 ) -> None:
     """Offer a store over HTTP, until Ctrl-C or SIGTERM; logs are lines of JSON on stderr."""
     # Slow to import, and only used here.
@@ -73,6 +76,7 @@ def serve(
         target,
         settings,
         read_only=read_only,
+        mcp=with_mcp,
         started=lambda url, _: typer.echo(f"serving {url}, Ctrl-C stops"),
     )
 
@@ -102,7 +106,7 @@ def register(app: typer.Typer) -> None:
     family = Family(app, "Serving")
     family.add(
         serve,
-        "serve --store ./data/memory",
+        "serve --store ./data/memory --mcp",
         "serve --host 0.0.0.0 --tokens tokens --certfile cert.pem --keyfile key.pem",
     )
     family.add(mcp, "mcp --store /home/me/memory --agent claude")

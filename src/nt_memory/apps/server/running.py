@@ -6,21 +6,24 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import uvicorn
 
 from nt_memory import MemorySystem
 from nt_memory.apps.server.app import create_app, house_of
+from nt_memory.apps.server.callers import caller_of
 from nt_memory.apps.server.protocol import guarded_protocol
 from nt_memory.apps.server.settings import ServerSettings, check_exposure
-from nt_memory.errors import InvalidInputError
+from nt_memory.errors import InvalidInputError, UnsupportedError
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
+
+    from fastapi import FastAPI
 
     from nt_memory.apps.server.house import House
     from nt_memory.config import MemoryConfig
@@ -136,6 +139,7 @@ async def serve(
     *,
     embedder: Embedder[Sequence[str]] | None = None,
     read_only: bool = False,
+    mcp: bool = False,
     started: Callable[[str, Callable[[], None]], None] | None = None,
 ) -> None:
     """Open a memory, serve it until SIGINT or SIGTERM, and close it.
@@ -145,6 +149,7 @@ async def serve(
         settings: Where and for whom.
         embedder: What makes vectors of texts.
         read_only: Follow a store that another process writes.
+        mcp: Serve MCP hosts too, under `/mcp`.
         started: Is told the URL once connections are accepted, and what to call, from any thread, to
             stop.
 
@@ -156,7 +161,8 @@ async def serve(
     check_exposure(settings)
     async with MemorySystem.open(target, read_only=read_only) as memory:
         server = make_server(memory, settings, embedder=embedder)
-        house = server.config.app.state.house  # type: ignore[union-attr]
+        app: FastAPI = server.config.app  # type: ignore[assignment]
+        house = house_of(app)
         if not read_only:
             await house.door.prepare()
         with listen(settings) as listener:
@@ -164,10 +170,33 @@ async def serve(
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
             url = f"{scheme}://{host}:{listener.getsockname()[1]}"
             logger.info("serving", extra={"fields": {"url": url, "revision": memory.revision}})
-            if started is not None:
-                started(url, server.stop)
-            await server.serve(sockets=[listener])
+            async with _mcp(app, read_only=read_only) if mcp else nullcontext():
+                if started is not None:
+                    started(url, server.stop)
+                await server.serve(sockets=[listener])
     logger.info("stopped")
+
+
+@asynccontextmanager
+async def _mcp(app: FastAPI, *, read_only: bool) -> AsyncGenerator[None]:
+    """MCP at `/mcp` while it lasts, for each caller in the name that its token is of."""
+    try:
+        from nt_memory.apps.mcp import McpDoor  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise UnsupportedError(f"{error.name}: pip install 'nt-memory[mcp]'") from None
+
+    house = house_of(app)
+    hosts = (house.settings.host, *house.settings.allowed_hosts)
+    door = McpDoor(
+        house.memory,
+        identify=lambda request: caller_of(request).agent,
+        embedder=house.embedder,
+        read_only=read_only,
+        allowed_hosts=[form for name in hosts for form in (name, f"{name}:*")],
+    )
+    app.router.routes.append(door.route("/mcp"))
+    async with door.running():
+        yield
 
 
 def run(
@@ -176,9 +205,19 @@ def run(
     *,
     embedder: Embedder[Sequence[str]] | None = None,
     read_only: bool = False,
+    mcp: bool = False,
     started: Callable[[str, Callable[[], None]], None] | None = None,
 ) -> None:
     """`serve` on an event loop of its own, the fast one where it is installed; errors as there."""
     factory = uvicorn.Config("", log_config=None).get_loop_factory()
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(serve(target, settings, embedder=embedder, read_only=read_only, started=started))
+        runner.run(
+            serve(
+                target,
+                settings,
+                embedder=embedder,
+                read_only=read_only,
+                mcp=mcp,
+                started=started,
+            )
+        )
