@@ -195,12 +195,13 @@ def test_numbers_that_are_no_revision_are_refused(live, call):
     live(body)
 
 
-def test_a_request_that_did_nothing_may_be_repeated_by_another_call(live):
-    """A repeated id returns the first result, also to a call that expects one of another kind."""
+def test_a_request_that_did_nothing_is_not_taken_for_an_observation(live):
+    """A repeated id returns the first result; where that would seem to store something, it is refused."""
 
     async def body(memory):
         assert await memory.delete("a", "nothing", request_id="R") is None
-        assert await memory.observe("a", [1.0, 0.0], 1, key="k", request_id="R") == "k"
+        with pytest.raises(InvalidInputError, match="delete that found nothing"):
+            await memory.observe("a", [1.0, 0.0], 1, key="k", request_id="R")
         assert await memory.get("a", "k") is None
         assert await memory.observe("a", [1.0, 0.0], 1, key="k", request_id="S") == "k"
         assert await memory.observe("a", [1.0, 0.0], 2, key="other", request_id="S") == "k"
