@@ -20,7 +20,7 @@ from nt_memory.tiers.vectors.columns import Columns
 from nt_memory.tiers.vectors.growth import Outcome, Pace
 from nt_memory.tiers.vectors.index import Graph
 from nt_memory.tiers.vectors.merging import Plan, Shape, plan
-from nt_memory.tiers.vectors.partition import Partition
+from nt_memory.tiers.vectors.partition import Partition, Placement
 from nt_memory.tiers.vectors.saved import Saved
 from nt_memory.tiers.vectors.snapshots import (
     Content,
@@ -157,6 +157,113 @@ def test_searches_do_not_wait_for_adds(tmp_path: Path, monkeypatch: pytest.Monke
     indexing.join()
     assert store.chain.rows == 140
     assert store.recall() == 1.0
+
+
+@pytest.fixture
+def partition(tmp_path: Path) -> Partition:
+    """A live partition with 300 rows, driven by hand."""
+    placement = Placement(
+        VectorFiles(tmp_path / "rows"), tmp_path, TUNING, False, False, max_bytes=1 << 30
+    )
+    partition = Partition(1, DIM, placement)
+    append(partition, 300)
+    return partition
+
+
+def append(partition: Partition, count: int) -> None:
+    first = partition.columns.view.rows
+    files = partition._placement.files
+    files.write(1, DIM, first, unit(count, first).tobytes())
+    ones = np.ones(count, np.int64)
+    partition.columns.append(ones, ones * NEVER, None, ones)
+
+
+class Adding:
+    """Steps of a partition on a thread, stopped in the midst of adding."""
+
+    def __init__(self, partition: Partition, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._is_adding, self._may_end = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=partition.advance, args=(PACE,))
+        add = Graph.add
+
+        def slow(graph: Graph, vectors: np.ndarray, *, threads: int = 1) -> None:
+            self._is_adding.set()
+            assert self._may_end.wait(TIMEOUT_S)
+            add(graph, vectors, threads=threads)
+
+        monkeypatch.setattr(Graph, "add", slow)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+        assert self._is_adding.wait(TIMEOUT_S)
+
+    def __exit__(self, *_: object) -> None:
+        self._may_end.set()
+        self._thread.join()
+
+
+def test_a_search_that_would_wait_for_an_add_is_told(
+    partition: Partition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a graph grows in place, because nobody searched, a first search would have to wait."""
+    partition.advance(PACE)
+    with Adding(partition, monkeypatch):
+        partition.last_searched += 1
+        assert partition.index.is_loaded
+        assert not partition.is_settled
+    assert partition.is_settled
+
+
+def test_a_search_that_would_not_wait_for_an_add_is_told(
+    partition: Partition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a copy of a graph grows, because somebody searches, searches are answered at once."""
+    while partition.advance(PACE) is Outcome.MORE:
+        pass
+    append(partition, 40)
+    partition.last_searched += 1
+    with Adding(partition, monkeypatch):
+        assert partition.pending == 40
+        assert partition.is_settled
+
+
+def test_a_search_that_would_scan_much_or_load_is_told(
+    partition: Partition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that wait for a graph are scanned, and a graph that was unloaded is read: not at once."""
+    while partition.advance(PACE) is Outcome.MORE:
+        pass
+    assert partition.is_settled
+    monkeypatch.setattr("nt_memory.tiers.vectors.partition._QUICK_TAIL_VALUES", 40 * DIM)
+    append(partition, 40)
+    assert partition.is_settled
+    append(partition, 1)
+    assert not partition.is_settled
+    while partition.advance(PACE) is Outcome.MORE:
+        pass
+    partition.unload()
+    assert not partition.is_settled
+
+
+def test_a_search_announced_at_the_last_moment_is_not_held_up(
+    partition: Partition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asked whether a search would wait, and was told no, does not wait."""
+    partition.advance(PACE)
+    look, answers = partition._look_for_searches, []
+
+    def announced_after() -> bool:
+        is_searched = look()
+        partition.last_searched += 1
+        answers.append((is_searched, partition.is_settled))
+        return is_searched
+
+    monkeypatch.setattr(partition, "_look_for_searches", announced_after)
+    monkeypatch.setattr("nt_memory.tiers.vectors.partition._QUICK_TAIL_VALUES", 1 << 20)
+    with Adding(partition, monkeypatch):
+        assert answers == [(False, True)]
+        growing = partition.index.state.growing
+        assert not growing.gate._is_writing
 
 
 def test_few_rows_are_left_for_later_while_searched(tmp_path: Path) -> None:

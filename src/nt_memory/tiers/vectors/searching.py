@@ -121,9 +121,17 @@ class Searching:
         scanned = scan(segments, queries, k)
         return [mine + more for mine, more in zip(pieces, scanned, strict=True)]
 
-    def _touch(self, partition: Partition) -> None:
+    def is_settled(self, partition: Partition) -> bool:
+        """Announce a search of a partition; whether it would be answered at once."""
+        self._announce(partition)
+        return partition.is_settled
+
+    def _announce(self, partition: Partition) -> None:
         self._stamp += 1
         partition.last_searched = self._stamp
+
+    def _touch(self, partition: Partition) -> None:
+        self._announce(partition)
         if partition.is_loaded:
             self.hits += 1
         else:

@@ -188,9 +188,9 @@ class VectorTier:
         return found is not None and found.is_large
 
     def is_settled(self, partitions: Iterable[int]) -> bool:
-        """Whether a search of these neither loads anything nor waits for the indexer. Any thread."""
+        """Whether a search of these, made at once, neither loads anything nor waits. Any thread."""
         found = [self._partitions.get(number) for number in partitions]
-        return all(one is None or self._upkeep.is_settled(one) for one in found)
+        return all(one is None or self._searching.is_settled(one) for one in found)
 
     def append(
         self,

@@ -77,11 +77,6 @@ class Upkeep:
         if waiting and (waiting >= self._publish or not self._can_wait(partition)):
             self._indexer.submit(partition)
 
-    def is_settled(self, partition: Partition) -> bool:
-        """Whether a search of a partition neither loads anything nor waits for the indexer."""
-        is_left = not partition.pending or self._indexer.is_left_for_later(partition)
-        return partition.is_loaded and is_left
-
     def ended(self, partition: Partition) -> None:
         """A row of a partition ended. O(1)."""
         if partition.index.is_untidy:
