@@ -2,7 +2,6 @@
 
 It works in a temporary directory and leaves nothing behind.
 """
-# ruff: noqa: T201 - a script talks to its reader
 
 import asyncio
 import tempfile

@@ -59,6 +59,7 @@ ENTERED = {
     "SyncLockScope": "SyncLockToken",
     "SyncMemory": "Self",
     "SyncCampaign": "Self",
+    "SyncReceiver": "Self",
 }
 HEAD = '''
 class Iteration(Generic[_T]):

@@ -259,6 +259,23 @@ def test_iteration_ends_when_the_receiver_is_closed(world: World) -> None:
     asyncio.run(main())
 
 
+def test_a_receiver_closes_itself_at_the_end_of_its_block(world: World) -> None:
+    """`async with` ends the subscription however the block ends, and hides nothing."""
+
+    async def main() -> None:
+        async with await world.pubsub.subscribe("t") as rx:
+            await world.pubsub.publish("t", 1)
+            assert await rx.recv() == 1
+            assert world.pubsub.subscribers == 1
+        assert world.pubsub.subscribers == 0
+        with pytest.raises(KeyError):
+            async with await world.pubsub.subscribe("t"):
+                raise KeyError
+        assert world.pubsub.subscribers == 0
+
+    asyncio.run(main())
+
+
 def test_closing_the_memory_wakes_every_reader_with_the_reason(world: World) -> None:
     """Waiting or iterating: each gets an error that says why."""
 

@@ -29,6 +29,7 @@ from nt_memory.errors import (
     InvalidInputError,
     LockTimeoutError,
     ReadOnlyError,
+    ReceiverClosedError,
     ReceiveTimeoutError,
     ReentrantLockError,
     StoreInUseError,
@@ -592,6 +593,15 @@ def test_ctrl_c_withdraws_a_put_that_waits(files, store):
         memory.flush()
         assert (memory.get("a", "first"), memory.get("a", "second")) == (1, None)
         memory.put("a", "second", 3)
+
+
+def test_a_receiver_closes_itself_at_the_end_of_its_block(memory):
+    """`with` ends a subscription as `async with` does."""
+    with memory.subscribe("t") as rx:
+        memory.publish("t", 1)
+        assert rx.recv(timeout=WAIT_S) == 1
+    with pytest.raises(ReceiverClosedError):
+        rx.recv(timeout=WAIT_S)
 
 
 def test_ctrl_c_in_a_wait_leaves_no_waiter(memory):

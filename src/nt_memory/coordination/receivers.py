@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from nt_memory.coordination.waiting import wait_done
 from nt_memory.errors import (
@@ -62,6 +62,8 @@ class Parcel:
 class Receiver:
     """One subscription. Read it with `recv`, `recv_message` or `async for`; then `close` it.
 
+    With `async with` it closes itself: `async with await memory.subscribe("news/*") as rx:`.
+
     Several tasks may read one receiver: each message goes to one of them, first come first served.
 
     Attributes:
@@ -109,6 +111,14 @@ class Receiver:
         """
         self._was_closed_by_owner = True
         self.end(ReceiverClosedError(f"the subscription to {self.pattern!r} was closed"))
+
+    async def __aenter__(self) -> Self:
+        """The receiver, which is subscribed already."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close it; what went wrong inside goes on."""
+        await self.close()
 
     def __aiter__(self) -> Receiver:
         """Values as they come; ends when this receiver is closed, raises when the memory is."""
