@@ -12,15 +12,54 @@ from nt_memory.system import searching
 from nt_memory.system.pacing import Pace
 
 
-def test_a_kind_is_quick_while_the_slowest_of_late_was(clock):
-    """Nothing is known of one never seen; a slow one counts until enough quick ones followed."""
-    pace = Pace(clock)
+@pytest.fixture
+def pace(clock):
+    return Pace(clock)
+
+
+@pytest.fixture
+def search(pace, clock):
+    """`search(kind, seconds)`: one that took so long."""
 
     def search(kind, seconds):
         start = pace.now_ns()
         clock.advance(seconds)
         pace.took(kind, start)
 
+    return search
+
+
+def test_one_slow_search_is_not_what_a_kind_usually_takes(pace, search):
+    """A single outlier sends nobody away, two in a row do, and are forgotten like others."""
+    assert not pace.is_usually_within("a", 1e12)
+    for _ in range(3):
+        search("a", 0.001)
+        search("a", 0.5)
+        search("a", 0.001)
+        assert pace.is_usually_within("a", 1e6)
+        assert not pace.is_within("a", 1e6)
+    search("a", 0.004)
+    search("a", 0.005)
+    search("a", 0.001)
+    assert not pace.is_usually_within("a", 3e6)
+    for _ in range(10):
+        search("a", 0.001)
+    assert pace.is_usually_within("a", 3e6)
+
+
+def test_a_slow_first_search_counts_until_the_second(pace, search):
+    """With nothing else known, one counts, until there is another."""
+    search("a", 0.005)
+    assert not pace.is_usually_within("a", 3e6)
+    search("a", 0.001)
+    assert pace.is_usually_within("a", 3e6)
+    search("b", 0.005)
+    search("b", 0.004)
+    assert not pace.is_usually_within("b", 3e6)
+
+
+def test_a_kind_is_quick_while_the_slowest_of_late_was(pace, search):
+    """Nothing is known of one never seen; a slow one counts until enough quick ones followed."""
     assert not pace.is_within("a", 1e12)
     search("a", 0.001)
     assert pace.is_within("a", 1e6)
