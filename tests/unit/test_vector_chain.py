@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nt_memory.tiers.vectors import NEVER, Tuning, VectorFiles, VectorTier, partition_of
+from nt_memory.tiers.vectors import NEVER, Tuning, VectorFiles, VectorTier, breadth, partition_of
 from nt_memory.tiers.vectors import snapshots as snapshot_files
 from nt_memory.tiers.vectors.backlog import Backlog
 from nt_memory.tiers.vectors.chain import Chain
@@ -421,6 +421,41 @@ def test_only_the_rows_of_a_bad_file_are_added_again(
     assert added["rows"] == 900
     assert store.parts() == parts
     assert store.recall() == 1.0
+
+
+def test_how_widely_rows_are_linked_follows_the_rows_and_outlives_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph is looked at as it doubles; what was chosen is kept with it, in a merge as well."""
+    looked: list[int] = []
+    first = 0
+
+    def chosen(graph: Graph, read, go_on) -> int:
+        ends = np.array([0, graph.rows - 1])
+        assert np.array_equal(read(ends), store.vectors[ends + first])
+        assert go_on()
+        looked.append(graph.rows)
+        return 112
+
+    monkeypatch.setattr(breadth, "_FIRST_LOOK", 128)
+    monkeypatch.setattr(breadth, "chosen", chosen)
+    store = Store(tmp_path)
+    store.append(unit(600))
+    store.index(is_searched=False)
+    assert looked == [128, 256, 512]
+    with store.chain._change:
+        store.chain._seal()
+    store.tidy()
+    store.open()
+    assert store.chain.saved.load(store.chain.saved.path(0, 600), 600).breadth == 112
+    first = 600
+    store.sealed(450, 1)
+    assert looked[3:] == [128, 256]
+    first = 0
+    store.tidy()
+    assert store.parts() == [(0, 1050)]
+    assert looked[5:] == [1048]  # the step that went past 1,024
+    assert store.chain.saved.load(store.chain.saved.path(0, 1050), 1050).breadth == 112
 
 
 def test_leftovers_of_a_crash_are_swept(tmp_path: Path) -> None:

@@ -22,8 +22,9 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from nt_memory.tiers.vectors import breadth
 from nt_memory.tiers.vectors.growth import Outcome
-from nt_memory.tiers.vectors.index import Graph
+from nt_memory.tiers.vectors.index import Graph, widen
 from nt_memory.tiers.vectors.sealed import Growing, Sealed
 from nt_memory.tiers.vectors.snapshots import Content
 from nt_memory.tiers.vectors.state import State
@@ -237,8 +238,10 @@ class Chain:
         hold = pace.hold if growing.graph.rows else max(pace.hold, self._first_rows())
         stop = min(target, first + hold, growing.first + self.most_rows)
         vectors = self.source.wide(first, stop)
+        before = growing.graph.rows
         with growing.gate.exclusive():
             growing.graph.add(vectors, threads=pace.threads)
+        self._look(growing.graph, growing.first, before, pace)
         self._state = self._loaded()._replace(growing=growing)
         # A long load is saved now and then; in doublings, so that no row is written often.
         if growing.graph.rows >= max(2 * self.tuning.seal, 2 * (self._saved_stop - growing.first)):
@@ -251,7 +254,9 @@ class Chain:
         # What waits is scanned by every search: much of it costs them more than a processor.
         is_behind = count > self.tuning.publish * _MOST_PUBLISHED // 2
         threads = pace.most_threads if is_behind else pace.threads
+        before = graph.rows
         graph.add(self.source.wide(growing.stop, growing.stop + count), threads=threads)
+        self._look(graph, growing.first, before, pace)
         state = self._loaded()
         if state.sealed:
             measured = max(state.sealed, key=lambda part: part.graph.rows).graph
@@ -261,7 +266,17 @@ class Chain:
 
     def _begin(self) -> Growing:
         self._saved_stop = first = self._loaded().stop
-        return Growing(first, Graph(self.source.dim, self.tuning.seed))
+        graph = Graph(self.source.dim, self.tuning.seed)
+        graph.breadth = breadth.START
+        return Growing(first, graph)
+
+    def _look(self, graph: Graph, first: int, before: int, pace: Pace) -> None:
+        """See to it that the next rows are added as widely as these need."""
+        if breadth.is_due(before, graph.rows):
+            stop = first + graph.rows
+            graph.breadth = breadth.chosen(
+                graph, lambda at: widen(self.source.mapped(stop)[at + first]), pace.go_on
+            )
 
     def _first_rows(self) -> int:
         # The first rows set the range of the codes, so they should be some.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _lib = cast("Any", faiss)
 _FACTORY = "HNSW16,SQ8"
-_CONSTRUCTION = 80
+_CONSTRUCTION = 80  # of graphs that must not depend on measurements
 _LARGE = 1 << 18
 _CONSTRUCTION_LARGE = 112
 PARAMETERS = (
@@ -53,6 +53,8 @@ class Graph:
     Attributes:
         dim: Values in a row.
         effort: Breadth a search needs to find what it should; see `tuning`.
+        breadth: Breadth with which rows are added (efConstruction); 0: by how many there are, see
+            `construction`.
 
     Source: Malkov & Yashunin 2018, as implemented by faiss (M = 16).
     """
@@ -62,6 +64,7 @@ class Graph:
     ) -> None:
         self.dim = dim
         self.effort = EFFORT
+        self.breadth = 0
         self._seed = seed
         self._payload = payload
         if index is None:
@@ -94,7 +97,7 @@ class Graph:
         if not self._index.is_trained:
             self._index.train(_with_margin(vectors))
         first = self.rows
-        self._index.hnsw.efConstruction = construction(first)
+        self._index.hnsw.efConstruction = self.breadth or construction(first)
         self._index.hnsw.rng = _lib.RandomGenerator((self._seed + first) % (2**31 - 1))
         self._index.add(vectors)
         self._ask_for_pages()
@@ -147,6 +150,7 @@ class Graph:
             raise ValueError("a mapped graph is loaded, not cloned, to be added to")
         copy = Graph(self.dim, self._seed, index=_lib.clone_index(self._index))
         copy.effort = self.effort
+        copy.breadth = self.breadth
         return copy
 
     def _ask_for_pages(self) -> None:

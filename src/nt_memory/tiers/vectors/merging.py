@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from nt_memory.tiers.vectors import breadth
 from nt_memory.tiers.vectors.index import Graph, widen
 from nt_memory.tiers.vectors.sealed import Sealed
 from nt_memory.tiers.vectors.snapshots import Content
@@ -135,6 +136,7 @@ class Build:
         self.plan = chosen
         self._source = source
         self._graph = Graph(source.dim, seed) if base is None else base[0]
+        self._graph.breadth = self._graph.breadth or breadth.START
         self._numbers = None if base is None else base[1].content.numbers
         at = chosen.first if base is None else base[1].stop
         self._rows = _living(view, at, chosen.stop, horizon_us)
@@ -172,13 +174,22 @@ class Build:
             self._done += len(part)
             is_over = self._done == len(rows)
         if vectors is not None:
+            before = self._graph.rows
             self._graph.add(vectors, threads=threads)
+            if breadth.is_due(before, self._graph.rows):
+                self._graph.breadth = breadth.chosen(self._graph, self._vectors, lambda: True)
         return not is_over
 
     def finish(self) -> Sealed:
         """The graph over the whole run, in memory."""
         content = Content(self._numbers)
         return Sealed(self.plan.first, self.plan.stop, self._graph, content, is_saved=False)
+
+    def _vectors(self, at: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The vectors of some of the graph's rows."""
+        numbers = self._numbers
+        rows = (at if numbers is None else numbers[at]) + np.int64(self.plan.first)
+        return widen(self._source.mapped(self.plan.stop)[rows])
 
     def _gather(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
         first, stop = int(rows[0]), int(rows[-1]) + 1

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 SUFFIX = ".hnsw"
 EFFORT_KEY = "effort"
 """Of `Content.extra`: the breadth that searches of the graph were found to need."""
+BREADTH_KEY = "breadth"
+"""The breadth that rows are added to it with."""
 _NAME = re.compile(r"(\d+)(?:-(\d+)-(\d+))?")
 _EMPTY = Content()
 _ATTEMPTS = 3
@@ -96,6 +98,7 @@ class Saved:
             StorageError: the rows could not be read.
         """
         description = self._description(first, stop)
+        content = content._replace(extra=content.extra | {BREADTH_KEY: graph.breadth})
         with self._lock:
             self._fresh.add(path)
         size = write_snapshot(path, description, graph.dump, content)
@@ -150,7 +153,11 @@ class Saved:
                 graph = Graph.load(file, found.description.dim, self._seed)
             except OSError:
                 return None
-        return graph if graph is not None and graph.rows == _graph_rows(found) else None
+        if graph is None or graph.rows != _graph_rows(found):
+            return None
+        breadth = found.content.extra.get(BREADTH_KEY)
+        graph.breadth = breadth if isinstance(breadth, int) else 0
+        return graph
 
     def chain(self, rows: int) -> tuple[Sealed, ...]:
         """Mapped graphs that follow each other, not always closely. Useless files are removed.

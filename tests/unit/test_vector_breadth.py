@@ -1,0 +1,105 @@
+"""How widely rows are linked follows how hard they are to find, and is kept with the graph."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from nt_memory.tiers.vectors import breadth
+from nt_memory.tiers.vectors.index import Graph
+from nt_memory.tiers.vectors.tuning import TARGET, examination
+
+LEVELS = breadth.LEVELS
+LOOK = 1 << 11
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Looks begin early, and ask for what is hard to find in so few rows."""
+    monkeypatch.setattr(breadth, "_FIRST_LOOK", LOOK)
+    monkeypatch.setattr(breadth, "_EFFORT", 24)
+
+
+def graph_of(rows, built_with=breadth.START):
+    graph = Graph(rows.shape[1], seed=7)
+    graph.breadth = built_with
+    graph.add(rows)
+    return graph
+
+
+def unit(rows):
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def hard():
+    """No structure: the nearest are hardly nearer than others."""
+    return unit(np.random.default_rng(1).standard_normal((2 * LOOK, 160)))
+
+
+@pytest.fixture(scope="module")
+def easy():
+    """Few hidden dimensions."""
+    random = np.random.default_rng(2)
+    return unit(random.standard_normal((2 * LOOK, 4)) @ random.standard_normal((4, 160)))
+
+
+def yes():
+    return True
+
+
+def test_looks_are_due_as_rows_double():
+    """The first is at some thousand rows; two graphs of one size are not looked at twice."""
+    sizes = range(0, 20 * LOOK, LOOK // 2)
+    due = [after for before, after in itertools.pairwise(sizes) if breadth.is_due(before, after)]
+    assert due == [LOOK, 2 * LOOK, 4 * LOOK, 8 * LOOK, 16 * LOOK]
+    assert breadth.is_due(LOOK - 1, LOOK)
+    assert breadth.is_due(100, 5 * LOOK)
+    assert not breadth.is_due(LOOK, 2 * LOOK - 1)
+
+
+def test_rows_that_are_found_easily_are_linked_narrowly(easy):
+    """After the first look as narrowly as there is, and after a later one too."""
+    first, later = graph_of(easy[:LOOK]), graph_of(easy, LEVELS[0])
+    assert breadth.chosen(first, lambda at: easy[at], yes) == LEVELS[0]
+    assert breadth.chosen(later, lambda at: easy[at], yes) == LEVELS[0]
+
+
+def test_rows_that_are_missed_are_linked_more_widely(hard):
+    """At the first look as widely as before, at a later one more; and no graph for ever."""
+    first = graph_of(hard[:LOOK])
+    exam = examination(first, lambda at: hard[at], 64, yes)
+    assert exam.share(first, breadth._EFFORT) < TARGET
+    assert breadth.chosen(first, lambda at: hard[at], yes) == breadth.START
+    for now, then in zip(LEVELS, [*LEVELS[1:], LEVELS[-1]], strict=True):
+        assert breadth.chosen(graph_of(hard, now), lambda at: hard[at], yes) == then
+
+
+def test_a_look_that_is_cut_short_changes_nothing(hard):
+    """Whoever is told to stop leaves things as they are."""
+    assert (
+        breadth.chosen(graph_of(hard, LEVELS[0]), lambda at: hard[at], lambda: False) == LEVELS[0]
+    )
+
+
+def test_the_widest_is_not_examined(hard):
+    """There is nothing to be chosen, so nothing is scanned."""
+
+    def read(_):
+        raise AssertionError
+
+    assert breadth.chosen(graph_of(hard, LEVELS[-1]), read, yes) == LEVELS[-1]
+
+
+def test_it_is_what_rows_are_added_with(hard):
+    """The number reaches the library: wider costs more links looked at, and finds more."""
+    shares = []
+    for level in (8, LEVELS[-1]):
+        graph = graph_of(hard, level)
+        exam = examination(graph, lambda at: hard[at], 64, yes)
+        shares.append(exam.share(graph, 32))
+        assert graph._index.hnsw.efConstruction == level
+        assert graph.clone().breadth == level
+    assert shares[0] < shares[1]
