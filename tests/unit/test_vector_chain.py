@@ -243,6 +243,8 @@ def test_a_search_that_would_scan_much_or_load_is_told(
         pass
     partition.unload()
     assert not partition.is_settled
+    partition._head.window(0, 40)  # copies of rows are no graph
+    assert not partition.is_settled
 
 
 def test_a_search_announced_at_the_last_moment_is_not_held_up(
