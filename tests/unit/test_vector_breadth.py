@@ -9,7 +9,7 @@ import pytest
 
 from nt_memory.tiers.vectors import breadth
 from nt_memory.tiers.vectors.index import Graph
-from nt_memory.tiers.vectors.tuning import TARGET, examination
+from nt_memory.tiers.vectors.tuning import examination
 
 LEVELS = breadth.LEVELS
 LOOK = 1 << 11
@@ -71,7 +71,7 @@ def test_rows_that_are_missed_are_linked_more_widely(hard):
     """At the first look as widely as before, at a later one more; and no graph for ever."""
     first = graph_of(hard[:LOOK])
     exam = examination(first, lambda at: hard[at], 64, yes)
-    assert exam.share(first, breadth._EFFORT) < TARGET
+    assert exam.share(first, breadth._EFFORT) < breadth._ENOUGH
     assert breadth.chosen(first, lambda at: hard[at], yes) == breadth.START
     for now, then in zip(LEVELS, [*LEVELS[1:], LEVELS[-1]], strict=True):
         assert breadth.chosen(graph_of(hard, now), lambda at: hard[at], yes) == then

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nt_memory.tiers.vectors.tuning import TARGET, examination
+from nt_memory.tiers.vectors.tuning import examination
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,8 @@ LEVELS = (40, 80, 112)
 _FIRST_LOOK = 1 << 14
 _QUERIES = 64
 _EFFORT = 96
-"""What is not found by searches so wide is missed for want of links."""
+_ENOUGH = 0.99
+"""What is missed by searches so wide, beyond a hundredth, is missed for want of links."""
 
 
 def is_due(before: int, after: int) -> bool:
@@ -58,7 +59,7 @@ def chosen(
     exam = examination(graph, read, _QUERIES, go_on)
     if exam is None:
         return graph.breadth
-    is_enough = exam.share(graph, _EFFORT) >= TARGET
+    is_enough = exam.share(graph, _EFFORT) >= _ENOUGH
     if is_first_look:
         return LEVELS[0] if is_enough else START
     return graph.breadth if is_enough else wider

@@ -124,7 +124,7 @@ class FaissAlike(Faiss):
 
     about: ClassVar[About] = About(
         "faiss-cpu",
-        "HNSW16,SQ8, efConstruction 80, from 262,144 rows on 112, as in nt-memory, ef {ef}",
+        "HNSW16,SQ8, efConstruction 80, from 262,144 rows on 112, full links, ef {ef}",
         modules=("faiss",),
     )
     construction: ClassVar[dict[int, int]] = {0: 80, 1 << 18: 112}
