@@ -75,7 +75,9 @@ def test_every_example_runs(example: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    "page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"], ids=_name
+    "page",
+    [*PAGES, *(ROOT / f"{name}.md" for name in ("CONTRIBUTING", "CHANGELOG", "SECURITY"))],
+    ids=_name,
 )
 def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
     """A relative link in a page names a file that exists."""
