@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import re
 import runpy
 from pathlib import Path
@@ -135,3 +136,22 @@ def test_make_help_and_contributing_name_every_target() -> None:
     for target in set(phony.group(1).split()) - {"help"}:
         assert f"'make {target} " in makefile
         assert f"`make {target}`" in contributing
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    """docs/reference/api.md has each name that `import nt_memory` offers, and where it really is."""
+    import nt_memory
+
+    page = (ROOT / "docs" / "reference" / "api.md").read_text()
+    places = re.findall(r"^::: ([\w.]+)\.(\w+)$", page, re.MULTILINE)
+    for module, name in places:
+        assert hasattr(importlib.import_module(module), name), name
+    assert set(nt_memory.__all__) <= {name for _, name in places}
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    """A page that nobody is led to is not read."""
+    listed = set(re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert {
+        p.relative_to(ROOT / "docs").as_posix() for p in (ROOT / "docs").rglob("*.md")
+    } == listed

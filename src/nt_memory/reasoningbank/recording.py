@@ -162,7 +162,8 @@ class Recording:
 
         Raises:
             InvalidInputError: the id was used for something else.
-            And as `track_trajectory`.
+
+        And the errors of `track_trajectory`.
         """
         request = Request(self._backing, request_id)
         revision = (await self._at()).revision

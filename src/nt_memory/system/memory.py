@@ -171,8 +171,7 @@ class MemorySystem(
         Returns:
             The memory, to be closed or used with `with`. Ctrl-C in a call that waits cancels it.
 
-        Raises:
-            As `open`.
+        Errors are those of `open`.
 
         Cost: 30 to 60 us a call, on top of what the call itself takes.
         """

@@ -106,7 +106,7 @@ class ReembeddingCalls:
             ReadOnlyError: the memory was opened read-only.
             StorageFullError: no space is left.
             StorageError: the journal failed.
-            And whatever `embed` or `progress` raises, with a note that says where.
+            Exception: whatever `embed` or `progress` raises, with a note that says where.
 
         Cost: what `embed` takes, and 2 * dim bytes of journal a row, until a compaction. The new
             vectors and their index are beside the old ones until the switch. At the end the agent's

@@ -109,8 +109,7 @@ class SearchCalls:
             where: As there.
             exact: As there.
 
-        Raises:
-            As `search_similar`.
+        Errors are those of `search_similar`.
         """
         queries = to_unit(query_embedding)[np.newaxis]
         plan = Plan()
@@ -148,8 +147,7 @@ class SearchCalls:
         Returns:
             For each query what `search_similar` returns.
 
-        Raises:
-            As `search_similar`.
+        Errors are those of `search_similar`.
 
         Cost: as so many searches, but for the filters, which are evaluated once, and for the scan
             of what is not in a graph; over 16 million values on two threads.

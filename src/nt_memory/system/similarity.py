@@ -89,7 +89,8 @@ class SimilarityCalls(SearchCalls):
         Raises:
             DimensionError: the agent's observations have another dimension.
             EmbeddingError: the embedding is malformed.
-            And as `MemorySystem.put`.
+
+        And the errors of `MemorySystem.put`.
         """
         name = self._new_keys(1).keys((0,))[0] if key is None else check_key(key)
         encoded, large = self._draft(data)
@@ -147,7 +148,8 @@ class SimilarityCalls(SearchCalls):
 
         Raises:
             InvalidInputError: the lengths differ, or the request id was used for something else.
-            And as `observe`.
+
+        And the errors of `observe`.
 
         Cost: about 10 us of processor time a row of 384 values with 100 bytes of data, the index
             apart, where keys are new; three times that where they are replaced. The event loop gets
@@ -200,8 +202,7 @@ class SimilarityCalls(SearchCalls):
             Shape (dim,), of length 1 but for rounding: it is kept as float16. After a re-embedding the
             new vector, also as of a moment before it.
 
-        Raises:
-            As `MemorySystem.get`.
+        Errors are those of `MemorySystem.get`.
 
         Cost: about 20 us.
         """

@@ -129,8 +129,7 @@ class StateCalls:
         Returns:
             The revision, or None if there was nothing to remove.
 
-        Raises:
-            As `put`.
+        Errors are those of `put`.
         """
         op = WriteOp(
             STATE,

@@ -262,7 +262,8 @@ class SyncBank:
 
         Raises:
             InvalidInputError: the id was used for something else.
-            And as `track_trajectory`.
+
+        And the errors of `track_trajectory`.
         """
     def record_outcome(
         self,
@@ -631,8 +632,7 @@ class SyncMemory:
         Returns:
             The revision, or None if there was nothing to remove.
 
-        Raises:
-            As `put`.
+        Errors are those of `put`.
         """
     def transaction(
         self, *, fence: SyncLockToken | LockToken | int | None = None, request_id: str | None = None
@@ -745,7 +745,8 @@ class SyncMemory:
         Raises:
             DimensionError: the agent's observations have another dimension.
             EmbeddingError: the embedding is malformed.
-            And as `MemorySystem.put`.
+
+        And the errors of `MemorySystem.put`.
         """
     def observe_many(
         self,
@@ -782,7 +783,8 @@ class SyncMemory:
 
         Raises:
             InvalidInputError: the lengths differ, or the request id was used for something else.
-            And as `observe`.
+
+        And the errors of `observe`.
 
         Cost: about 10 us of processor time a row of 384 values with 100 bytes of data, the index
             apart, where keys are new; three times that where they are replaced. The event loop gets
@@ -802,8 +804,7 @@ class SyncMemory:
             Shape (dim,), of length 1 but for rounding: it is kept as float16. After a re-embedding the
             new vector, also as of a moment before it.
 
-        Raises:
-            As `MemorySystem.get`.
+        Errors are those of `MemorySystem.get`.
 
         Cost: about 20 us.
         """
@@ -867,8 +868,7 @@ class SyncMemory:
             where: As there.
             exact: As there.
 
-        Raises:
-            As `search_similar`.
+        Errors are those of `search_similar`.
         """
     def search_many(
         self,
@@ -895,8 +895,7 @@ class SyncMemory:
         Returns:
             For each query what `search_similar` returns.
 
-        Raises:
-            As `search_similar`.
+        Errors are those of `search_similar`.
 
         Cost: as so many searches, but for the filters, which are evaluated once, and for the scan
             of what is not in a graph; over 16 million values on two threads.
@@ -981,7 +980,7 @@ class SyncMemory:
             ReadOnlyError: the memory was opened read-only.
             StorageFullError: no space is left.
             StorageError: the journal failed.
-            And whatever `embed` or `progress` raises, with a note that says where.
+            Exception: whatever `embed` or `progress` raises, with a note that says where.
 
         Cost: what `embed` takes, and 2 * dim bytes of journal a row, until a compaction. The new
             vectors and their index are beside the old ones until the switch. At the end the agent's
