@@ -19,7 +19,7 @@ OVERLOAD_ARGS ?=
 FLOOD_ARGS ?=
 TEST_ARGS ?=
 
-.PHONY: help demo test test-models test-agentdb stress check bench bench-storage bench-vectors bench-coordination bench-http soak overload flood docs fmt clean
+.PHONY: help demo test test-models test-agentdb test-package stress check bench bench-storage bench-vectors bench-coordination bench-http soak overload flood docs fmt clean
 .DELETE_ON_ERROR:
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo 'make test    run the tests                    (TEST_ARGS="-k pins")'
 	@echo 'make test-models  the tests of trained models; installs torch, some GB'
 	@echo 'make test-agentdb  AgentDB reads what we wrote and the other way; installs its npm package'
+	@echo 'make test-package  wheel and sdist: built, installed into an empty environment, used there'
 	@echo 'make stress  the long tests: kill -9 in mid-write, 20 rounds each; minutes'
 	@echo 'make check   format, lint, types, import rules and tests: what CI runs'
 	@echo 'make bench   measure, write bench/results/    (BENCH_ARGS="--n 1000000")'
@@ -52,6 +53,9 @@ test-models: $(VENV)/.installed-dev $(VENV)/.installed-models
 
 test-agentdb: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m stress --timeout 900 tests/stress/test_agentdb_package.py $(TEST_ARGS)
+
+test-package: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m stress --timeout 900 tests/stress/test_package.py $(TEST_ARGS)
 
 stress: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m stress --timeout 1800 $(TEST_ARGS)
