@@ -11,7 +11,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from nt_memory.errors import InvalidNameError
+from nt_memory.errors import InvalidInputError, InvalidNameError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MAX_KEY_BYTES = 256
 MAX_LABEL_CHARS = 128
 MAX_LABEL_BYTES = 256
+MAX_TAGS = 64
 _AGENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _ROOT = "swarm"
 _MAX_CHAR_BYTES = 4
@@ -204,3 +205,18 @@ class Namespace:
         except InvalidNameError:
             return False
         return True
+
+
+def check_tags(tags: Iterable[str]) -> tuple[str, ...]:
+    """Labels as they are stored: each once, in order.
+
+    Raises:
+        InvalidInputError: one string, or too many.
+        InvalidNameError: one is malformed.
+    """
+    if isinstance(tags, str):
+        raise InvalidInputError("tags must be a collection of strings, not one string")
+    found = tuple(sorted({check_label(tag, "tag") for tag in tags}))
+    if len(found) > MAX_TAGS:
+        raise InvalidInputError(f"at most {MAX_TAGS} tags, got {len(found)}")
+    return found

@@ -4,8 +4,10 @@ from nt_memory.reasoningbank.advice import Advice, MemoryRef, RecalledMemory, Re
 from nt_memory.reasoningbank.bank import ReasoningBank
 from nt_memory.reasoningbank.calibration import Calibration
 from nt_memory.reasoningbank.definition import Definition, Tolerance
-from nt_memory.reasoningbank.distillation import Pattern
 from nt_memory.reasoningbank.frame import Frame
+from nt_memory.reasoningbank.pattern import Pattern
+from nt_memory.reasoningbank.recent import RecentAction
+from nt_memory.reasoningbank.regimes import Ranked
 from nt_memory.reasoningbank.trajectory import Trajectory
 from nt_memory.reasoningbank.uplift import Uplift
 from nt_memory.reasoningbank.verdict import Verdict
@@ -17,9 +19,11 @@ __all__ = [
     "Frame",
     "MemoryRef",
     "Pattern",
+    "Ranked",
     "ReasoningBank",
     "RecalledMemory",
     "Receipt",
+    "RecentAction",
     "Tolerance",
     "Trajectory",
     "Uplift",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nt_memory.reasoningbank.columns import Table
-    from nt_memory.reasoningbank.distillation import Pattern
+    from nt_memory.reasoningbank.pattern import Pattern
 
 
 class MemoryRef(NamedTuple):
@@ -61,6 +61,8 @@ class Receipt:
         is_withheld: Whether it was.
         coin: The coin's unit; empty if none was thrown.
         resolve: Names rows; the bank's.
+        pattern: Owner and id, "agent/id", of the promoted pattern it used instead of memories; those it
+            rests on are that pattern's `sources`. Empty: none.
     """
 
     time_us: int
@@ -71,6 +73,7 @@ class Receipt:
     is_withheld: bool
     coin: str
     resolve: Callable[[NDArray[np.int64], NDArray[np.int64]], list[MemoryRef]]
+    pattern: str = ""
 
     @property
     def memories(self) -> list[MemoryRef]:
@@ -89,6 +92,7 @@ class Receipt:
             self.is_withheld,
             self.coin,
             pack_rows(self.partition, self.row),
+            self.pattern,
         )
 
     @classmethod
@@ -108,6 +112,7 @@ class Receipt:
             doc.is_withheld,
             doc.coin,
             resolve,
+            doc.pattern,
         )
 
 
@@ -142,7 +147,7 @@ class Advice:
         warnings: What speaks against relying on it.
         is_abstaining: Nothing similar enough is known.
         is_withheld: The coin said not to show it.
-        known: Memories that could have been recalled.
+        known: Memories that could have been recalled; of a pattern, its situations.
         effective: Equally weighted memories that would carry as much, 0 when abstaining.
         distance: Median chord distance of the recalled situations, or None.
         typical_distance: The same among the memories themselves (95th percentile), or None.
@@ -257,6 +262,8 @@ class Advice:
         lines = [f"{what}: {self.functional} {self.expected:.4g} {self.unit}".rstrip() + "."]
         if self.low is not None and self.high is not None:
             lines.append(f"{self.level:.0%} interval {self.low:.4g} to {self.high:.4g}.")
+        if self.receipt.pattern:
+            return [*lines, f"From pattern {self.receipt.pattern}, {self.known} situations."]
         lines.append(
             f"From {len(self.receipt.row)} similar situations, worth {self.effective:.0f}, "
             f"of {self.known} known."

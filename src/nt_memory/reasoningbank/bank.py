@@ -4,28 +4,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from nt_memory.clock import to_us
 from nt_memory.errors import InvalidInputError
 from nt_memory.namespace import check_agent
 from nt_memory.reasoningbank import calibration, uplift, votes
 from nt_memory.reasoningbank.advice import Advice
-from nt_memory.reasoningbank.distillation import Pattern, PatternBook
+from nt_memory.reasoningbank.distillation import PatternBook
 from nt_memory.reasoningbank.feedback import Advisor
-from nt_memory.reasoningbank.question import ask
-from nt_memory.reasoningbank.recent import RecentAction, find_recent
+from nt_memory.reasoningbank.question import ask, choose_type
+from nt_memory.reasoningbank.recent import PENDING, RecentAction, Wanted, find_recent
 from nt_memory.reasoningbank.recording import Recording
+from nt_memory.reasoningbank.regimes import Ranked, name_regimes, rank
 from nt_memory.reasoningbank.repeating import Request
 from nt_memory.reasoningbank.reporting import report
 from nt_memory.reasoningbank.situations import Situations, find_situations
-from nt_memory.reasoningbank.trajectory import Trajectory
+from nt_memory.reasoningbank.trajectory import Trajectory, unit_vector
+from nt_memory.reasoningbank.verdict import KINDS
 from nt_memory.reasoningbank.wire import action_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from datetime import datetime
 
-    from numpy.typing import ArrayLike
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
     from nt_memory.reasoningbank.backing import Backing, KMeans
     from nt_memory.reasoningbank.frame import Frame
+    from nt_memory.reasoningbank.judging import History
+    from nt_memory.reasoningbank.pattern import Pattern
     from nt_memory.reasoningbank.verdict import Verdict
     from nt_memory.timeline import AsOfLike, Moment
 
@@ -73,12 +80,59 @@ class ReasoningBank(Recording):
         *,
         action_type: str | None = None,
         level: float = 0.8,
+        by_regime: bool = False,
         as_of: AsOfLike | None = None,
     ) -> list[calibration.Calibration]:
-        """How far an agent's forecasts can be trusted, one record an action type, by name."""
+        """How far an agent's forecasts can be trusted, one record an action type, by name.
+
+        Args:
+            agent: Whose.
+            action_type: Only of this type.
+            level: Of the intervals counted.
+            by_regime: One record for each of its patterns too: of the forecasts made in situations
+                nearest to that one.
+            as_of: From what was known then.
+        """
         check_agent(agent)
         moment = await self._at(as_of)
-        return calibration.calibrate(self._memories, agent, moment, action_type, level)
+        regimes = self._regimes(agent, moment) if by_regime else None
+        return calibration.calibrate(self._memories, agent, moment, action_type, level, regimes)
+
+    def _regimes(self, agent: str, moment: Moment) -> Callable[[History], NDArray[np.str_]]:
+        patterns = self._patterns.at(agent, moment)
+
+        def name(history: History) -> NDArray[np.str_]:
+            kind = history.table.action_type
+            some = [one for one in patterns if one.action_type == kind and one.is_in_force]
+            return name_regimes(self._backing, history, some)
+
+        return name
+
+    async def rank(
+        self,
+        agents: Sequence[str],
+        embedding: ArrayLike,
+        *,
+        action_type: str | None = None,
+        as_of: AsOfLike | None = None,
+    ) -> list[Ranked]:
+        """Agents by how good their forecasts were in situations like this one, best first.
+
+        Args:
+            agents: Whom to compare.
+            embedding: The situation, shape (dim,), any scale.
+            action_type: In which actions; may be left out if these agents know only one.
+            as_of: From what was known then.
+
+        Raises:
+            InvalidInputError: the action type is ambiguous.
+            EmbeddingError: not a finite, non-zero vector.
+        """
+        names = list(dict.fromkeys(check_agent(agent) for agent in agents))
+        moment = await self._at(as_of)
+        query = unit_vector(embedding)
+        kind = choose_type(self._memories, tuple(names)) if action_type is None else action_type
+        return rank(self._backing, self._memories, names, query, kind, moment)
 
     async def uplift(
         self, agent: str, *, action_type: str | None = None, as_of: AsOfLike | None = None
@@ -105,6 +159,11 @@ class ReasoningBank(Recording):
         *,
         skip: int = 0,
         action_type: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        verdict: Literal["correct", "incorrect", "very_wrong", "insufficient", "pending"]
+        | None = None,
+        tag: str | None = None,
         as_of: AsOfLike | None = None,
     ) -> list[RecentAction]:
         """An agent's actions, newest first by when they were taken.
@@ -115,51 +174,83 @@ class ReasoningBank(Recording):
             skip: How many of the newest to leave out, >= 0; pages belong together if all are asked
                 for as of one revision.
             action_type: Only actions of this type.
+            since: Only those taken then or later.
+            until: Only those taken before.
+            verdict: Only those that were judged so; "pending": whose outcome is not known.
+            tag: Only those of trajectories with this tag.
             as_of: Only what was known then.
 
         Raises:
-            InvalidInputError: `limit` or `skip` is out of range.
+            InvalidInputError: `limit` or `skip` is out of range, or there is no such verdict.
 
-        Cost: about 20 ns an action of the agent, and 2 us a result.
+        Cost: about 20 ns an action of the agent, a microsecond if a verdict is asked for, and 2 us a
+            result.
         """
         check_agent(agent)
         if limit < 1 or skip < 0:
             raise InvalidInputError(f"limit must be >= 1 and skip >= 0, not {limit} and {skip}")
+        if verdict not in {None, PENDING, *KINDS}:
+            raise InvalidInputError(f"there is no verdict {verdict!r}")
         moment = await self._at(as_of)
-        return find_recent(
-            self._memories, agent, moment, action_type=action_type, limit=limit, skip=skip
-        )
+        since_us, until_us = (None if one is None else to_us(one) for one in (since, until))
+        wanted = Wanted(action_type, since_us, until_us, verdict, tag)
+        return find_recent(self._memories, agent, moment, wanted, limit=limit, skip=skip)
 
     # --- learning ---------------------------------------------------------------------------
 
     async def distill(
-        self, agent: str, *, as_of: AsOfLike | None = None, request_id: str | None = None
+        self,
+        agent: str | Sequence[str],
+        *,
+        as_of: AsOfLike | None = None,
+        action_type: str | None = None,
+        look: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+        request_id: str | None = None,
     ) -> list[Pattern]:
-        """Cluster an agent's situations and store what each cluster led to.
+        """Cluster agents' situations and store what each cluster led to.
 
-        Patterns are descriptions: `p_value` is None and `is_promoted` False, because nothing tests
-        them for promotion yet. An action type needs 50 situations with known outcomes.
+        Describing is free, and also tests patterns that were promoted before against what has come
+        since: those that stopped holding are retired. A look tests which patterns differ from what
+        comes elsewhere by more than chance, and promotes those. It takes one of the looks that the
+        definition declared, whatever agents it takes in, so let it take in all of interest at once.
+        An action type needs 50 situations with known outcomes.
 
         Args:
-            agent: Whose.
+            agent: Whose; or of several agents.
             as_of: From what was known then.
+            action_type: Only of this type; by default of each.
+            look: Test for promotion.
+            progress: Called with how many sets of patterns are done, and how many there are.
             request_id: A repeated id acts once, and returns what was stored.
 
         Returns:
-            The agent's patterns as of then, old ones of other action types included.
+            The agents' patterns as of then, old ones of other action types included.
 
-        Cost: k-means over the agent's situations, in a worker thread.
+        Raises:
+            InvalidInputError: it is a look, and all those declared are taken.
+            ConflictError: another look at the same action type was stored meanwhile. Retryable.
+
+        Cost: k-means over each agent's situations, in a worker thread; the event loop goes on. Cut
+            short, nothing of it is stored; sets of single agents or types are units to resume by.
+        Source: Benjamini & Hochberg 1995 over all patterns of the look, at 0.1 divided by the number
+            of looks; p-values as in `promotion`, retirement as in `drift`.
         """
-        check_agent(agent)
+        agents = [agent] if isinstance(agent, str) else list(dict.fromkeys(agent))
+        for one in agents:
+            check_agent(one)
         request = Request(self._backing, request_id)
         moment = await self._at(as_of)
         made = request.made()
         if made is None:
-            ops = await self._patterns.distil(agent, moment)
+            ops = await self._patterns.distil(
+                agents, moment, action_type=action_type, is_look=look, progress=progress
+            )
             revision = await self._write(ops, moment.revision, request.part())
         else:
             revision = made.revision or moment.revision
-        return self._patterns.at(agent, moment._replace(revision=revision))
+        then = moment._replace(revision=revision)
+        return [pattern for one in agents for pattern in self._patterns.at(one, then)]
 
     async def patterns(self, agent: str, *, as_of: AsOfLike | None = None) -> list[Pattern]:
         """An agent's patterns, by action type and number."""
@@ -182,6 +273,7 @@ class ReasoningBank(Recording):
         gamma: float | None = None,
         gain: float | None = None,
         exact: bool = False,
+        from_patterns: bool = False,
     ) -> Advice:
         """What the most similar past situations of some agents say about this one.
 
@@ -201,6 +293,8 @@ class ReasoningBank(Recording):
                 and bias learn from actions that carry the receipt of advice they were shown.
             gain: Step of the bias correction; 0: none.
             exact: Search by scanning.
+            from_patterns: Where a promoted pattern of these agents covers the situation, advise from that
+                alone, without a search. Its `Pattern.replaced` says what that saves.
 
         Returns:
             The advice; abstaining if fewer than 10 outcomes are known or all of them belong to
@@ -233,6 +327,7 @@ class ReasoningBank(Recording):
             gamma=gamma,
             gain=gain,
             exact=exact,
+            from_patterns=from_patterns,
         )
         return await self._advisor.answer(question)
 

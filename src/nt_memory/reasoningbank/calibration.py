@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nt_memory.reasoningbank.conformal import AdaptiveAlpha, AdaptiveBias
+from nt_memory.reasoningbank.definition import DAY_US
 from nt_memory.reasoningbank.dependence import Mean, daily_mean
 from nt_memory.reasoningbank.judging import histories
 from nt_memory.reasoningbank.steering import Steer, Steering
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from nt_memory.timeline import Moment
 
 BINS = 10
+RECENT_DAYS = 60
+UNKNOWN = Mean(math.nan, math.inf, 0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class Calibration:
         reliability: Probabilities claimed, in bins, against what came.
         alpha: Miss rate the next interval would aim at.
         steps: Moments of knowing behind `alpha`.
+        drift: Mean loss of the last `RECENT_DAYS` days with forecasts minus that of those before.
+        regime: Pattern that their situations are nearest to, by id; empty: whatever the situation.
     """
 
     agent: str
@@ -77,20 +82,47 @@ class Calibration:
     reliability: tuple[Reliability, ...]
     alpha: float
     steps: int
+    drift: Mean = UNKNOWN
+    regime: str = ""
 
 
 def calibrate(
-    memories: Memories, agent: str, moment: Moment, action_type: str | None, level: float
+    memories: Memories,
+    agent: str,
+    moment: Moment,
+    action_type: str | None,
+    level: float,
+    regimes: Callable[[History], NDArray[np.str_]] | None = None,
 ) -> list[Calibration]:
-    """An agent's record as of a moment, one for each of its action types, by name."""
-    by_type: dict[str, list[History]] = {}
+    """An agent's record as of a moment, one for each of its action types, by name.
+
+    Args:
+        memories: The columns.
+        agent: Whose.
+        moment: As of when.
+        action_type: Only of this type.
+        level: Of the intervals counted.
+        regimes: Names what kind of situation each action was taken in; then one record each, by
+            action type and regime.
+    """
+    groups: dict[tuple[str, str], list[History]] = {}
     for history in histories(memories, agent, moment, action_type):
-        by_type.setdefault(history.table.action_type, []).append(history)
-    return [_calibrate_type(agent, name, found, moment, level) for name, found in by_type.items()]
+        name = history.table.action_type
+        if regimes is None:
+            groups.setdefault((name, ""), []).append(history)
+            continue
+        kinds = regimes(history)
+        for kind in np.unique(kinds).tolist():
+            some = history.take(np.flatnonzero(kinds == kind))
+            groups.setdefault((name, kind), []).append(some)
+    return [
+        _calibrate_type(agent, name, regime, found, moment, level)
+        for (name, regime), found in sorted(groups.items(), key=lambda one: one[0])
+    ]
 
 
 def _calibrate_type(
-    agent: str, name: str, found: Sequence[History], moment: Moment, level: float
+    agent: str, name: str, regime: str, found: Sequence[History], moment: Moment, level: float
 ) -> Calibration:
     def mean(values: Callable[[History], NDArray[np.float64]]) -> Mean:
         return pooled_mean(found, values)
@@ -117,13 +149,33 @@ def _calibrate_type(
         _reliability(found),
         state.alpha,
         state.steps,
+        _drift(found),
+        regime,
     )
+
+
+def _drift(found: Sequence[History]) -> Mean:
+    """How much worse losses have become lately; unknown without days before them."""
+    loss = np.concatenate([history.judged.loss for history in found])
+    at = np.concatenate([history.at for history in found])
+    is_there = np.isfinite(loss)
+    loss, at = loss[is_there], at[is_there]
+    days = np.unique(at // DAY_US)
+    if len(days) < 2 * RECENT_DAYS:
+        return UNKNOWN
+    is_recent = at // DAY_US >= days[-RECENT_DAYS]
+    horizon = max(one.horizon_days for one in found)
+    late = daily_mean(loss[is_recent], at[is_recent], horizon)
+    early = daily_mean(loss[~is_recent], at[~is_recent], horizon)
+    error = math.hypot(late.standard_error, early.standard_error)
+    worth = min(late.n_effective, early.n_effective)
+    return Mean(late.value - early.value, error, late.n + early.n, worth, late.freedom)
 
 
 def pooled_mean(found: Sequence[History], values: Callable[[History], NDArray[np.float64]]) -> Mean:
     """Mean over several histories of what is finite, counting dependence."""
     if not found:
-        return Mean(math.nan, math.inf, 0, 0.0)
+        return UNKNOWN
     every = np.concatenate([values(history) for history in found])
     at = np.concatenate([history.at for history in found])
     is_there = np.isfinite(every)

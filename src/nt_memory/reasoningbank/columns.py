@@ -4,11 +4,9 @@ One `Table` holds an action type. Its entries are actions, in the one order ever
 by revision, then agent and key. A `Lane` is one agent's part of it, whose vector rows map to entries.
 Outcomes are a log of versions; which of them counts at a moment is a question to a `View`:
 
-- the *present* view is kept up to date by every change, because nearly all advice is asked for now;
-- any other moment is computed from the log, and cached.
-
-A view's masks are handed to searches that may run in another thread, so a mask that was handed out is
-copied before it changes.
+the present view is kept up to date by every change, because nearly all advice is asked for now, any
+other is computed from the log, and cached. A view's masks are handed to searches that may run in another
+thread, so a mask that was handed out is copied before it changes.
 """
 
 from __future__ import annotations
@@ -72,6 +70,7 @@ class NewAction(NamedTuple):
         row: Its row there; -1: it has none.
         family: Number of what its outcomes can be compared with.
         coin: Number of its coin's unit; 0: none was thrown.
+        tags: Of its trajectory.
     """
 
     agent: str
@@ -83,6 +82,7 @@ class NewAction(NamedTuple):
     row: int
     family: int
     coin: int
+    tags: tuple[str, ...] = ()
 
 
 class Lane:
@@ -160,6 +160,7 @@ class Table:
         self.log = Growing(OUTCOME_VERSION)
         self.epoch = 0
         self.lanes_with_situations = 0
+        self._tagged: dict[str, Growing] = {}
         self._entry = Growing(ENTRY)
         self._value = Growing(np.float64)
         self._known = Growing(np.int64)
@@ -196,6 +197,11 @@ class Table:
         start = int(ends[entry - 1]) if entry else 0
         return self._key_bytes[start : int(ends[entry])].decode()
 
+    def tagged(self, tag: str) -> Ints:
+        """Entries of trajectories with a tag, ascending."""
+        found = self._tagged.get(tag)
+        return np.zeros(0, np.int64) if found is None else found.array
+
     def add(self, actions: Sequence[NewAction]) -> int:
         """Add actions, in the agreed order; the entry of the first, the others follow.
 
@@ -210,6 +216,8 @@ class Table:
             records.append(_record(action, lane.number))
             self._key_bytes += action.key.encode()
             ends.append(len(self._key_bytes))
+            for tag in action.tags:
+                self._tagged.setdefault(tag, Growing(np.int64)).append(entry)
             if action.doc.quantiles:
                 self.quantiles[entry] = np.array(action.doc.quantiles, np.float64)
             entries, rows, placed = by_lane.setdefault(lane, ([], [], []))

@@ -17,6 +17,9 @@ ToleranceKind = Literal["scale", "relative", "absolute"]
 DAY_US = 86_400_000_000
 MAX_HORIZON = timedelta(days=36_600)
 MAX_SESSIONS = 36_600
+DEFAULT_LOOKS = 4
+MAX_LOOKS = 10_000
+MAX_FEATURES = 4_096
 _DEFAULT_BOUNDS: dict[str, tuple[float, float]] = {"scale": (1.0, 2.0), "relative": (0.05, 0.25)}
 
 
@@ -60,6 +63,9 @@ class Definition:
         tolerance: What makes a verdict.
         baseline: Name of the naive forecast that actions freeze with them.
         revision: The entry that defined it; 0: not stored.
+        looks: How many times patterns may be tested for promotion, by whomever; each look tolerates
+            its share of false promotions.
+        features: Names of the embedding's components, the first ones; they describe patterns.
     """
 
     action_type: str
@@ -70,6 +76,8 @@ class Definition:
     tolerance: Tolerance = Tolerance()
     baseline: str = ""
     revision: int = 0
+    looks: int = DEFAULT_LOOKS
+    features: tuple[str, ...] = ()
 
     @property
     def horizon_us(self) -> int:
@@ -111,6 +119,8 @@ class DefinitionDoc(msgspec.Struct, frozen=True, array_like=True):
     loss: Loss
     tolerance: tuple[ToleranceKind, float, float]
     baseline: str
+    looks: int = DEFAULT_LOOKS
+    features: tuple[str, ...] = ()
 
 
 _decoder = msgspec.msgpack.Decoder(DefinitionDoc)
@@ -129,6 +139,8 @@ def encode_definition(definition: Definition) -> bytes:
             definition.loss,
             (tolerance.kind, tolerance.correct, tolerance.very_wrong),
             definition.baseline,
+            definition.looks,
+            definition.features,
         )
     )
 
@@ -145,6 +157,8 @@ def decode_definition(action_type: str, value: bytes, revision: int) -> Definiti
         Tolerance(*doc.tolerance),
         doc.baseline,
         revision,
+        doc.looks,
+        doc.features,
     )
 
 
@@ -172,7 +186,8 @@ def check_definition(definition: Definition) -> Definition:
     """Return the definition if it is well formed.
 
     Raises:
-        TrajectoryError: empty target or unit, a horizon that is not positive, or an unknown loss.
+        TrajectoryError: empty target or unit, a horizon that is not positive, an unknown loss, or looks
+            or features out of range.
     """
     if not definition.target or not definition.unit:
         raise TrajectoryError("a definition needs a target and a unit")
@@ -188,4 +203,9 @@ def check_definition(definition: Definition) -> Definition:
         raise TrajectoryError("horizon must be positive and at most a century")
     if definition.loss not in {"absolute", "squared"}:
         raise TrajectoryError(f"unknown loss {definition.loss!r}")
+    if isinstance(definition.looks, bool) or not 1 <= definition.looks <= MAX_LOOKS:
+        raise TrajectoryError(f"looks must be 1 to {MAX_LOOKS}, not {definition.looks!r}")
+    names = definition.features
+    if len(names) > MAX_FEATURES or not all(isinstance(one, str) and one for one in names):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TrajectoryError(f"features must be names, at most {MAX_FEATURES} of them")
     return definition

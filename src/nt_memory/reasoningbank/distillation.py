@@ -1,35 +1,53 @@
-"""Patterns: what a cluster of similar situations led to. A pattern is a statistic, not a story.
+"""Distilling patterns: clusters of similar situations, described, tested at looks, and watched.
 
 Situations are clustered on their frozen embeddings alone; clusters never see outcomes, so that an
 outcome cannot choose the company it is judged in. One stored version holds all patterns of an agent
-and action type, so a distillation replaces the one before as a whole.
+and action type, so a distillation replaces the one before as a whole; patterns that were promoted are
+carried along, tested against what came since, until they are retired.
+
+Describing is free. Testing is not: each look at the data is a chance to be fooled, so a definition
+declares in advance how many looks there will be, of whomever, and each spends its share of the tolerated
+false promotions. Of a look all patterns are tested together, those of all agents it takes in: the best
+of a thousand coin-flippers is then one of a thousand.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from nt_memory import codec
-from nt_memory.entries import PATTERN, Stored, WriteOp
-from nt_memory.reasoningbank.dependence import Z95, Mean, daily_mean
+from nt_memory.entries import PATTERN, WriteOp
+from nt_memory.errors import InvalidInputError
+from nt_memory.reasoningbank.backing import SWARM
+from nt_memory.reasoningbank.describing import (
+    WITH_BASELINE,
+    WITHOUT_BASELINE,
+    Material,
+    describe_all,
+    surprises,
+)
+from nt_memory.reasoningbank.drift import refer
 from nt_memory.reasoningbank.judging import judge_entries
+from nt_memory.reasoningbank.pattern import GRID, Pattern, decode_patterns
+from nt_memory.reasoningbank.promotion import Q, day_means, measure_clusters, promoted
 from nt_memory.reasoningbank.recall import distances
-from nt_memory.reasoningbank.wire import pack_rows, split_key, unpack_rows
+from nt_memory.reasoningbank.sources import Sources
+from nt_memory.reasoningbank.watching import keep, watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from nt_memory.reasoningbank.advice import MemoryRef
     from nt_memory.reasoningbank.backing import Backing, KMeans
-    from nt_memory.reasoningbank.judging import History
     from nt_memory.reasoningbank.memories import Memories
+    from nt_memory.reasoningbank.promotion import ClusterEffects
     from nt_memory.reasoningbank.question import Question
     from nt_memory.timeline import Moment
 
@@ -37,84 +55,43 @@ MIN_SITUATIONS = 50
 PER_PATTERN = 50
 MAX_PATTERNS = 64
 NEAREST = 3
-QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Pattern:
-    """What one cluster of an agent's situations led to.
+class LookDoc(msgspec.Struct, frozen=True, array_like=True):
+    """One look at an action type, as it is stored.
 
     Attributes:
-        id: Its name: action type, distillation and number.
-        agent: Whose situations.
-        action_type: Of which actions.
-        unit: Of the outcomes.
-        centroid: Middle of the cluster, a unit vector, shape (dim,).
-        radius: Chord distance from it that holds nine tenths of the situations.
-        n: Situations.
-        n_effective: Independent outcomes they are worth.
-        outcome_mean: Mean outcome.
-        outcome_error: Its standard error, counting dependence.
-        outcome_quantiles: Outcomes at probabilities 0.1, 0.25, 0.5, 0.75 and 0.9.
-        success_rate: Share of forecasts whose loss was below their baseline's; None without any.
-        success_low: Lower end of its 95 % interval.
-        success_high: Upper end.
-        failures: Forecasts that lost to their baseline.
-        failure_error: Their mean error (predicted minus actual); None without any.
-        failed: The worst of them, worst first: trajectory ids.
-        as_of_us: Known by when, microseconds.
-        p_value: None until patterns are tested for promotion, which nothing does yet.
-        is_promoted: False until then.
+        time_us: Known by when.
+        share: Of the tolerated false promotions that it spent.
+        agents: How many agents' patterns it tested.
     """
 
-    id: str
+    time_us: int
+    share: float
+    agents: int
+
+
+_looks = msgspec.msgpack.Decoder(tuple[LookDoc, ...])
+
+
+class Draft(NamedTuple):
+    """A set of patterns that is being made.
+
+    Attributes:
+        agent: Whose.
+        action_type: Of which.
+        material: What it is drawn from.
+        patterns: The descriptions, by cluster.
+        clusters: Which cluster each is.
+        tests: Of each cluster, if this is a look.
+    """
+
     agent: str
     action_type: str
-    unit: str
-    centroid: NDArray[np.float32]
-    radius: float
-    n: int
-    n_effective: float
-    outcome_mean: float
-    outcome_error: float
-    outcome_quantiles: tuple[float, ...]
-    success_rate: float | None
-    success_low: float | None
-    success_high: float | None
-    failures: int
-    failure_error: float | None
-    failed: tuple[str, ...]
-    as_of_us: int
-    sources_packed: tuple[tuple[int, int, bytes], ...]
-    resolve: Callable[[NDArray[np.int64], NDArray[np.int64]], list[MemoryRef]]
-    p_value: float | None = None
-    is_promoted: bool = False
-
-    @property
-    def sources(self) -> list[MemoryRef]:
-        """The actions it was drawn from. Cost: about a microsecond each."""
-        return self.resolve(*unpack_rows(self.sources_packed))
-
-    def describe(self) -> str:
-        """The pattern in words, made from its numbers."""
-        low, high = self.outcome_quantiles[0], self.outcome_quantiles[-1]
-        text = (
-            f"{self.n} such situations of {self.agent} (worth {self.n_effective:.0f}) came to "
-            f"{self.outcome_mean:.4g} {self.unit}".rstrip()
-            + f" on average, mostly {low:.4g} to {high:.4g}"
-        )
-        if self.success_rate is not None:
-            text += f"; {self.success_rate:.0%} of the forecasts beat their baseline"
-        return text + "."
-
-
-def wilson(share: float, n: float) -> tuple[float, float]:
-    """95 % interval of a share of `n` independent trials. Source: Wilson 1927."""
-    square = Z95 * Z95
-    middle = (share + square / (2.0 * n)) / (1.0 + square / n)
-    half = Z95 * math.sqrt(share * (1.0 - share) / n + square / (4.0 * n * n)) / (1.0 + square / n)
-    # Rounding may push an end that is exactly 0 or 1 just past it.
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    material: Material
+    patterns: list[Pattern]
+    clusters: list[int]
+    tests: ClusterEffects | None
 
 
 class PatternBook:
@@ -142,33 +119,135 @@ class PatternBook:
         self._memories = memories
         self._resolve = resolve
         self._seed = seed
+        self._sources = Sources(backing, memories)
         self._decoded: dict[tuple[str, str, int], tuple[Pattern, ...]] = {}
 
-    async def distil(self, agent: str, moment: Moment) -> list[WriteOp]:
-        """Cluster an agent's situations whose outcome counts at a moment; what to write."""
+    # --- distilling -------------------------------------------------------------------------
+
+    async def distil(
+        self,
+        agents: Sequence[str],
+        moment: Moment,
+        *,
+        action_type: str | None = None,
+        is_look: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[WriteOp]:
+        """Cluster agents' situations whose outcome counts at a moment; what to write.
+
+        Raises:
+            InvalidInputError: it is a look, and an action type's looks are spent.
+        """
+        names = sorted(self._memories.tables) if action_type is None else [action_type]
+        for name in names if is_look else ():
+            self._check_looks(name, moment)
+        work = [(name, agent) for name in names for agent in agents]
+        tell = progress or _tell_nobody
+        drafts: dict[str, list[Draft]] = {}
+        for done, (name, agent) in enumerate(work):
+            tell(done, len(work))
+            draft = await self._draft(agent, name, moment, is_look=is_look)
+            if draft is not None:
+                drafts.setdefault(name, []).append(draft)
         ops: list[WriteOp] = []
-        for name in sorted(self._memories.tables):
-            table = self._memories.tables[name]
-            lane = table.lanes.get(agent)
-            definition = self._memories.definition(name, moment)
-            if lane is None or lane.partition < 0:
-                continue
-            view = table.view(moment)
-            mask = view.mask(lane, self._memories.family(definition)).lend()
-            rows = np.flatnonzero(mask)
-            if len(rows) < MIN_SITUATIONS:
-                continue
-            entries = lane.entry_of_row.array[rows]
-            found = judge_entries(
-                table, lane, definition, entries, view.value[entries], view.known[entries]
-            )
-            vectors = self._backing.vectors(lane.partition, rows)
-            k = min(MAX_PATTERNS, max(1, len(rows) // PER_PATTERN))
-            _, cluster = await asyncio.to_thread(self._kmeans, vectors, k, self._seed)
-            patterns = await asyncio.to_thread(_describe_all, found, rows, vectors, cluster, moment)
-            known = moment.time_us
-            ops.append(WriteOp(PATTERN, agent, name, codec.encode(patterns), known))
+        for name, some in drafts.items():
+            ops += await self._finish(name, some, moment, is_look=is_look)
+        tell(len(work), len(work))
         return ops
+
+    async def _draft(self, agent: str, name: str, moment: Moment, *, is_look: bool) -> Draft | None:
+        table = self._memories.tables.get(name)
+        lane = None if table is None else table.lanes.get(agent)
+        if table is None or lane is None or lane.partition < 0:
+            return None
+        definition = self._memories.definition(name, moment)
+        view = table.view(moment)
+        mask = view.mask(lane, self._memories.family(definition)).lend()
+        rows = np.flatnonzero(mask)
+        if len(rows) < MIN_SITUATIONS:
+            return None
+        entries = lane.entry_of_row.array[rows]
+        actual, known = view.value[entries], view.known[entries]
+        found = await asyncio.to_thread(
+            judge_entries, table, lane, definition, entries, actual, known
+        )
+        vectors = self._backing.vectors(lane.partition, rows)
+        k = min(MAX_PATTERNS, max(1, len(rows) // PER_PATTERN))
+        _, cluster = await asyncio.to_thread(self._kmeans, vectors, k, self._seed)
+        material = Material(found, rows, vectors, cluster, moment)
+        described = await asyncio.to_thread(describe_all, material)
+        tests = await asyncio.to_thread(_test, material) if is_look else None
+        sources = await self._sources.of(lane, table, entries, cluster, agent, moment)
+        clusters = np.unique(cluster).tolist()
+        patterns = [
+            Pattern(agent=agent, action_type=name, resolve=self._resolve, **one, **sources[number])
+            for number, one in zip(clusters, described, strict=True)
+        ]
+        return Draft(agent, name, material, patterns, clusters, tests)
+
+    async def _finish(
+        self, name: str, drafts: Sequence[Draft], moment: Moment, *, is_look: bool
+    ) -> list[WriteOp]:
+        """What to write of some agents' sets of one action type, tested together if it is a look."""
+        chosen: list[set[int]] = [set() for _ in drafts]
+        if is_look:
+            definition = self._memories.definition(name, moment)
+            looks = 1 if definition is None else definition.looks
+            every = [
+                (place, number, draft.tests.p_value[number])
+                for place, draft in enumerate(drafts)
+                if draft.tests is not None
+                for number in draft.clusters
+            ]
+            passed = promoted([one[2] for one in every], Q, looks)
+            for (place, number, _), is_passed in zip(every, passed.tolist(), strict=True):
+                if is_passed:
+                    chosen[place].add(number)
+        ops: list[WriteOp] = []
+        for draft, numbers in zip(drafts, chosen, strict=True):
+            before = self._set_at(draft.agent, name, moment)
+            patterns = await asyncio.to_thread(_complete, draft, numbers, before)
+            value = codec.encode([one.to_doc() for one in patterns])
+            ops.append(WriteOp(PATTERN, draft.agent, name, value, moment.time_us))
+        if is_look:
+            ops.append(self._spend(name, len(drafts), moment))
+        return ops
+
+    # --- looks ------------------------------------------------------------------------------
+
+    def looks(self, action_type: str, moment: Moment) -> tuple[LookDoc, ...]:
+        """The looks that were taken at an action type, as a moment shows them, oldest first."""
+        versions = self._memories.patterns.get((SWARM, action_type))
+        stored = None if versions is None else versions.at(moment)
+        return () if stored is None else _looks.decode(stored.value or b"")
+
+    def _check_looks(self, action_type: str, moment: Moment) -> None:
+        definition = self._memories.definition(action_type, moment)
+        spent = sum(one.share for one in self.looks(action_type, moment))
+        share = Q / (1 if definition is None else definition.looks)
+        if spent + share > Q * (1.0 + 1e-9):
+            taken = len(self.looks(action_type, moment))
+            raise InvalidInputError(
+                f"all {taken} looks declared for {action_type!r} are taken; describing needs none"
+            )
+
+    def _spend(self, action_type: str, agents: int, moment: Moment) -> WriteOp:
+        """The look that was just taken; refused if another was taken meanwhile."""
+        versions = self._memories.patterns.get((SWARM, action_type))
+        stored = None if versions is None else versions.at(moment)
+        definition = self._memories.definition(action_type, moment)
+        share = Q / (1 if definition is None else definition.looks)
+        taken = (*self.looks(action_type, moment), LookDoc(moment.time_us, share, agents))
+        return WriteOp(
+            PATTERN,
+            SWARM,
+            action_type,
+            msgspec.msgpack.encode(taken),
+            moment.time_us,
+            expect=0 if stored is None else stored.revision,
+        )
+
+    # --- reading ----------------------------------------------------------------------------
 
     def at(self, agent: str, moment: Moment) -> list[Pattern]:
         """An agent's patterns that a moment shows, by action type and number."""
@@ -179,20 +258,44 @@ class PatternBook:
         return found
 
     def nearest(self, question: Question) -> tuple[Pattern, ...]:
-        """The patterns of the agents asked that lie nearest to a question, nearest first."""
+        """The patterns of the agents asked that lie nearest to a question, nearest first.
+
+        Those that do not hold any more are left out.
+        """
         if not self._memories.patterns:
             return ()
         found = [
             pattern
             for agent in dict.fromkeys(question.agents)
             for pattern in self._set_at(agent, question.action_type, question.moment)
-            if len(pattern.centroid) == len(question.query)
+            if len(pattern.centroid) == len(question.query) and pattern.is_in_force
         ]
         if not found:
             return ()
         centroids = np.stack([pattern.centroid for pattern in found]).astype(np.float64)
         scores = np.sum(centroids * question.query, axis=1)
         return tuple(found[place] for place in np.argsort(-scores, kind="stable")[:NEAREST])
+
+    def covering(self, question: Question) -> Pattern | None:
+        """The nearest promoted pattern that a question lies within, if it speaks of what is asked.
+
+        With a baseline it has to be one of outcomes against baselines, without one of outcomes.
+        """
+        wanted = WITH_BASELINE if question.baseline is not None else WITHOUT_BASELINE
+        definition = question.definition
+        unit = "" if definition is None else definition.unit
+        best: Pattern | None = None
+        nearest = np.inf
+        for agent in dict.fromkeys(question.agents):
+            for one in self._set_at(agent, question.action_type, question.moment):
+                is_meant = one.is_promoted and one.surprise == wanted and one.unit == unit
+                if not is_meant or len(one.centroid) != len(question.query):
+                    continue
+                score = np.sum(one.centroid.astype(np.float64) * question.query)
+                distance = float(distances(np.array([score]))[0])
+                if distance <= one.radius and distance < nearest:
+                    best, nearest = one, distance
+        return best
 
     def _set_at(self, agent: str, action_type: str, moment: Moment) -> tuple[Pattern, ...]:
         versions = self._memories.patterns.get((agent, action_type))
@@ -204,90 +307,59 @@ class PatternBook:
         if found is None:
             if len(self._decoded) >= 1024:
                 self._decoded.clear()
-            found = self._decoded[key] = self._decode(stored)
+            found = self._decoded[key] = decode_patterns(stored, self._resolve)
         return found
 
-    def _decode(self, stored: Stored) -> tuple[Pattern, ...]:
-        return tuple(
-            Pattern(
-                agent=stored.agent,
-                action_type=stored.key,
-                resolve=self._resolve,
-                **{name: _plain(value) for name, value in one.items()},
-            )
-            for one in codec.decode(stored.value or b"")
-        )
+
+def _test(material: Material) -> ClusterEffects:
+    _, values = surprises(material.found)
+    return measure_clusters(
+        values, material.found.at, material.cluster, material.found.horizon_days
+    )
 
 
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _tell_nobody(done: int, of: int) -> None:
+    del done, of
 
 
-def _describe_all(
-    found: History,
-    rows: NDArray[np.int64],
-    vectors: NDArray[np.float32],
-    cluster: NDArray[np.int64],
-    moment: Moment,
-) -> list[dict[str, Any]]:
-    return [
-        _describe(found, rows, vectors, np.flatnonzero(cluster == number), number, moment)
-        for number in np.unique(cluster).tolist()
-    ]
+def _complete(draft: Draft, chosen: set[int], before: Sequence[Pattern]) -> list[Pattern]:
+    """A set as it is stored: what is new, and what was promoted before."""
+    fresh = draft.patterns
+    if draft.tests is not None:
+        fresh = [
+            _with_test(pattern, draft, draft.tests, number, is_promoted=number in chosen)
+            for pattern, number in zip(draft.patterns, draft.clusters, strict=True)
+        ]
+    watched = watch([one for one in before if one.is_promoted], draft.material)
+    return [*fresh, *keep(watched, [one for one in fresh if one.is_promoted])]
 
 
-def _describe(
-    found: History,
-    rows: NDArray[np.int64],
-    vectors: NDArray[np.float32],
-    members: NDArray[np.int64],
-    number: int,
-    moment: Moment,
-) -> dict[str, Any]:
-    middle = np.sum(vectors[members], axis=0, dtype=np.float64)
-    length = math.sqrt(float(np.sum(middle * middle)))
-    centroid = (middle / length if length > 0.0 else vectors[members[0]]).astype(np.float32)
-    apart = distances(np.sum(vectors[members].astype(np.float64) * centroid, axis=1))
-    outcome = found.forecasts.actual[members]
-    mean = daily_mean(outcome, found.at[members], found.horizon_days)
-    partition = np.full(len(members), found.lane.partition, np.int64)
-    return {
-        "id": f"{found.table.action_type}/{moment.time_us}-{moment.revision}/{number}",
-        "unit": "" if found.definition is None else found.definition.unit,
-        "centroid": centroid,
-        "radius": float(np.quantile(apart, 0.9)),
-        "n": len(members),
-        "n_effective": mean.n_effective,
-        "outcome_mean": mean.value,
-        "outcome_error": mean.standard_error,
-        "outcome_quantiles": tuple(np.quantile(outcome, QUANTILES).tolist()),
-        **_contrast(found, members),
-        "as_of_us": moment.time_us,
-        "sources_packed": pack_rows(partition, rows[members]),
+def _with_test(
+    pattern: Pattern, draft: Draft, tests: ClusterEffects, number: int, *, is_promoted: bool
+) -> Pattern:
+    name, values = surprises(draft.material.found)
+    found = draft.material.found
+    inside = draft.material.cluster == number
+    elsewhere = float(np.mean(values[~inside])) if not inside.all() else None
+    numbers: dict[str, Any] = {
+        "surprise": name,
+        "effect": _finite(tests.effect[number]),
+        "effect_error": _finite(tests.error[number]),
+        "elsewhere": elsewhere,
+        "p_value": _finite(tests.p_value[number]),
+        "stretches": int(tests.stretches[number]),
     }
+    if is_promoted and elsewhere is not None:
+        means = day_means(values[inside], found.at[inside])
+        reference = refer(means, float(tests.effect[number]), found.horizon_days)
+        is_promoted = reference is not None
+        numbers["variance"] = None if reference is None else reference.variance
+    if is_promoted:
+        numbers["promoted_at_us"] = draft.material.moment.time_us
+        numbers["grid"] = tuple(np.quantile(values[inside], GRID).tolist())
+    return replace(pattern, is_promoted=is_promoted, **numbers)
 
 
-def _contrast(found: History, members: NDArray[np.int64]) -> dict[str, Any]:
-    """How often forecasts of the cluster worked, and what failed."""
-    skill = found.judged.skill[members]
-    members = members[np.isfinite(skill)]
-    skill = skill[np.isfinite(skill)]
-    rate, low, high = None, None, None
-    if len(skill):
-        won: Mean = daily_mean(
-            (skill > 0.0).astype(np.float64), found.at[members], found.horizon_days
-        )
-        rate, (low, high) = won.value, wilson(won.value, max(won.n_effective, 1.0))
-        # At 0 and 1 rounding could leave the rate outside its own interval.
-        low, high = min(low, rate), max(high, rate)
-    lost = members[skill < 0.0]
-    worst = lost[np.argsort(found.judged.skill[lost], kind="stable")][:10]
-    names = [split_key(found.table.key(int(found.entries[one])))[0] for one in worst]
-    return {
-        "success_rate": rate,
-        "success_low": low,
-        "success_high": high,
-        "failures": len(lost),
-        "failure_error": float(np.mean(found.judged.error[lost])) if len(lost) else None,
-        "failed": tuple(dict.fromkeys(names)),
-    }
+def _finite(value: float) -> float | None:
+    number = float(value)
+    return number if np.isfinite(number) else None

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nt_memory.reasoningbank.columns import Lane, Table
+    from nt_memory.reasoningbank.pattern import Pattern
     from nt_memory.reasoningbank.question import Question
     from nt_memory.reasoningbank.recall import Recalled
 
@@ -124,4 +125,16 @@ def doubts(
         found.append("recent intervals missed too often, so this one is widened")
     if success is not None and success < 0.4:
         found.append("forecasts lost to their baseline in similar situations")
+    return tuple(found)
+
+
+def pattern_doubts(pattern: Pattern) -> tuple[str, ...]:
+    """What speaks against relying on a pattern alone."""
+    found: list[str] = []
+    if pattern.against > 0.5:
+        found.append(f"what came since is {pattern.against:.0%} of what would retire the pattern")
+    if pattern.trust < 0.9:
+        found.append(
+            f"a source of the pattern forecasts worse than its baseline: {pattern.trust:.2f}"
+        )
     return tuple(found)

@@ -9,6 +9,7 @@ so that the same entries give the same advice after any restart.
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -28,10 +29,12 @@ from nt_memory.reasoningbank.evidence import (
     default_neighbours,
     doubts,
     keep,
+    pattern_doubts,
     recallable_rows,
     success_probability,
     with_baseline,
 )
+from nt_memory.reasoningbank.pattern import GRID
 from nt_memory.reasoningbank.question import Question, Rows
 from nt_memory.reasoningbank.recall import distances, recall
 from nt_memory.reasoningbank.steering import Steer, Steering
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from nt_memory.reasoningbank.backing import Backing, Candidates
     from nt_memory.reasoningbank.distillation import PatternBook
     from nt_memory.reasoningbank.memories import Memories
+    from nt_memory.reasoningbank.pattern import Pattern
 
     Ints = NDArray[np.int64]
 
@@ -88,6 +92,9 @@ class Advisor:
         if table is None:
             return self._abstain(question, 0, "nothing is remembered about such actions")
         group = self._group(table, question.agents)
+        pattern = self._patterns.covering(question) if question.uses_patterns else None
+        if pattern is not None:
+            return self._from_pattern(question, pattern, self._steer(group, question))
         view = table.view(question.moment)
         epoch = table.epoch
         allow, known = self._masks(group, view, self._memories.family(question.definition))
@@ -282,6 +289,30 @@ class Advisor:
             typical_distance=typical,
             patterns=self._patterns.nearest(question),
             evidence=Evidence(table, found.entry, found.score, found.outcome),
+        )
+
+    def _from_pattern(self, question: Question, pattern: Pattern, steer: Steer) -> Advice:
+        """What a promoted pattern says, from its own numbers."""
+        alpha, bias = steer.alpha.alpha, steer.bias.bias
+        ends = np.interp((0.5 * alpha, 0.5, 1.0 - 0.5 * alpha), GRID, pattern.grid)
+        low, median, high = (ends + (question.baseline or 0.0) + bias).tolist()
+        mean = (pattern.elsewhere or 0.0) + (pattern.effect or 0.0)
+        expected = mean + (question.baseline or 0.0) + bias
+        nothing = np.zeros(0, np.int64)
+        name = f"{pattern.agent}/{pattern.id}"
+        return self._advice(
+            question,
+            receipt=replace(self._receipt(question, nothing, nothing), pattern=name),
+            expected=median if question.functional == "median" else expected,
+            low=low,
+            high=high,
+            alpha=alpha,
+            bias=bias,
+            success_probability=pattern.success_rate,
+            warnings=pattern_doubts(pattern),
+            known=pattern.n,
+            effective=pattern.n_effective,
+            patterns=(pattern,),
         )
 
     def _abstain(

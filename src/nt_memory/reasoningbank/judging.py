@@ -60,6 +60,20 @@ class History(NamedTuple):
         """Over how many days labels overlap."""
         return 1 if self.definition is None else self.definition.horizon_days
 
+    def take(self, chosen: NDArray[np.int64]) -> History:
+        """Some of them, judged as they were among all."""
+        quantiles = self.forecasts.quantiles
+        some = [quantiles[one] for one in chosen.tolist()] if quantiles else ()
+        columns = [*(column[chosen] for column in self.forecasts[:-1]), some]
+        forecasts = Forecasts(*columns)  # type: ignore[arg-type]
+        judged = Judgements(*(column[chosen] for column in self.judged))  # type: ignore[arg-type]
+        return self._replace(
+            entries=self.entries[chosen],
+            known=self.known[chosen],
+            forecasts=forecasts,
+            judged=judged,
+        )
+
     def verdict(self, index: int, revision: int = 0) -> Verdict:
         """One of them as a verdict."""
         trajectory_id, action = split_key(self.table.key(int(self.entries[index])))

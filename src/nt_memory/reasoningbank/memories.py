@@ -185,6 +185,7 @@ class Memories:
                 stored.row,
                 families[judged_by],
                 0 if receipt is None or not receipt.coin else coin_number(receipt.coin),
+                stored.tags,
             )
             added.setdefault(doc.action_type, []).append(action)
         self._add(added)
@@ -288,11 +289,11 @@ class Memories:
                 if stored.revision <= limit:
                     news.append(stored)
                 if count % SLICE == SLICE - 1:
-                    await _breathe()
+                    await breathe()
         news.sort(key=_agreed_order)
         for start in range(0, len(news), SLICE):
             self._take(news[start : start + SLICE])
-            await _breathe()
+            await breathe()
 
 
 def _agreed_order(stored: Stored) -> tuple[int, int, str, str]:
@@ -305,6 +306,6 @@ def coin_number(coin: str) -> int:
 
 
 @types.coroutine
-def _breathe() -> Generator[None, None, None]:
+def breathe() -> Generator[None, None, None]:
     """Let the event loop run once; no time is waited for."""
     yield

@@ -44,6 +44,7 @@ class Question:
     gamma: float
     gain: float
     is_exact: bool
+    uses_patterns: bool = False
 
 
 def ask(
@@ -63,6 +64,7 @@ def ask(
     gamma: float | None,
     gain: float | None,
     exact: bool,
+    from_patterns: bool,
 ) -> Question:
     """Check a question; raises as `ReasoningBank.advise` says."""
     names = (agents,) if isinstance(agents, str) else tuple(agents)
@@ -80,7 +82,7 @@ def ask(
         raise InvalidInputError(f"k must be at least 1, not {k!r}")
     query = unit_vector(embedding)
     moment = backing.resolve(as_of)
-    kind = _choose_type(memories, names) if action_type is None else action_type
+    kind = choose_type(memories, names) if action_type is None else action_type
     definition = memories.definition(kind, moment)
     if functional is None:
         functional = "median" if definition is None else definition.functional
@@ -99,10 +101,16 @@ def ask(
         DEFAULT_GAMMA if gamma is None else gamma,
         DEFAULT_GAIN if gain is None else gain,
         exact,
+        from_patterns,
     )
 
 
-def _choose_type(memories: Memories, agents: tuple[str, ...]) -> str:
+def choose_type(memories: Memories, agents: tuple[str, ...]) -> str:
+    """The only action type that these agents know; empty if they know none.
+
+    Raises:
+        InvalidInputError: they know several.
+    """
     tables = memories.tables
     found = [name for name, table in tables.items() if any(a in table.lanes for a in agents)]
     if len(found) > 1:

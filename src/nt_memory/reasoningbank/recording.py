@@ -72,6 +72,8 @@ class Recording:
         loss: Loss = "absolute",
         tolerance: Tolerance | str | tuple[str, float, float] | None = None,
         baseline: str | None = None,
+        looks: int = 4,
+        features: Sequence[str] = (),
         request_id: str | None = None,
     ) -> Definition:
         """Say what an action type predicts. Defining it again as it is changes nothing.
@@ -87,6 +89,10 @@ class Recording:
             tolerance: What makes a verdict; by default the predictor's own earlier errors. See
                 `Tolerance`; "relative" is 5 % and 25 % of the outcome.
             baseline: Name of the naive forecast that actions freeze with them.
+            looks: How many times patterns may ever be tested for promotion, of whatever agents; declared
+                before the first. See `distill`.
+            features: Names of the first components of the situations' embeddings, to put patterns in
+                words: "very high volatility, low drawdown".
             request_id: A repeated id acts once, and returns the definition as it is by then.
 
         Raises:
@@ -103,6 +109,8 @@ class Recording:
                 loss,
                 check_tolerance(tolerance),
                 baseline or "",
+                looks=looks,
+                features=tuple(features),
             )
         )
         moment = await self._at()

@@ -66,6 +66,13 @@ PATTERNS = {
     "as_of_us": "time",
     "p_value": "float",
     "is_promoted": "bool",
+    "effect": "float",
+    "effect_error": "float",
+    "stretches": "int",
+    "against": "float",
+    "trust": "float",
+    "summary": "text",
+    "contrast": "text",
 }
 
 
@@ -78,7 +85,7 @@ def report(
     if kind == "verdicts":
         return _frame(VERDICTS, _verdicts(memories, moment))
     if kind == "patterns":
-        agents = sorted({agent for agent, _ in memories.patterns})
+        agents = sorted({agent for agent, _ in memories.patterns if agent != SWARM})
         found = [pattern for agent in agents for pattern in patterns.at(agent, moment)]
         return _frame(PATTERNS, ({name: getattr(one, name) for name in PATTERNS} for one in found))
     raise InvalidInputError(f'frame has "trajectories", "verdicts" and "patterns", not {kind!r}')

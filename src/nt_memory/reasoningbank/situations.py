@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nt_memory.reasoningbank.columns import Lane, Table
-    from nt_memory.reasoningbank.distillation import Pattern, PatternBook
+    from nt_memory.reasoningbank.distillation import PatternBook
     from nt_memory.reasoningbank.memories import Memories
+    from nt_memory.reasoningbank.pattern import Pattern
     from nt_memory.timeline import Moment
 
     Floats = NDArray[np.float64]

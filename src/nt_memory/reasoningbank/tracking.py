@@ -118,6 +118,8 @@ class Tracker:
         seen, done = len(old["observations"]), len(old["actions"])
         self._check_kept(trajectory, old, new, moment)
         new["is_complete"] = old["is_complete"] or new["is_complete"]
+        if old.get("is_abandoned", False):
+            new["is_abandoned"] = True
         ops = self._outcome_ops(trajectory, done, moment)
         encoded = codec.encode(new)
         if encoded != codec.encode(old):
@@ -138,6 +140,8 @@ class Tracker:
     def _check_kept(
         self, trajectory: Trajectory, old: dict[str, Any], new: dict[str, Any], moment: Moment
     ) -> None:
+        if list(old.get("tags", ())) != new.get("tags", []):
+            raise TrajectoryError(f"tags of {trajectory.id} that were tracked cannot change")
         for part in ("observations", "actions"):
             kept = len(old[part])
             if codec.encode(new[part][:kept]) != codec.encode(list(old[part])):
@@ -174,6 +178,7 @@ class Tracker:
                     expect=0,
                     vector=None if vector is None else vector.astype("<f2").tobytes(),
                     partition="" if vector is None else SITUATION + doc.action_type,
+                    tags=trajectory.tags,
                 )
             )
         return ops
@@ -320,7 +325,11 @@ class Tracker:
             if result is not None:
                 value = decode_outcome(result.value or b"").value
                 outcomes.append(OutcomeOf(index, value, result.known_at))
-        trajectory = Trajectory.restore(agent, stored.key, observations, actions, outcomes)
+        trajectory = Trajectory.restore(
+            agent, stored.key, observations, actions, outcomes, document.get("tags", ())
+        )
+        if document.get("is_abandoned", False):
+            return trajectory.abandon()
         return trajectory.complete() if document["is_complete"] else trajectory
 
     def plan_forget(self, trajectory_id: str, moment: Moment) -> list[WriteOp]:
@@ -339,11 +348,17 @@ class Tracker:
 
 
 def _document(trajectory: Trajectory) -> dict[str, Any]:
-    return {
+    document: dict[str, Any] = {
         "observations": [(one.data, one.embedding, one.at) for one in trajectory.observations],
         "actions": [action.parameters for action in trajectory.actions],
         "is_complete": trajectory.is_complete,
     }
+    # Only where they say something: most trajectories have neither.
+    if trajectory.is_abandoned:
+        document["is_abandoned"] = True
+    if trajectory.tags:
+        document["tags"] = list(trajectory.tags)
+    return document
 
 
 def _latest(trajectory: Trajectory, seen: int, done: int) -> int | None:

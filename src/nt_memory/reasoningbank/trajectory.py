@@ -17,7 +17,7 @@ import numpy as np
 
 from nt_memory.clock import to_us
 from nt_memory.errors import EmbeddingError, TrajectoryError
-from nt_memory.namespace import check_agent, check_key
+from nt_memory.namespace import check_agent, check_key, check_tags
 from nt_memory.reasoningbank.wire import ActionDoc
 
 if TYPE_CHECKING:
@@ -106,13 +106,21 @@ class Trajectory:
     Args:
         agent_id: Whose.
         id: Its name, unique in the swarm; by default a random one.
+        tags: Labels to find its actions by; of a trajectory that was tracked they cannot change.
 
     Raises:
-        InvalidNameError: either name is malformed.
+        InvalidNameError: a name or a tag is malformed.
+        InvalidInputError: there are more than 64 tags.
         TrajectoryError: the id is longer than 240 bytes.
     """
 
-    def __init__(self, agent_id: str, *, id: str | None = None) -> None:  # noqa: A002  the public name
+    def __init__(
+        self,
+        agent_id: str,
+        *,
+        id: str | None = None,  # noqa: A002  the public name
+        tags: Iterable[str] = (),
+    ) -> None:
         self.agent_id = check_agent(agent_id)
         self.id = check_key(uuid.uuid4().hex if id is None else id)
         if len(self.id.encode()) > MAX_ID_BYTES:
@@ -123,9 +131,12 @@ class Trajectory:
         self._situation: NDArray[np.float32] | None = None
         self._last_at: int | None = None
         self._is_complete = False
+        self._is_abandoned = False
+        self.tags = check_tags(tags)
 
     def __repr__(self) -> str:  # type: ignore[explicit-override]
         status = "complete" if self._is_complete else "open"
+        status = "abandoned" if self._is_abandoned else status
         return (
             f"Trajectory({self.agent_id!r}, id={self.id!r}: {len(self._observations)} observations,"
             f" {len(self._actions)} actions, {len(self._outcomes)} outcomes, {status})"
@@ -148,8 +159,13 @@ class Trajectory:
 
     @property
     def is_complete(self) -> bool:
-        """Whether `complete` was called."""
+        """Whether `complete` or `abandon` was called."""
         return self._is_complete
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether `abandon` was called."""
+        return self._is_abandoned
 
     def add_observation(
         self, data: Any, embedding: ArrayLike | None = None, *, at: datetime | None = None
@@ -256,6 +272,11 @@ class Trajectory:
         self._is_complete = True
         return self
 
+    def abandon(self) -> Trajectory:
+        """Close it because it was given up: what was done counts, what was left undone does not."""
+        self._is_complete = self._is_abandoned = True
+        return self
+
     def score(self) -> float | None:
         """How much better than the frozen baselines its forecasts were, in [-1, 1].
 
@@ -281,9 +302,10 @@ class Trajectory:
         observations: Iterable[Observation],
         actions: Iterable[Action],
         outcomes: Iterable[OutcomeOf],
+        tags: Iterable[str] = (),
     ) -> Trajectory:
         """A trajectory as it was tracked; open, so that more can be added."""
-        trajectory = cls(agent_id, id=trajectory_id)
+        trajectory = cls(agent_id, id=trajectory_id, tags=tags)
         for observation in observations:
             trajectory._observations.append(observation)
             if observation.embedding is not None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MIN_EFFECTIVE = 20.0
 MIN_DAYS = 20
 SHRINK = 50.0
+CLONE = 32
 
 
 class Voter(NamedTuple):
@@ -109,12 +110,20 @@ def correlation(one: Voter, other: Voter) -> float:
 def weigh(voters: Sequence[Voter]) -> list[float]:
     """Weight of each voter: quality over the sum of its correlations, its own with itself included.
 
-    Exact clones share one vote, and so do all agents with too few verdicts.
+    Exact clones share one vote, and so do all agents with too few verdicts. In the sum of anybody else
+    they count once as well: each voter's correlation is divided by how many are all but the same as it,
+    and its weight is shared with those. A group of agents that correlate with nobody else gets the
+    same weights as without this.
     """
-    weights: list[float] = []
+    n = len(voters)
+    alike = np.ones((n, n))
     for place, one in enumerate(voters):
-        shared = math.fsum(
-            1.0 if place == index else correlation(one, other) for index, other in enumerate(voters)
-        )
-        weights.append(one.quality / shared)
+        for index in range(place):
+            alike[place, index] = alike[index, place] = correlation(one, voters[index])
+    # Close to 1 for clones and to 0 for anybody who is not nearly one: 0.72 at 0.99, 0.03 at 0.9.
+    copies = [math.fsum(row) for row in (alike**CLONE).tolist()]
+    weights: list[float] = []
+    for one, row, same in zip(voters, alike.tolist(), copies, strict=True):
+        shared = math.fsum(rho / other for rho, other in zip(row, copies, strict=True))
+        weights.append(one.quality / (same * shared))
     return weights

@@ -25,6 +25,7 @@ class ReceiptDoc(msgspec.Struct, frozen=True, array_like=True, gc=False):
         is_withheld: Whether it was.
         coin: The coin's unit; empty if none was thrown.
         blocks: Partition id, bytes a step (2 or 4), and steps between ascending rows.
+        pattern: Owner and id, "agent/id", of the pattern it used instead of memories; empty: none.
     """
 
     time_us: int
@@ -33,6 +34,7 @@ class ReceiptDoc(msgspec.Struct, frozen=True, array_like=True, gc=False):
     is_withheld: bool = False
     coin: str = ""
     blocks: tuple[tuple[int, int, bytes], ...] = ()
+    pattern: str = ""
 
 
 class ActionDoc(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -65,6 +65,7 @@ _BANK: dict[str, rights.Claims] = {
             "trajectories",
             "situations",
             "recent",
+            "rank",
         ),
         rights.agents,
     ),

@@ -19,8 +19,8 @@ import numpy as np
 from nt_memory.clock import turn
 from nt_memory.codec import Draft, compress, draft
 from nt_memory.entries import ObserveMany
-from nt_memory.errors import EmbeddingError, InvalidInputError
-from nt_memory.namespace import check_label
+from nt_memory.errors import EmbeddingError
+from nt_memory.namespace import check_tags
 from nt_memory.system.guarding import Guard
 from nt_memory.system.units import check_shape, lengths_of, scaled, to_half, to_wide
 
@@ -34,7 +34,6 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 CHUNK_BYTES = 256 * 1024
-MAX_TAGS = 64
 _ROW_BYTES = 64
 """What a row takes in an entry beside its value and vector, about."""
 _BLOCK_VALUES = 1 << 16
@@ -45,21 +44,6 @@ _ITEMS_A_TURN = 4_096
 _ENTRIES_AHEAD = 32
 _UNIT_ERROR = 1e-3
 _PLAIN = frozenset({str})
-
-
-def check_tags(tags: Iterable[str]) -> tuple[str, ...]:
-    """Labels as they are stored: each once, in order.
-
-    Raises:
-        InvalidInputError: one string, or too many.
-        InvalidNameError: one is malformed.
-    """
-    if isinstance(tags, str):
-        raise InvalidInputError("tags must be a collection of strings, not one string")
-    found = tuple(sorted({check_label(tag, "tag") for tag in tags}))
-    if len(found) > MAX_TAGS:
-        raise InvalidInputError(f"at most {MAX_TAGS} tags, got {len(found)}")
-    return found
 
 
 class Tags:

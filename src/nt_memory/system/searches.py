@@ -14,11 +14,10 @@ from nt_memory.errors import (
     TrimmedError,
 )
 from nt_memory.filters import parse_where
-from nt_memory.namespace import check_agent
+from nt_memory.namespace import check_agent, check_tags
 from nt_memory.records import Explanation, SearchStep
 from nt_memory.replica import partition_name
 from nt_memory.system.arguments import resolve
-from nt_memory.system.observing import check_tags
 from nt_memory.system.renumbering import check_rows_floor
 from nt_memory.system.searching import Plan, Query, search
 from nt_memory.system.units import to_unit, to_units

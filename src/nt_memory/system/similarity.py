@@ -10,7 +10,7 @@ import numpy as np
 from nt_memory.codec import Draft, compress, draft
 from nt_memory.entries import STATE, Write, WriteOp
 from nt_memory.errors import InvalidInputError, TrimmedError
-from nt_memory.namespace import check_agent, check_key, check_keys
+from nt_memory.namespace import check_agent, check_key, check_keys, check_tags
 from nt_memory.replica import partition_name
 from nt_memory.system.admitting import paced, wait_for_room
 from nt_memory.system.arguments import (
@@ -27,7 +27,6 @@ from nt_memory.system.observing import (
     Tags,
     Values,
     check_rows,
-    check_tags,
     guarded,
     in_steps,
     submit_all,

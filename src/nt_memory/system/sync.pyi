@@ -30,9 +30,10 @@ from nt_memory.filters import Where
 from nt_memory.reasoningbank import calibration, uplift
 from nt_memory.reasoningbank.advice import Advice, Receipt
 from nt_memory.reasoningbank.definition import Definition, Loss, Tolerance
-from nt_memory.reasoningbank.distillation import Pattern
 from nt_memory.reasoningbank.frame import Frame
+from nt_memory.reasoningbank.pattern import Pattern
 from nt_memory.reasoningbank.recent import RecentAction
+from nt_memory.reasoningbank.regimes import Ranked
 from nt_memory.reasoningbank.trajectory import Trajectory
 from nt_memory.reasoningbank.verdict import Verdict
 from nt_memory.records import (
@@ -82,9 +83,39 @@ class SyncBank:
         *,
         action_type: str | None = None,
         level: float = 0.8,
+        by_regime: bool = False,
         as_of: AsOfLike | None = None,
     ) -> list[calibration.Calibration]:
-        """How far an agent's forecasts can be trusted, one record an action type, by name."""
+        """How far an agent's forecasts can be trusted, one record an action type, by name.
+
+        Args:
+            agent: Whose.
+            action_type: Only of this type.
+            level: Of the intervals counted.
+            by_regime: One record for each of its patterns too: of the forecasts made in situations
+                nearest to that one.
+            as_of: From what was known then.
+        """
+    def rank(
+        self,
+        agents: Sequence[str],
+        embedding: ArrayLike,
+        *,
+        action_type: str | None = None,
+        as_of: AsOfLike | None = None,
+    ) -> list[Ranked]:
+        """Agents by how good their forecasts were in situations like this one, best first.
+
+        Args:
+            agents: Whom to compare.
+            embedding: The situation, shape (dim,), any scale.
+            action_type: In which actions; may be left out if these agents know only one.
+            as_of: From what was known then.
+
+        Raises:
+            InvalidInputError: the action type is ambiguous.
+            EmbeddingError: not a finite, non-zero vector.
+        """
     def uplift(
         self, agent: str, *, action_type: str | None = None, as_of: AsOfLike | None = None
     ) -> uplift.Uplift:
@@ -100,6 +131,11 @@ class SyncBank:
         *,
         skip: int = 0,
         action_type: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        verdict: Literal["correct", "incorrect", "very_wrong", "insufficient", "pending"]
+        | None = None,
+        tag: str | None = None,
         as_of: AsOfLike | None = None,
     ) -> list[RecentAction]:
         """An agent's actions, newest first by when they were taken.
@@ -110,30 +146,55 @@ class SyncBank:
             skip: How many of the newest to leave out, >= 0; pages belong together if all are asked
                 for as of one revision.
             action_type: Only actions of this type.
+            since: Only those taken then or later.
+            until: Only those taken before.
+            verdict: Only those that were judged so; "pending": whose outcome is not known.
+            tag: Only those of trajectories with this tag.
             as_of: Only what was known then.
 
         Raises:
-            InvalidInputError: `limit` or `skip` is out of range.
+            InvalidInputError: `limit` or `skip` is out of range, or there is no such verdict.
 
-        Cost: about 20 ns an action of the agent, and 2 us a result.
+        Cost: about 20 ns an action of the agent, a microsecond if a verdict is asked for, and 2 us a
+            result.
         """
     def distill(
-        self, agent: str, *, as_of: AsOfLike | None = None, request_id: str | None = None
+        self,
+        agent: str | Sequence[str],
+        *,
+        as_of: AsOfLike | None = None,
+        action_type: str | None = None,
+        look: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+        request_id: str | None = None,
     ) -> list[Pattern]:
-        """Cluster an agent's situations and store what each cluster led to.
+        """Cluster agents' situations and store what each cluster led to.
 
-        Patterns are descriptions: `p_value` is None and `is_promoted` False, because nothing tests
-        them for promotion yet. An action type needs 50 situations with known outcomes.
+        Describing is free, and also tests patterns that were promoted before against what has come
+        since: those that stopped holding are retired. A look tests which patterns differ from what
+        comes elsewhere by more than chance, and promotes those. It takes one of the looks that the
+        definition declared, whatever agents it takes in, so let it take in all of interest at once.
+        An action type needs 50 situations with known outcomes.
 
         Args:
-            agent: Whose.
+            agent: Whose; or of several agents.
             as_of: From what was known then.
+            action_type: Only of this type; by default of each.
+            look: Test for promotion.
+            progress: Called with how many sets of patterns are done, and how many there are.
             request_id: A repeated id acts once, and returns what was stored.
 
         Returns:
-            The agent's patterns as of then, old ones of other action types included.
+            The agents' patterns as of then, old ones of other action types included.
 
-        Cost: k-means over the agent's situations, in a worker thread.
+        Raises:
+            InvalidInputError: it is a look, and all those declared are taken.
+            ConflictError: another look at the same action type was stored meanwhile. Retryable.
+
+        Cost: k-means over each agent's situations, in a worker thread; the event loop goes on. Cut
+            short, nothing of it is stored; sets of single agents or types are units to resume by.
+        Source: Benjamini & Hochberg 1995 over all patterns of the look, at 0.1 divided by the number
+            of looks; p-values as in `promotion`, retirement as in `drift`.
         """
     def patterns(self, agent: str, *, as_of: AsOfLike | None = None) -> list[Pattern]:
         """An agent's patterns, by action type and number."""
@@ -153,6 +214,7 @@ class SyncBank:
         gamma: float | None = None,
         gain: float | None = None,
         exact: bool = False,
+        from_patterns: bool = False,
     ) -> Advice:
         """What the most similar past situations of some agents say about this one.
 
@@ -172,6 +234,8 @@ class SyncBank:
                 and bias learn from actions that carry the receipt of advice they were shown.
             gain: Step of the bias correction; 0: none.
             exact: Search by scanning.
+            from_patterns: Where a promoted pattern of these agents covers the situation, advise from that
+                alone, without a search. Its `Pattern.replaced` says what that saves.
 
         Returns:
             The advice; abstaining if fewer than 10 outcomes are known or all of them belong to
@@ -207,6 +271,8 @@ class SyncBank:
         loss: Loss = "absolute",
         tolerance: Tolerance | str | tuple[str, float, float] | None = None,
         baseline: str | None = None,
+        looks: int = 4,
+        features: Sequence[str] = (),
         request_id: str | None = None,
     ) -> Definition:
         """Say what an action type predicts. Defining it again as it is changes nothing.
@@ -222,6 +288,10 @@ class SyncBank:
             tolerance: What makes a verdict; by default the predictor's own earlier errors. See
                 `Tolerance`; "relative" is 5 % and 25 % of the outcome.
             baseline: Name of the naive forecast that actions freeze with them.
+            looks: How many times patterns may ever be tested for promotion, of whatever agents; declared
+                before the first. See `distill`.
+            features: Names of the first components of the situations' embeddings, to put patterns in
+                words: "very high volatility, low drawdown".
             request_id: A repeated id acts once, and returns the definition as it is by then.
 
         Raises:

@@ -11,11 +11,10 @@ from nt_memory.acting import ActingAs, actor
 from nt_memory.codec import Draft, compress, draft
 from nt_memory.entries import STATE, Fence, Write, WriteOp
 from nt_memory.errors import InvalidInputError
-from nt_memory.namespace import check_agent, check_key
+from nt_memory.namespace import check_agent, check_key, check_tags
 from nt_memory.system.admitting import wait_for_room
 from nt_memory.system.arguments import check_expect, to_known_at, to_ttl_us, written
 from nt_memory.system.guarding import Guard
-from nt_memory.system.observing import check_tags
 from nt_memory.system.units import to_half, to_unit
 
 if TYPE_CHECKING:

@@ -137,6 +137,7 @@ class MemoryBacking:
             now,
             partition=partition,
             row=row,
+            tags=op.tags,
         )
         self._versions.setdefault(key, []).append(stored)
         return StoredChange("delete" if op.value is None else "put", stored)

@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that speaks OpenAI's embeddings contract, and fails as it is told."""
+"""A real HTTP server on loopback that speaks OpenAI's embeddings and chat, and fails as it is told."""
 
 from __future__ import annotations
 
@@ -89,6 +89,17 @@ class EmbeddingServer:
         ]
         return json.dumps({"object": "list", "data": items[::-1], "model": body["model"]}).encode()
 
+    def chat(self, body: Any) -> bytes:
+        """An answer to `POST /chat/completions`: a JSON object made from what was asked."""
+        asked = json.loads(body["messages"][-1]["content"])
+        said = {
+            "title": f"What {asked['action_type']} taught",
+            "description": asked["in_words"][:400],
+            "content": f"{len(asked['worked'])} worked, {len(asked['failed'])} failed.",
+        }
+        message = {"role": "assistant", "content": json.dumps(said)}
+        return json.dumps({"choices": [{"index": 0, "message": message}]}).encode()
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
@@ -122,7 +133,8 @@ def _handler(server: EmbeddingServer) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
                 return
             is_plain = reply.status == 200 and not reply.body
-            sent = server.embeddings(body) if is_plain else reply.body
+            answer = server.chat if self.path.endswith("/chat/completions") else server.embeddings
+            sent = answer(body) if is_plain else reply.body
             self.send_response(reply.status)
             for name, value in reply.headers.items():
                 self.send_header(name, value)

@@ -1,0 +1,130 @@
+"""Regimes: which pattern a situation is nearest to, and who forecasts well in situations like one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from nt_memory.reasoningbank.columns import counted
+from nt_memory.reasoningbank.dependence import Mean, daily_mean
+from nt_memory.reasoningbank.judging import judge_entries
+from nt_memory.reasoningbank.votes import SHRINK
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from nt_memory.reasoningbank.backing import Backing
+    from nt_memory.reasoningbank.columns import Lane, Table
+    from nt_memory.reasoningbank.judging import History
+    from nt_memory.reasoningbank.memories import Memories
+    from nt_memory.reasoningbank.pattern import Pattern
+    from nt_memory.timeline import Moment
+
+MIN_SIMILAR = 50
+MAX_SIMILAR = 500
+
+
+class Ranked(NamedTuple):
+    """How good an agent's forecasts were in situations like one.
+
+    Attributes:
+        agent: Whose.
+        skill: Mean of baseline loss minus loss there.
+        score: The skill as a share of the baseline's mean loss, shrunk towards 0 by how few independent
+            forecasts speak: what the ranking goes by.
+        n: Forecasts.
+        distance: Chord distance of the farthest of those situations.
+    """
+
+    agent: str
+    skill: Mean
+    score: float
+    n: int
+    distance: float
+
+
+def name_regimes(
+    backing: Backing, history: History, patterns: Sequence[Pattern]
+) -> NDArray[np.str_]:
+    """Id of the pattern that each action's situation is nearest to; empty: it has none.
+
+    Cost: a product of the situations with the patterns' centroids.
+    """
+    row = history.table.entry["row"][history.entries]
+    names = np.array([one.id for one in patterns] + [""])
+    place = np.full(len(row), len(patterns))
+    has_row = np.flatnonzero(row >= 0)
+    if len(patterns) and len(has_row):
+        vectors = backing.vectors(history.lane.partition, row[has_row])
+        centroids = np.stack([one.centroid for one in patterns])
+        if centroids.shape[1] == vectors.shape[1]:
+            # No BLAS: which pattern is nearest must not depend on how many are asked about.
+            place[has_row] = np.argmax(np.einsum("nd,kd->nk", vectors, centroids), axis=1)
+    found: NDArray[np.str_] = names[place]
+    return found
+
+
+def rank(
+    backing: Backing,
+    memories: Memories,
+    agents: Sequence[str],
+    query: NDArray[np.float32],
+    action_type: str,
+    moment: Moment,
+) -> list[Ranked]:
+    """Agents by the skill of their forecasts in situations like one, best first; ties by name.
+
+    Each is judged on its nearest situations: a twentieth of them, at least 50 and at most 500. Who has
+    fewer is judged on what there is, and shrunk the more.
+
+    Cost: about 50 ns a forecast and component; no graph is searched, because what is wanted of each
+        agent is only what was judged.
+    """
+    found: list[Ranked] = []
+    for agent in agents:
+        table = memories.tables.get(action_type)
+        lane = None if table is None else table.lanes.get(agent)
+        if table is None or lane is None or lane.partition < 0:
+            found.append(Ranked(agent, Mean(np.nan, np.inf, 0, 0.0), 0.0, 0, np.nan))
+        else:
+            found.append(_rank_one(backing, memories, table, lane, query, moment))
+    return sorted(found, key=lambda one: (-one.score, one.agent))
+
+
+def _rank_one(
+    backing: Backing,
+    memories: Memories,
+    table: Table,
+    lane: Lane,
+    query: NDArray[np.float32],
+    moment: Moment,
+) -> Ranked:
+    entries, view = counted(table, (lane,), moment)
+    family = memories.family(memories.definition(table.action_type, moment))
+    entry = table.entry[entries]
+    entries = entries[(entry["row"] >= 0) & (entry["family"] == family)]
+    nothing = Ranked(lane.agent, Mean(np.nan, np.inf, 0, 0.0), 0.0, 0, np.nan)
+    if not len(entries):
+        return nothing
+    vectors = backing.vectors(lane.partition, table.entry["row"][entries])
+    if vectors.shape[1] != len(query):
+        return nothing
+    score = np.sum(vectors.astype(np.float64) * query, axis=1)
+    size = min(len(entries), max(MIN_SIMILAR, min(MAX_SIMILAR, len(entries) // 20)))
+    nearest = np.sort(np.argsort(-score, kind="stable")[:size])
+    chosen = entries[nearest]
+    definition = memories.definition(table.action_type, moment)
+    history = judge_entries(table, lane, definition, chosen, view.value[chosen], view.known[chosen])
+    skill = history.judged.skill
+    is_there = np.isfinite(skill)
+    if not is_there.any():
+        return nothing
+    mean = daily_mean(skill[is_there], history.at[is_there], history.horizon_days)
+    naive = float(np.mean(history.judged.baseline_loss[is_there]))
+    share = mean.value / naive if naive > 0.0 else 0.0
+    shrunk = share * mean.n_effective / (mean.n_effective + SHRINK)
+    farthest = float(np.sqrt(max(2.0 - 2.0 * float(np.min(score[nearest])), 0.0)))
+    return Ranked(lane.agent, mean, shrunk, int(np.count_nonzero(is_there)), farthest)

@@ -1,0 +1,205 @@
+"""An agent's actions are found by type, time, verdict and tag; its record is kept by regime."""
+
+import asyncio
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from nt_memory.clock import ManualClock
+from nt_memory.errors import InvalidInputError, TrajectoryError
+from nt_memory.reasoningbank import ReasoningBank, Trajectory
+from nt_memory.testing.backing import MemoryBacking
+
+UP, DOWN = np.array([1.0, 0.0, 1.0]), np.array([-1.0, 0.0, 1.0])
+
+
+def run(body):
+    async def inner():
+        clock = ManualClock()
+        backing = MemoryBacking(clock)
+        bank = ReasoningBank(backing, kmeans=backing.kmeans)
+        backing.followers.append(bank.follow)
+        tolerance = ("absolute", 1.0, 3.0)
+        await bank.define("f", target="x", unit="1", horizon=1, tolerance=tolerance)
+        await bank.define("g", target="y", unit="1", horizon=1, tolerance=("absolute", 9.0, 9.0))
+        await body(bank, clock, backing)
+
+    asyncio.run(inner())
+
+
+async def act(bank, clock, name, error, *, kind="f", tags=(), agent="a", embedding=None):
+    """One action, a day after the one before; `error` None: its outcome is not known."""
+    one = Trajectory(agent, id=name, tags=tags)
+    if embedding is not None:
+        one.add_observation(None, embedding)
+    one.add_action(kind, None, 1.0 + (error or 0.0), baseline=2.0)
+    if error is not None:
+        one.add_outcome(1.0)
+    await bank.track_trajectory(one)
+    clock.advance(86_400)
+    return one
+
+
+def names(found):
+    return [one.ref.trajectory_id for one in found]
+
+
+def test_actions_are_found_by_type_time_verdict_and_tag():
+    """Each condition alone, all together, and none of another agent's."""
+
+    async def body(bank, clock, backing):
+        start = clock.now()
+        await act(bank, clock, "good", 0.5, tags=("us", "bank"))
+        await act(bank, clock, "bad", 2.0, tags=("us",))
+        await act(bank, clock, "worse", 5.0)
+        await act(bank, clock, "open", None, tags=("bank",))
+        await act(bank, clock, "other", 5.0, kind="g", tags=("us",))
+        await act(bank, clock, "foreign", 0.5, agent="b", tags=("us",))
+        assert names(await bank.recent("a")) == ["other", "open", "worse", "bad", "good"]
+        assert names(await bank.recent("a", verdict="correct")) == ["other", "good"]
+        assert names(await bank.recent("a", verdict="incorrect")) == ["bad"]
+        assert names(await bank.recent("a", verdict="very_wrong")) == ["worse"]
+        assert names(await bank.recent("a", verdict="pending")) == ["open"]
+        assert names(await bank.recent("a", tag="us")) == ["other", "bad", "good"]
+        assert names(await bank.recent("a", tag="nobody's")) == []
+        day = timedelta(days=1)
+        assert names(await bank.recent("a", since=start + day, until=start + 3 * day)) == [
+            "worse",
+            "bad",
+        ]
+        found = await bank.recent("a", tag="us", verdict="correct", action_type="f")
+        assert names(found) == ["good"]
+        assert names(await bank.recent("a", 1, skip=1, tag="us")) == ["bad"]
+        then = start + 1.5 * day
+        assert names(await bank.recent("a", tag="us", as_of=then)) == ["bad", "good"]
+        with pytest.raises(InvalidInputError, match="no verdict"):
+            await bank.recent("a", verdict="splendid")
+
+    run(body)
+
+
+def test_forgotten_actions_are_not_found():
+    """Neither by tag nor by verdict."""
+
+    async def body(bank, clock, backing):
+        await act(bank, clock, "one", 0.5, tags=("us",))
+        await act(bank, clock, "two", 0.5, tags=("us",))
+        await bank.forget(["one"])
+        assert names(await bank.recent("a", tag="us")) == ["two"]
+        assert names(await bank.recent("a", verdict="correct")) == ["two"]
+
+    run(body)
+
+
+def test_each_action_is_judged_against_its_own_definition():
+    """Two actions of one trajectory with the same error: right by one definition, wrong by the other."""
+
+    async def body(bank, clock, backing):
+        one = Trajectory("a", id="two").add_action("f", None, 3.0).add_action("g", None, 3.0)
+        one.add_outcome(1.0, action=0).add_outcome(1.0, action=1)
+        await bank.track_trajectory(one)
+        verdicts = await bank.judge("two")
+        assert [(v.action_type, v.kind) for v in verdicts] == [("f", "incorrect"), ("g", "correct")]
+
+    run(body)
+
+
+def test_tags_and_abandonment_are_kept_and_cannot_be_taken_back():
+    """They come back with the trajectory; tags do not change, what was given up stays given up."""
+
+    async def body(bank, clock, backing):
+        built = Trajectory("a", id="t", tags=["z", "b", "z"]).add_action("f", None, 1.0)
+        await bank.track_trajectory(built)
+        kept = await bank.trajectory("t")
+        assert kept.tags == ("b", "z")
+        assert not kept.is_abandoned
+        assert not kept.is_complete
+        await bank.track_trajectory(kept.abandon())
+        again = await bank.trajectory("t")
+        assert again.is_abandoned
+        assert again.is_complete
+        assert "abandoned" in repr(again)
+        with pytest.raises(TrajectoryError, match="complete"):
+            again.add_action("f", None, 1.0)
+        verdict = await bank.record_outcome("t", 1.0)  # how it turned out can still be learnt
+        assert verdict.actual == 1.0
+        await bank.track_trajectory(built)
+        assert (await bank.trajectory("t")).is_abandoned
+        other = Trajectory("a", id="t", tags=["b"]).add_action("f", None, 1.0)
+        with pytest.raises(TrajectoryError, match="tags"):
+            await bank.track_trajectory(other)
+        untagged = Trajectory("a", id="u").add_action("f", None, 1.0)
+        revision = await bank.track_trajectory(untagged)
+        assert await bank.track_trajectory(untagged) == revision == backing.revision
+
+    run(body)
+
+
+async def two_regimes(bank, clock):
+    """Agent a is good where UP, b where DOWN."""
+    rng = np.random.default_rng(3)
+    for day in range(120):
+        is_up = day % 2 == 0
+        where = (UP if is_up else DOWN) + rng.normal(scale=0.05, size=3)
+        for agent in "ab":
+            is_good = is_up == (agent == "a")
+            error = float(rng.normal(scale=0.1 if is_good else 3.0))
+            one = Trajectory(agent, id=f"{agent}{day}").add_observation(None, where)
+            one.add_action("f", None, error, baseline=1.0).add_outcome(0.0)
+            await bank.track_trajectory(one)
+        clock.advance(86_400)
+
+
+def test_agents_are_ranked_by_their_skill_in_situations_like_this_one():
+    """Who is good here comes first here; of whom nothing is known, in between."""
+
+    async def body(bank, clock, backing):
+        await two_regimes(bank, clock)
+        up = await bank.rank(["b", "new", "a"], UP)
+        down = await bank.rank(["b", "new", "a"], DOWN)
+        assert [one.agent for one in up] == ["a", "new", "b"]
+        assert [one.agent for one in down] == ["b", "new", "a"]
+        assert up[0].n == 50
+        assert up[0].skill.low > 0.0 > up[2].skill.value
+        assert up[1].n == 0
+        assert up[1].score == 0.0
+        early = clock.now() - timedelta(days=119)
+        assert [one.n for one in await bank.rank(["a"], UP, as_of=early)] == [2]
+
+    run(body)
+
+
+def test_the_record_by_regime_tells_where_an_agent_is_good():
+    """One record a pattern, which add up to the one of all; drift is told once there are days enough."""
+
+    async def body(bank, clock, backing):
+        await two_regimes(bank, clock)
+        await bank.distill("a")
+        (whole,) = await bank.calibration("a")
+        parts = await bank.calibration("a", by_regime=True)
+        assert len(parts) >= 2
+        assert {one.regime for one in parts} <= {one.id for one in await bank.patterns("a")}
+        assert sum(one.n for one in parts) == whole.n == 120
+        total = sum(one.n * one.loss.value for one in parts)
+        assert total == pytest.approx(120 * whole.loss.value)
+        assert max(one.skill.value for one in parts) > 0.5
+        assert min(one.skill.value for one in parts) < -0.5
+        assert whole.drift.n == 120
+        assert abs(whole.drift.value) < 4 * whole.drift.standard_error
+
+    run(body)
+
+
+def test_drift_is_seen_when_losses_grow():
+    """Sixty days of tenfold losses after a hundred good ones."""
+
+    async def body(bank, clock, backing):
+        rng = np.random.default_rng(4)
+        for day in range(160):
+            error = float(rng.normal() * (0.1 if day < 100 else 1.0))
+            await act(bank, clock, f"t{day}", error)
+        (record,) = await bank.calibration("a")
+        assert record.drift.low > 0.0
+
+    run(body)
