@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 import zstandard
@@ -40,6 +41,7 @@ from nt_memory.errors import (
     TrimmedError,
     UnsupportedError,
 )
+from nt_memory.reasoningbank.definition import DefinitionDoc
 from nt_memory.system import exporting, importing, staging
 from nt_memory.system.baseline import save_base
 from nt_memory.system.exportlines import (
@@ -50,6 +52,7 @@ from nt_memory.system.exportlines import (
     header_line,
     parse_header,
 )
+from nt_memory.system.spelled_values import spell_fields, unspell_fields
 
 
 def lines_of(path):
@@ -989,3 +992,15 @@ def test_the_header_says_what_it_is(source, tmp_path):
     assert header.revision == source.revision
     assert header.rows["versions"] > 40
     assert header_line(header) == line
+
+
+def test_documents_of_before_their_last_fields_are_spelled_and_read_alike():
+    """A definition without the fields that came later keeps its bytes, with names for what it has."""
+    old = msgspec.msgpack.encode(["return", "1", 5, False, "absolute", ["scale", 1.0, 2.0], ""])
+    fields = spell_fields(old, DefinitionDoc)
+    assert list(fields) == list(DefinitionDoc.__struct_fields__[:7])
+    assert unspell_fields(fields, DefinitionDoc) == old
+    new = msgspec.msgpack.encode(DefinitionDoc("x", "1", 5, False, "absolute", ("scale", 1, 2), ""))
+    assert list(spell_fields(new, DefinitionDoc)) == list(DefinitionDoc.__struct_fields__)
+    short = msgspec.msgpack.encode(["return"])
+    assert spell_fields(short, DefinitionDoc) == ["return"]

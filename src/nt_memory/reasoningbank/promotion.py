@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 SHIFTS = 64
+MIN_SHIFTS = 16
+CELLS = 100_000_000
+"""Days x clusters x shifts to go through at most; fewer shifts are made of more days, down to 16."""
 MIN_STRETCHES = 12
 Q = 0.1
 """Share of false promotions that is tolerated over all looks at an action type."""
@@ -120,7 +123,8 @@ def measure_clusters(
     if k < 2 or panel.days < 2 * (lag + 1):
         return ClusterEffects(nothing, np.full(k, np.inf), nothing, groups.stretches)
     effect, error = groups.compare(panel.values)
-    lags = np.linspace(lag + 1, panel.days - lag - 1, shifts).astype(np.int64)
+    most = max(MIN_SHIFTS, min(shifts, CELLS // (panel.days * k)))
+    lags = np.linspace(lag + 1, panel.days - lag - 1, most).astype(np.int64)
     squares = np.zeros(k)
     chosen = np.unique(lags).tolist()
     for by in chosen:

@@ -79,7 +79,8 @@ def spell_fields(data: bytes, doc: type[msgspec.Struct] | None) -> Any:
     try:
         parts = _unpack(data)
         names = _names(doc)
-        if type(parts) is list and len(parts) == len(names):
+        if type(parts) is list and _fewest(doc) <= len(parts) <= len(names):
+            names = names[: len(parts)]
             plain: Any = {name: to_plain(part) for name, part in zip(names, parts, strict=True)}
         else:
             plain = to_plain(parts)
@@ -91,8 +92,11 @@ def spell_fields(data: bytes, doc: type[msgspec.Struct] | None) -> Any:
 def unspell_fields(plain: Any, doc: type[msgspec.Struct] | None) -> bytes:
     """The inverse of `spell_fields`."""
     names = _names(doc)
-    if names and type(plain) is dict and tuple(plain) == names:
-        return _pack([from_plain(plain[name]) for name in names])
+    # What was written before a document got its last fields has only the first ones.
+    if names and type(plain) is dict and len(plain) >= _fewest(doc):
+        names = names[: len(plain)]
+        if tuple(plain) == names:
+            return _pack([from_plain(plain[name]) for name in names])
     return _pack(from_plain(plain))
 
 
@@ -101,6 +105,11 @@ def _names(doc: type[msgspec.Struct] | None) -> tuple[str, ...]:
         return ()
     tag = ("command",) if doc.__struct_config__.tag else ()
     return (*tag, *doc.__struct_fields__)
+
+
+def _fewest(doc: type[msgspec.Struct] | None) -> int:
+    """How many fields a document has at least: a shorter array is something else."""
+    return 1 if doc is None else max(1, len(_names(doc)) - len(doc.__struct_defaults__))
 
 
 def to_text(data: bytes) -> str:
