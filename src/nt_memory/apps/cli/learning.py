@@ -92,6 +92,12 @@ def patterns(
 def distill(
     agent: Agent,
     *,
+    look: Annotated[
+        bool,
+        typer.Option(
+            "--look", help="Test for promotion: takes one of the looks that were declared."
+        ),
+    ] = False,
     as_of: AsOfText = None,
     store: Store = None,
     acting: Acting = None,
@@ -104,7 +110,8 @@ def distill(
     """
 
     async def body(memory: MemorySystem) -> None:
-        _print_patterns(await memory.bank.distill(agent, as_of=parse_as_of(as_of)), json)
+        found = await memory.bank.distill(agent, as_of=parse_as_of(as_of), look=look)
+        _print_patterns(found, json)
 
     over_store(body, store, writes=True, acting=acting, wait=wait, must_exist=True)
 

@@ -154,6 +154,8 @@ class PatternShown(Answer):
     success_high: float | None
     failures: int
     failed: Annotated[list[str], Field(description="The worst: their trajectory ids.")]
+    is_promoted: Annotated[bool, Field(description="Differs from elsewhere by more than chance.")]
+    trust: Annotated[float, Field(description="In its least trusted source, in [0, 1].")]
     as_of: str
 
 
@@ -216,12 +218,15 @@ class Distill(Tool):
     answers: ClassVar[type[Answer]] = Patterns
 
     agent: Whose = None
+    look: Annotated[
+        bool, Field(description="Test for promotion: takes one of the looks that were declared.")
+    ] = False
 
     @override
     async def run(self, turn: Turn) -> Patterns:
         agent = turn.whose(self.agent)
         await turn.report(0.0, 1.0, f"clustering the decisions of {agent}")
-        found = await turn.memory.bank.distill(agent)
+        found = await turn.memory.bank.distill(agent, look=self.look)
         await turn.report(1.0, 1.0, f"{len(found)} patterns")
         return Patterns(patterns=[to_shown(one) for one in found])
 

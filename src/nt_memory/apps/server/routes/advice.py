@@ -122,9 +122,13 @@ async def patterns(me: Me, agent: Agent, as_of: AsOfQuery = None) -> Response:
 
 
 @router.post("/patterns/{agent}/distill", response_model=PatternsOut)
-async def distill(me: Me, agent: Agent) -> Response:
+async def distill(
+    me: Me,
+    agent: Agent,
+    look: Annotated[bool, Query(description="Test for promotion: takes a declared look.")] = False,  # noqa: FBT002
+) -> Response:
     """Cluster an agent's situations, and store what each cluster led to."""
-    found = await me.memory.bank.distill(agent)
+    found = await me.memory.bank.distill(agent, look=look)
     return reply({"patterns": [_spell_pattern(one) for one in found]})
 
 
@@ -157,6 +161,13 @@ def _rest(one: Any) -> dict[str, Any]:
 
 
 def _spell_pattern(found: Pattern) -> dict[str, Any]:
-    hidden = ("sources_packed", "resolve", "as_of_us")
+    hidden = ("sources_packed", "resolve", "as_of_us", "promoted_at_us", "retired_at_us", "grid")
     plain = spell_fields(found, without=hidden)
-    return {**plain, "as_of": to_datetime(found.as_of_us), "text": found.describe()}
+    promoted, retired = found.promoted_at_us, found.retired_at_us
+    return {
+        **plain,
+        "as_of": to_datetime(found.as_of_us),
+        "promoted_at": None if promoted is None else to_datetime(promoted),
+        "retired_at": None if retired is None else to_datetime(retired),
+        "text": found.describe(),
+    }
