@@ -1,6 +1,6 @@
 """What the ReasoningBank costs with 20 agents' memories: loading, advising, tracking, judging.
 
-    python bench/bank.py [--memories 8000]
+    python bench/bank.py [--memories 8000] [--agents 20]
 
 Prints medians over single calls: the time each took, and the processor time it took on the event
 loop, which is what other agents of the same process wait for. Advice is shown without its search too.
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from _harness import duration, machine
+from _harness import duration, machine, rss_anon_bytes
 
 from nt_memory import MemoryConfig, MemorySystem, Trajectory
 from nt_memory.system.backing import EngineBacking
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from nt_memory.reasoningbank import Advice
 
-AGENTS = tuple(f"agent_{number}" for number in range(20))
+AGENTS = [f"agent_{number}" for number in range(20)]
 DIM = 14
 KIND = "forecast"
 DAY = timedelta(days=1)
@@ -129,6 +129,28 @@ async def trade(memory: MemorySystem, samples: Samples, first: int, days: int) -
     await samples.take(f"record_outcomes, {len(names)} of them", outcomes)
 
 
+async def learn(memory: MemorySystem, rng: np.random.Generator) -> None:
+    """Distil all memories of all agents, then test them for promotion; seconds and memory."""
+    for what, is_look in (("distilling all of them", False), ("again, with a look", True)):
+        before = rss_anon_bytes()
+        start = time.perf_counter()
+        patterns = await memory.bank.distill(AGENTS, look=is_look)
+        spent = time.perf_counter() - start
+        grown = (rss_anon_bytes() - before) / 2**20
+        print(f"{what:34s} {duration(spent):>8s}, {len(patterns)} patterns, {grown:+.0f} MiB")
+    query = rng.normal(size=DIM) + 3.0
+    for _ in range(200):
+        await advise(memory, query)
+    waits = []
+    for _ in range(500):
+        query = rng.normal(size=DIM) + 3.0
+        start = time.perf_counter()
+        await advise(memory, query)
+        waits.append(time.perf_counter() - start)
+    low, high = np.quantile(waits, (0.5, 0.95))
+    print(f"{'advise, k = 300':34s} {duration(low):>8s} p50, {duration(high)} p95")
+
+
 def show_machine(where: dict[str, Any], memories: int) -> None:
     versions = where["versions"]
     print(
@@ -148,6 +170,7 @@ async def measure(directory: str, memories: int, days: int) -> None:
     async with MemorySystem.open(config) as memory:
         # Any question loads; this one does nothing else.
         await samples.take("loading, at the first question", memory.bank.definition(KIND))
+        await learn(memory, np.random.default_rng(3))
         samples.time_searches()
         await trade(memory, samples, memories + HORIZON, days)
     samples.show()
@@ -157,7 +180,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--memories", type=int, default=8_000, help="of each agent")
     parser.add_argument("--days", type=int, default=30, help="to trade, at least 11")
+    parser.add_argument("--agents", type=int, default=20)
     chosen = parser.parse_args()
+    AGENTS[:] = [f"agent_{number}" for number in range(chosen.agents)]
     with tempfile.TemporaryDirectory() as directory:
         show_machine(machine(directory), chosen.memories)
         asyncio.run(measure(directory, chosen.memories, chosen.days))
