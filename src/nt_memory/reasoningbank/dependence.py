@@ -162,8 +162,8 @@ def freedom_of(stretches: Floats) -> tuple[Floats, Floats]:
 def student_tails(t: Floats, freedom: Floats) -> Floats:
     """Upper tail of Student's distribution.
 
-    Source: Wallace 1959's transformation to a normal variable; within 2 % of the tail from 8 degrees
-        of freedom on and tails down to 1e-6.
+    Source: Wallace 1959's transformation to a normal variable; at a tail of 1e-4 it is 4 % too large at
+        10 degrees of freedom and 0.4 % at 30.
     """
     many = np.minimum(freedom, 1e12)
     bent = np.sqrt(many * np.log1p(t * t / many)) * (8.0 * many + 1.0) / (8.0 * many + 3.0)
