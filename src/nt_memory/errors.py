@@ -78,6 +78,24 @@ class EmbedderUnavailableError(EmbedderError):
         self.retry_after = retry_after
 
 
+class VectorServerError(NtMemoryError):
+    """The server at `agentdb_url` refused, or answered what makes no sense.
+
+    Attributes:
+        status: HTTP status of the answer; None if there was none.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class VectorServerUnavailableError(VectorServerError):
+    """The server at `agentdb_url` is out of reach or busy. State is read and written meanwhile."""
+
+    retryable = True
+
+
 class UnsupportedError(NtMemoryError):
     """The chosen backend cannot do this."""
 

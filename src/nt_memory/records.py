@@ -164,6 +164,9 @@ class MemoryStats:
         l2_filter_bytes: What the tables hold that tags and fields of `where` are looked up in.
         l3_bytes: Bytes of the views on disk; large values are not in them.
         journal_bytes: Bytes of the journal on disk; large values are not in it either.
+        l2_undelivered: With `agentdb_url`, entries that the server has not got yet.
+        l2_refused: Observations that it did not take, since open; searches do not find them.
+        l2_failure: Why the last delivery failed; empty if it did not.
         value_bytes: Bytes of the value files on disk, also of those that only the next compaction
             finds to be wanted by nothing.
         pins: Live pins.
@@ -195,6 +198,9 @@ class MemoryStats:
     clock_jump_s: float = 0.0
     compactions: int = 0
     compaction_failure: str = ""
+    l2_undelivered: int = 0
+    l2_refused: int = 0
+    l2_failure: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -529,7 +529,7 @@ def test_a_path_takes_over_the_settings_of_its_store(backtest, store, clock, run
 
 
 def test_targets_this_version_cannot_open_are_refused(tmp_path, run):
-    """A cluster URL or an AgentDB server raises UnsupportedError; nothing is made on disk."""
+    """A cluster URL, or a backtest on an AgentDB server, raises UnsupportedError; nothing is made on disk."""
 
     async def body(target):
         async with MemorySystem.open(target):
@@ -537,7 +537,7 @@ def test_targets_this_version_cannot_open_are_refused(tmp_path, run):
 
     with pytest.raises(UnsupportedError):
         run(body("nats://127.0.0.1:4222"))
-    config = MemoryConfig(storage_path=tmp_path / "s", agentdb_url="http://127.0.0.1:1")
+    config = MemoryConfig(storage_path=tmp_path / "s", agentdb_url="http://127.0.0.1:1", timeline="backtest")
     with pytest.raises(UnsupportedError):
         run(body(config))
     assert list(tmp_path.iterdir()) == []

@@ -38,6 +38,7 @@ from nt_memory.system.holds import Holds
 from nt_memory.system.opened import Opened
 from nt_memory.system.opening import check_settings, open_store
 from nt_memory.system.pacing import Pace
+from nt_memory.system.remote import RemoteVectors, connect
 from nt_memory.system.strays import drop_strays
 from nt_memory.system.visible import Visible
 from nt_memory.system.writing import Writing, set_done
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from nt_memory.clock import StoreClock
     from nt_memory.config import MemoryConfig
     from nt_memory.replica import Follow
+    from nt_memory.tiers.agentdb import AgentDBClient
     from nt_memory.tiers.views import Snapshot
     from nt_memory.transport.values import ValueFiles
 
@@ -68,11 +70,18 @@ class Engine:
         config: Settings of this node.
         clock: Source of time.
         opened: The store's parts, from `open_store`.
+        client: The server that observations are searched on; None: here.
     """
 
     _ending: Ending
 
-    def __init__(self, config: MemoryConfig, clock: StoreClock, opened: Opened) -> None:
+    def __init__(
+        self,
+        config: MemoryConfig,
+        clock: StoreClock,
+        opened: Opened,
+        client: AgentDBClient | None = None,
+    ) -> None:
         self.config = config
         self.clock = clock
         self.session = secrets.token_hex(8)
@@ -110,12 +119,13 @@ class Engine:
             read_only=self.is_read_only,
             threads=os.cpu_count() or 1,
         )
-        self.rows, self.listeners = RowCounts(), Listeners()
+        self.rows, self.listeners = RowCounts(is_remote=client is not None), Listeners()
         self.holds = Holds(clock)
         self.pace = Pace(clock)
         self.halts = Halts()
         self.filing = Filing(self, opened.directory.values)
         self.maintenance = Maintenance(self)
+        self.remote = None if client is None else RemoteVectors(self, client)
 
     # --- life ---------------------------------------------------------------------------------
 
@@ -124,6 +134,7 @@ class Engine:
         cls, config: MemoryConfig, clock: StoreClock, *, read_only: bool, adopt_settings: bool
     ) -> Engine:
         """Open or make a store; see `MemorySystem.open` for the errors."""
+        client = connect(config)
         opening = asyncio.ensure_future(
             asyncio.to_thread(_open_store, config, clock, read_only=read_only)
         )
@@ -133,7 +144,7 @@ class Engine:
             opening.add_done_callback(_abandon)  # nobody else has what the thread opens
             raise
         try:
-            engine = cls(config, clock, opened)
+            engine = cls(config, clock, opened, client)
             engine._ending = Ending(engine)
         except BaseException:
             opened.abandon()
@@ -166,6 +177,8 @@ class Engine:
             opened = self.opened
             await asyncio.to_thread(drop_strays, opened.directory, opened.cold, opened.files)
         self._background.append(self._loop.create_task(keep_time(self)))
+        if self.remote is not None and self.remote.delivery is not None:
+            self._background.append(self._loop.create_task(self.remote.delivery.run()))
 
     @property
     def is_read_only(self) -> bool:
@@ -213,6 +226,8 @@ class Engine:
         for task in self._background:
             task.cancel()
         await insist(asyncio.gather(*self._background, return_exceptions=True))
+        if self.remote is not None:
+            await insist(asyncio.ensure_future(self.remote.close()))
         is_clean = self.writing.failure is None
         if self.journal is not None:
             try:

@@ -10,7 +10,7 @@ import numpy as np
 
 from nt_memory.codec import is_filed
 from nt_memory.entries import STATE
-from nt_memory.replica import Observed, is_staged
+from nt_memory.replica import Observed, is_staged, partition_name
 from nt_memory.system.reads import hot_bytes, to_record
 from nt_memory.system.renumbering import read_columns
 
@@ -80,17 +80,34 @@ class RowCounts:
         counts: Rows by id.
         numbering: Grows whenever partitions get other ids or other vectors: what was found by those of
             before says nothing any more.
+        is_remote: Observations are searched on a server, and the vector tier here has nothing to do with
+            them; the bank's situations stay here, which are searched as of then.
+        away: Ids of the partitions that are.
     """
 
     partitions: dict[bytes, int] = field(default_factory=dict[bytes, int])
     counts: Counter[int] = field(default_factory=Counter[int])
     numbering: int = 0
+    is_remote: bool = False
+    away: set[int] = field(default_factory=set[int])
+
+    def is_away(self, name: bytes, partition: int) -> bool:
+        """Whether the vector tier has nothing to do with a partition; noted, if so."""
+        if self.is_remote and name.endswith(_OBSERVATIONS):
+            self.away.add(partition)
+        return partition in self.away
+
+
+_OBSERVATIONS = partition_name("", "")
 
 
 def attach_vectors(vectors: VectorTier, snapshot: Snapshot, known: RowCounts) -> None:
     """Hand the vector tier what the views hold. Cost: about a microsecond a row; off the loop."""
     for name, partition in snapshot.partitions():
         if is_staged(name):
+            continue
+        if known.is_away(name, partition.id):
+            known.partitions[name] = partition.id
             continue
         columns = read_columns(snapshot, partition.id)
         known.partitions[name] = partition.id
@@ -111,11 +128,18 @@ def move_vectors(vectors: VectorTier, follow: Follow, known: RowCounts) -> None:
     if follow.moved:
         _exchange(vectors, follow, known)
     for switched in follow.reembedded:
+        if switched.partition in known.away:
+            known.numbering += 1
+            continue
         # What is being searched by the old vectors is asked again: their file may be gone by then.
         vectors.reembed(switched.partition, switched.dim, switched.file)
         known.numbering += 1
     known.partitions.update(follow.new_partitions)
+    for name, partition in follow.new_partitions if known.is_remote else ():
+        known.is_away(name, partition)
     for rows in follow.rows.values():
+        if rows.partition in known.away:
+            continue
         known.counts[rows.partition] += len(rows.from_us)
         if rows.from_us:
             vectors.append(
@@ -125,11 +149,12 @@ def move_vectors(vectors: VectorTier, follow: Follow, known: RowCounts) -> None:
                 until_us=np.frombuffer(rows.until_us, np.int64),
                 revision=np.frombuffer(rows.revision, np.int64),
             )
-    if len(follow.ended) <= _FEW_ENDED:
-        for partition, row, until_us, until_revision in follow.ended:
+    gone = [one for one in follow.ended if one[0] not in known.away]
+    if len(gone) <= _FEW_ENDED:
+        for partition, row, until_us, until_revision in gone:
             vectors.end(partition, row, until_us, until_revision)
         return
-    ended = np.array(follow.ended, np.int64)
+    ended = np.array(gone, np.int64)
     for number in sorted(set(ended[:, 0].tolist())):
         own = ended[ended[:, 0] == number]
         vectors.end_all(number, own[:, 1], own[:, 2], own[:, 3])
@@ -143,7 +168,12 @@ def _exchange(vectors: VectorTier, follow: Follow, known: RowCounts) -> None:
     for moved in follow.moved:
         known.partitions[moved.name] = moved.new
         known.counts[moved.new] = moved.prepared.columns.view.rows
-    vectors.exchange(gone, {moved.new: moved.prepared for moved in follow.moved})
+    come = {
+        moved.new: moved.prepared
+        for moved in follow.moved
+        if not known.is_away(moved.name, moved.new)
+    }
+    vectors.exchange(gone, come)
     known.numbering += 1
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nt_memory.clock import to_datetime, turn
-from nt_memory.errors import CorruptionError, InvalidInputError, TrimmedError
+from nt_memory.errors import CorruptionError, InvalidInputError, TrimmedError, UnsupportedError
 from nt_memory.namespace import check_agent
 from nt_memory.records import AsOf
 from nt_memory.replica import partition_name
@@ -91,6 +91,7 @@ class MapCalls:
                 agent has situations of several.
             LookAheadError: `as_of` lies past a backtest's now.
             TrimmedError: some of what was in force at `as_of` was dropped (retention, `history`).
+            UnsupportedError: observations are wanted that are searched on the server of `agentdb_url`.
 
         Cost: reads `sample` vectors and keys, and 30 nanoseconds a memory to choose them; then
             `principal_axes`. Off the event loop, but for the keys, which are read in turns.
@@ -135,6 +136,8 @@ class MapCalls:
     ) -> tuple[_Sample, Moment]:
         """A sample of observations, and the moment it shows: a later one than `moment` if need be."""
         engine = self._engine
+        if engine.remote is not None:
+            raise UnsupportedError("agentdb_url: a map of observations needs the embedded vectors")
         for attempt in itertools.count():
             numbering = engine.rows.numbering
             if as_of is not None:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from nt_memory.clock import Clock
+    from nt_memory.system.delivering import Delivery
     from nt_memory.system.sync import SyncMemory
     from nt_memory.timeline import AsOfLike
 
@@ -245,6 +246,7 @@ class MemorySystem(
         engine.check_usable()
         vectors = engine.vectors.stats
         journal = engine.journal
+        delivery = None if engine.remote is None else engine.remote.delivery
         return MemoryStats(
             revision=engine.revision,
             lag=0 if journal is None else journal.last_sequence - engine.sequence,
@@ -277,6 +279,7 @@ class MemorySystem(
             clock_jump_s=engine.clock.jump_us() / 1e6,
             compactions=engine.maintenance.compactions,
             compaction_failure=engine.maintenance.upkeep.failure,
+            **({} if delivery is None else _delivered(delivery)),
         )
 
     async def flush(self) -> None:
@@ -288,8 +291,17 @@ class MemorySystem(
         await self._engine.flush()
 
     async def sync(self) -> None:
-        """Wait until everything committed before this call, anywhere, is visible here."""
+        """Wait until everything committed before this call, anywhere, is visible here.
+
+        With `agentdb_url` also until the server has the observations, so that they are found.
+
+        Raises:
+            VectorServerUnavailableError: it has not got them within 20 s; they are delivered later.
+        """
         await self._engine.flush()
+        remote = self._engine.remote
+        if remote is not None and remote.delivery is not None:
+            await remote.delivery.wait_delivered()
 
     async def close(self) -> None:
         """Finish what was submitted, wake every waiter, release the directory. Idempotent.
@@ -315,6 +327,14 @@ class MemorySystem(
     def _read_lock(self, resource: str) -> LockState | None:
         data = self._engine.snapshot.get(b"locks", resource.encode())
         return None if data is None else msgspec.msgpack.decode(data, type=LockState)
+
+
+def _delivered(delivery: Delivery) -> dict[str, Any]:
+    return {
+        "l2_undelivered": delivery.pending,
+        "l2_refused": delivery.refused,
+        "l2_failure": delivery.failure,
+    }
 
 
 class BallotViews:
@@ -380,8 +400,6 @@ class Opening:
             raise UnsupportedError(
                 f"{config.url}: this version is embedded only; a cluster needs nt-memory[cluster]"
             )
-        if config.agentdb_url is not None:
-            raise UnsupportedError("agentdb_url: this version keeps its vectors embedded only")
         engine = await Engine.open(
             config,
             StoreClock(self._clock or SystemClock()),

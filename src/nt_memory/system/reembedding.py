@@ -32,6 +32,7 @@ from nt_memory.errors import (
     ReadOnlyError,
     ReembeddingError,
     StorageError,
+    UnsupportedError,
 )
 from nt_memory.namespace import check_agent, check_label
 from nt_memory.records import ReembedResult
@@ -104,6 +105,7 @@ class ReembeddingCalls:
                 left of any of them.
             ReembeddingError: the agent's observations are being embedded anew already.
             ReadOnlyError: the memory was opened read-only.
+            UnsupportedError: `agentdb_url` is set.
             StorageFullError: no space is left.
             StorageError: the journal failed.
             Exception: whatever `embed` or `progress` raises, with a note that says where.
@@ -117,6 +119,8 @@ class ReembeddingCalls:
         engine.check_usable()
         if engine.is_read_only:
             raise ReadOnlyError("this memory was opened read-only")
+        if engine.remote is not None:
+            raise UnsupportedError("agentdb_url: re-embed with the embedded vectors, then set it again")
         if isinstance(batch, bool) or not isinstance(batch, int) or not 1 <= batch <= MAX_BATCH:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidInputError(f"batch must be an int from 1 to {MAX_BATCH}, not {batch!r}")
         if not callable(embed):

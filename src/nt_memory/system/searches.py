@@ -71,6 +71,9 @@ class SearchCalls:
             DimensionError: the query has another dimension than the observations.
             EmbeddingError: the query is malformed.
             InvalidInputError: `top_k` or `where` is malformed.
+            UnsupportedError: with `agentdb_url`: `as_of`, `tags` or `exact` is given.
+            VectorServerUnavailableError, VectorServerError: the server of `agentdb_url` is out of
+                reach or busy, or refused.
             LookAheadError: `as_of` lies past a backtest's now.
             TrimmedError: some of what was in force at `as_of` was dropped (retention, `history`).
 
@@ -181,6 +184,11 @@ class SearchCalls:
             check_agent(name)
             if len(queries):
                 self._check_dim(name, queries.shape[1])
+        if engine.remote is not None:
+            engine.remote.check(
+                is_now=as_of is None, tags=bool(wanted), exact=exact, explains=plan is not None
+            )
+            return await engine.remote.search(names, queries, top_k, accepts)
         return await self._answer(names, query, plan, is_now=as_of is None)
 
     async def _answer(

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 _HINTS: tuple[tuple[type[errors.NtMemoryError], str], ...] = (
     (errors.DimensionError, "Give what this agent's others were made with: text, or that length."),
     (errors.EmbedderUnavailableError, "Try again in a moment, or give `embedding`."),
+    (errors.VectorServerUnavailableError, "Search again in a moment; state can be recalled "
+     "meanwhile."),
     (errors.EmbeddingError, "Give a list of finite numbers that are not all zero."),
     (errors.InvalidTimeError, "Give a time with its offset, such as 2026-03-02T16:00:00-05:00."),
     (errors.TrajectoryError, "list_trajectories shows what is recorded; define_action_type says "
