@@ -53,7 +53,7 @@ class MemoryConfig:
     Attributes:
         storage_path: Directory of the embedded store; made when missing.
         cache_config: L1 settings.
-        agentdb_url: Server for L2, or None for the embedded one.
+        agentdb_url: Server that observations are searched on, or None: here.
         enable_compression: Compress values of 512 bytes and more when that makes them smaller.
         max_memory_bytes: Budget of L1 and L2 together, bytes of anonymous memory.
         url: `nats://` URL of a cluster, or None for the embedded store.

@@ -52,7 +52,9 @@ def config(request: pytest.FixtureRequest, store: Path) -> MemoryConfig:
 
 
 @pytest.fixture
-def live(config: MemoryConfig, run: Any) -> Callable[[Callable[[MemorySystem], Awaitable[None]]], None]:
+def live(
+    config: MemoryConfig, run: Any
+) -> Callable[[Callable[[MemorySystem], Awaitable[None]]], None]:
     """`live(body)`: run it with an open memory."""
 
     def go(body: Callable[[MemorySystem], Awaitable[None]]) -> None:
@@ -102,7 +104,9 @@ def test_a_search_agrees_with_numpy(live):
         units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         for query in vectors(5, seed=8):
             expected = np.argsort(-(units @ query))
-            assert keys(await memory.search_similar("a", query, 7)) == [names[n] for n in expected[:7]]
+            assert keys(await memory.search_similar("a", query, 7)) == [
+                names[n] for n in expected[:7]
+            ]
         assert len(await memory.search_similar("a", rows[0], 1_000)) == 150
 
     live(body)
@@ -195,13 +199,17 @@ def test_where(live, where, expected):
 
 
 def test_ties_are_ordered_by_key(live):
-    """The same vector under several keys."""
+    """The same vector under several keys, also of several agents."""
 
     async def body(memory):
         for key in ("c", "a", "b"):
             await memory.observe("a", [1.0] * DIM, key=key)
         await memory.sync()
         assert keys(await memory.search_similar("a", [1.0] * DIM)) == ["a", "b", "c"]
+        await memory.observe("other", [1.0] * DIM, key="bb")
+        await memory.sync()
+        hits = await memory.search_similar(["a", "other"], [1.0] * DIM)
+        assert keys(hits) == ["a", "b", "bb", "c"]
 
     live(body)
 

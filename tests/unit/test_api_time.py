@@ -537,7 +537,9 @@ def test_targets_this_version_cannot_open_are_refused(tmp_path, run):
 
     with pytest.raises(UnsupportedError):
         run(body("nats://127.0.0.1:4222"))
-    config = MemoryConfig(storage_path=tmp_path / "s", agentdb_url="http://127.0.0.1:1", timeline="backtest")
+    config = MemoryConfig(
+        storage_path=tmp_path / "s", agentdb_url="http://127.0.0.1:1", timeline="backtest"
+    )
     with pytest.raises(UnsupportedError):
         run(body(config))
     assert list(tmp_path.iterdir()) == []

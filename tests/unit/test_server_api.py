@@ -91,12 +91,46 @@ def test_an_idempotency_key_acts_once(asked):
             for _ in range(3)
         }
         assert len(keys) == 1
+        seen = {"embeddings": [[1, 0], [0, 1]]}
+        named = {"Idempotency-Key": "batch"}
+        first = await client.post("/v1/observations/a/batch", json=seen, headers=named)
+        again = await client.post("/v1/observations/a/batch", json=seen, headers=named)
+        assert again.json() == first.json()
         lock = {"resource": "book", "timeout": 0}
         named = {"Idempotency-Key": "lock"}
         first = await client.post("/v1/locks/acquire", json=lock, headers=named)
         again = await client.post("/v1/locks/acquire", json=lock, headers=named)
         assert again.json()["fence"] == first.json()["fence"]
         assert memory.stats().locks == 1
+
+    asked(body)
+
+
+def test_an_idempotency_key_makes_tracking_and_outcomes_act_once(asked, clock):
+    """Repeated after more has happened, they say what they said, and write nothing."""
+
+    async def body(client, memory):
+        defined = {"target": "v", "unit": "%", "horizon_seconds": 60}
+        assert (await client.put("/v1/definitions/vol", json=defined)).status_code == 200
+        steps = [
+            {"kind": "observation", "embedding": [1, 0]},
+            {"kind": "action", "action_type": "vol", "predicted_outcome": 1.0},
+        ]
+        more = [*steps, {"kind": "observation", "embedding": [0, 1]}]
+        path, named = "/v1/trajectories/t", {"Idempotency-Key": "track"}
+        first = await client.put(path, json={"agent": "a", "steps": steps}, headers=named)
+        await client.put(path, json={"agent": "a", "steps": more})
+        again = await client.put(path, json={"agent": "a", "steps": steps}, headers=named)
+        assert (again.status_code, again.json()) == (200, first.json())
+        clock.advance(3_600)
+        told = {"trajectory_id": "t", "value": 2.0}
+        named = {"Idempotency-Key": "outcome"}
+        first = await client.post("/v1/outcomes", json=told, headers=named)
+        assert first.status_code == 200
+        before = memory.revision
+        again = await client.post("/v1/outcomes", json=told, headers=named)
+        assert (again.status_code, again.json()) == (200, first.json())
+        assert memory.revision == before
 
     asked(body)
 
@@ -244,6 +278,9 @@ def test_a_trajectory_from_advice_to_verdict(asked, clock):
             assert (verdict["kind"], verdict["actual"]) == ("correct", 1.0 + n / 100)
         ids = (await client.get("/v1/trajectories", params={"agent": "a", "limit": 5})).json()
         assert ids == {"ids": ["t0", "t1", "t10", "t11", "t2"], "next": "t2"}
+        params = {"agent": "a", "limit": 7, "after": "t2"}
+        rest = (await client.get("/v1/trajectories", params=params)).json()
+        assert rest == {"ids": [f"t{n}" for n in range(3, 10)], "next": None}
         asked_for = {"agents": ["a"], "embedding": [1, 0, 0, 0], "memories": 3}
         advice = (await client.post("/v1/advice", json=asked_for)).json()
         assert advice["is_abstaining"] is False

@@ -594,3 +594,14 @@ def test_beyond_loopback_a_server_needs_tokens_and_tls(tokens):
         check_exposure(ServerSettings(keyfile=cert))
     with pytest.raises(InvalidInputError, match="--host"):
         check_exposure(ServerSettings(host="host.invalid"))
+
+
+def test_no_dependency_of_a_route_takes_a_thread():
+    """FastAPI sends plain functions to a thread pool: a hop on every request, and on two cores a queue."""
+    import inspect
+
+    from nt_memory.apps.server import callers, house
+
+    for annotated in (callers.Me, house.Here):
+        (depends,) = annotated.__metadata__
+        assert inspect.iscoroutinefunction(depends.dependency)

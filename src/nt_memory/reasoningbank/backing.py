@@ -99,9 +99,12 @@ class Backing(Protocol):
         ...
 
     def scan(
-        self, space: str, agent: str | None, moment: Moment, prefix: str = ""
+        self, space: str, agent: str | None, moment: Moment, prefix: str = "", *, after: str = ""
     ) -> Iterator[Stored]:
-        """Versions a moment shows, by agent and key; not used across an await."""
+        """Versions a moment shows, by agent and key; not used across an await.
+
+        With an agent, `after` is a key of its to begin behind. Cost: what is taken, and up to 1,024 more.
+        """
         ...
 
     def all_versions(self, space: str) -> Iterator[Stored]:

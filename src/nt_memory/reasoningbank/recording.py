@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from nt_memory.clock import to_us
@@ -373,6 +374,29 @@ class Recording:
         moment = await self._at(as_of)
         found = list(self._backing.scan(TRAJECTORY, agent, moment))
         return [self._tracker.load(agent, stored, moment) for stored in found]
+
+    async def trajectory_ids(
+        self, agent: str, *, after: str = "", limit: int = 100, as_of: AsOfLike | None = None
+    ) -> list[str]:
+        """A page of the ids of an agent's trajectories, by id; none of them is read.
+
+        Args:
+            agent: Whose.
+            after: The last id of the page before.
+            limit: How many, >= 1.
+            as_of: A time, a revision or `AsOf`; None for now.
+
+        Raises:
+            InvalidInputError: `limit` is less than 1.
+
+        Cost: some microseconds an id of the page, however many there are.
+        """
+        check_agent(agent)
+        if limit < 1:
+            raise InvalidInputError(f"limit must be at least 1, not {limit}")
+        moment = await self._at(as_of)
+        found = self._backing.scan(TRAJECTORY, agent, moment, after=after)
+        return [stored.key for stored in itertools.islice(found, limit)]
 
     async def receipt(self, trajectory_id: str, action: int = 0) -> Receipt | None:
         """Receipt of the advice an action acted on, or None if it acted on none.

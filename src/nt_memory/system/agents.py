@@ -63,6 +63,7 @@ _BANK: dict[str, rights.Claims] = {
             "patterns",
             "advise",
             "trajectories",
+            "trajectory_ids",
             "situations",
             "recent",
             "rank",

@@ -13,7 +13,7 @@ from nt_memory.replica.requests import recall
 from nt_memory.system.arguments import resolve
 from nt_memory.system.reads import read, scan
 from nt_memory.system.searching import search_rows
-from nt_memory.tiers.layout import parse_tail, to_stored
+from nt_memory.tiers.layout import name_of, parse_tail, to_stored
 from nt_memory.tiers.vectors import kmeans
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nt_memory.timeline import AsOfLike, Moment
 
 SCAN_BATCH = 1024
+FIRST_BATCH = 64
 WRITE_KIND = str(Write.__struct_config__.tag)
 
 
@@ -57,15 +58,18 @@ class EngineBacking:
         return read(self._engine.snapshot, space, agent, key, moment, is_now=False)
 
     def scan(
-        self, space: str, agent: str | None, moment: Moment, prefix: str = ""
+        self, space: str, agent: str | None, moment: Moment, prefix: str = "", *, after: str = ""
     ) -> Iterator[Stored]:
         """Versions a moment shows, by agent and key. Do not use across an await."""
         self._engine.check_usable()
         text = space if agent is None else f"{space}{agent}\0{prefix}"
-        after: bytes | None = b""
-        while after is not None:
-            found, after = scan(self._engine.snapshot, text.encode(), moment, after, SCAN_BATCH)
+        name: bytes | None = name_of(space, agent, after) if agent and after else b""
+        # Whoever takes only a page should not pay for much more than that.
+        size = FIRST_BATCH
+        while name is not None:
+            found, name = scan(self._engine.snapshot, text.encode(), moment, name, size)
             yield from found
+            size = min(4 * size, SCAN_BATCH)
 
     def all_versions(self, space: str) -> Iterator[Stored]:
         """Every version of a space; seeks again for each batch, so it may span awaits."""

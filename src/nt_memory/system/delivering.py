@@ -274,7 +274,9 @@ class Delivery:
             failed = len(documents)
         if failed is None:
             self._made.discard(collection)
-            raise VectorServerUnavailableError(f"{self._client.url} has lost collection {collection}")
+            raise VectorServerUnavailableError(
+                f"{self._client.url} has lost collection {collection}"
+            )
         if failed:
             await self._insert_each(collection, documents)
 
@@ -301,7 +303,9 @@ class Delivery:
         is_new = await self._client.create(collection, dim)
         if is_new and self.has_delivered(agent):
             self._has_lost = True
-            raise VectorServerUnavailableError(f"{self._client.url} has lost collection {collection}")
+            raise VectorServerUnavailableError(
+                f"{self._client.url} has lost collection {collection}"
+            )
         self._made.add(collection)
         if not self.has_delivered(agent):
             self._delivered.add(agent)

@@ -120,8 +120,7 @@ class Engine:
             threads=os.cpu_count() or 1,
         )
         self.rows, self.listeners = RowCounts(is_remote=client is not None), Listeners()
-        self.holds = Holds(clock)
-        self.pace = Pace(clock)
+        self.holds, self.pace = Holds(clock), Pace(clock)
         self.halts = Halts()
         self.filing = Filing(self, opened.directory.values)
         self.maintenance = Maintenance(self)

@@ -128,15 +128,19 @@ def move_vectors(vectors: VectorTier, follow: Follow, known: RowCounts) -> None:
     if follow.moved:
         _exchange(vectors, follow, known)
     for switched in follow.reembedded:
-        if switched.partition in known.away:
-            known.numbering += 1
-            continue
         # What is being searched by the old vectors is asked again: their file may be gone by then.
-        vectors.reembed(switched.partition, switched.dim, switched.file)
+        if switched.partition not in known.away:
+            vectors.reembed(switched.partition, switched.dim, switched.file)
         known.numbering += 1
     known.partitions.update(follow.new_partitions)
-    for name, partition in follow.new_partitions if known.is_remote else ():
-        known.is_away(name, partition)
+    if known.is_remote:
+        for name, partition in follow.new_partitions:
+            known.is_away(name, partition)
+    _append(vectors, follow, known)
+    _end(vectors, [one for one in follow.ended if one[0] not in known.away])
+
+
+def _append(vectors: VectorTier, follow: Follow, known: RowCounts) -> None:
     for rows in follow.rows.values():
         if rows.partition in known.away:
             continue
@@ -149,7 +153,9 @@ def move_vectors(vectors: VectorTier, follow: Follow, known: RowCounts) -> None:
                 until_us=np.frombuffer(rows.until_us, np.int64),
                 revision=np.frombuffer(rows.revision, np.int64),
             )
-    gone = [one for one in follow.ended if one[0] not in known.away]
+
+
+def _end(vectors: VectorTier, gone: list[tuple[int, int, int, int]]) -> None:
     if len(gone) <= _FEW_ENDED:
         for partition, row, until_us, until_revision in gone:
             vectors.end(partition, row, until_us, until_revision)

@@ -21,7 +21,10 @@ MAX_HOLD_S = 600.0
 class Feed(Protocol):
     """Reads the log of accepted entries, after `revision`."""
 
-    revision: int
+    @property
+    def revision(self) -> int:
+        """What it has read so far."""
+        ...
 
 
 class Holds:

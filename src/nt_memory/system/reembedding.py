@@ -120,7 +120,9 @@ class ReembeddingCalls:
         if engine.is_read_only:
             raise ReadOnlyError("this memory was opened read-only")
         if engine.remote is not None:
-            raise UnsupportedError("agentdb_url: re-embed with the embedded vectors, then set it again")
+            raise UnsupportedError(
+                "agentdb_url: re-embed with the embedded vectors, then set it again"
+            )
         if isinstance(batch, bool) or not isinstance(batch, int) or not 1 <= batch <= MAX_BATCH:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidInputError(f"batch must be an int from 1 to {MAX_BATCH}, not {batch!r}")
         if not callable(embed):

@@ -406,6 +406,22 @@ class SyncBank:
         """A trajectory as it was known, or None. More can be added to it and tracked."""
     def trajectories(self, agent: str, *, as_of: AsOfLike | None = None) -> list[Trajectory]:
         """All trajectories of an agent, by id. Cost: about 30 microseconds each."""
+    def trajectory_ids(
+        self, agent: str, *, after: str = "", limit: int = 100, as_of: AsOfLike | None = None
+    ) -> list[str]:
+        """A page of the ids of an agent's trajectories, by id; none of them is read.
+
+        Args:
+            agent: Whose.
+            after: The last id of the page before.
+            limit: How many, >= 1.
+            as_of: A time, a revision or `AsOf`; None for now.
+
+        Raises:
+            InvalidInputError: `limit` is less than 1.
+
+        Cost: some microseconds an id of the page, however many there are.
+        """
     def receipt(self, trajectory_id: str, action: int = 0) -> Receipt | None:
         """Receipt of the advice an action acted on, or None if it acted on none.
 
@@ -639,7 +655,13 @@ class SyncMemory:
             StorageError: the journal failed.
         """
     def sync(self) -> None:
-        """Wait until everything committed before this call, anywhere, is visible here."""
+        """Wait until everything committed before this call, anywhere, is visible here.
+
+        With `agentdb_url` also until the server has the observations, so that they are found.
+
+        Raises:
+            VectorServerUnavailableError: it has not got them within 20 s; they are delivered later.
+        """
     def close(self) -> None:
         """Finish what was submitted, release the directory, end the thread. Idempotent."""
     def put(
@@ -907,6 +929,9 @@ class SyncMemory:
             DimensionError: the query has another dimension than the observations.
             EmbeddingError: the query is malformed.
             InvalidInputError: `top_k` or `where` is malformed.
+            UnsupportedError: with `agentdb_url`: `as_of`, `tags` or `exact` is given.
+            VectorServerUnavailableError, VectorServerError: the server of `agentdb_url` is out of
+                reach or busy, or refused.
             LookAheadError: `as_of` lies past a backtest's now.
             TrimmedError: some of what was in force at `as_of` was dropped (retention, `history`).
 
@@ -1002,6 +1027,7 @@ class SyncMemory:
                 agent has situations of several.
             LookAheadError: `as_of` lies past a backtest's now.
             TrimmedError: some of what was in force at `as_of` was dropped (retention, `history`).
+            UnsupportedError: observations are wanted that are searched on the server of `agentdb_url`.
 
         Cost: reads `sample` vectors and keys, and 30 nanoseconds a memory to choose them; then
             `principal_axes`. Off the event loop, but for the keys, which are read in turns.
@@ -1048,6 +1074,7 @@ class SyncMemory:
                 left of any of them.
             ReembeddingError: the agent's observations are being embedded anew already.
             ReadOnlyError: the memory was opened read-only.
+            UnsupportedError: `agentdb_url` is set.
             StorageFullError: no space is left.
             StorageError: the journal failed.
             Exception: whatever `embed` or `progress` raises, with a note that says where.

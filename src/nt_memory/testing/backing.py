@@ -152,11 +152,11 @@ class MemoryBacking:
         return None if best is None or best.value is None else best
 
     def scan(
-        self, space: str, agent: str | None, moment: Moment, prefix: str = ""
+        self, space: str, agent: str | None, moment: Moment, prefix: str = "", *, after: str = ""
     ) -> Iterator[Stored]:
         """See `Backing.scan`."""
         for found, owner, key in sorted(self._versions):
-            if found == space and agent in {None, owner} and key.startswith(prefix):
+            if found == space and agent in {None, owner} and key.startswith(prefix) and key > after:
                 stored = self.read(space, owner, key, moment)
                 if stored is not None:
                     yield stored

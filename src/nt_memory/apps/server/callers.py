@@ -183,4 +183,10 @@ def caller_of(connection: HTTPConnection) -> Caller:
     return caller
 
 
-Me = Annotated[Caller, Depends(caller_of)]
+async def _caller(connection: HTTPConnection) -> Caller:
+    # Async, though it waits for nothing: FastAPI sends a plain function to another thread, and each
+    # request waited for the processor twice more.
+    return caller_of(connection)
+
+
+Me = Annotated[Caller, Depends(_caller)]

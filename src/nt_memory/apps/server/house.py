@@ -115,7 +115,11 @@ def house_of(connection: HTTPConnection) -> House:
     return house
 
 
-Here = Annotated[House, Depends(house_of)]
+async def _house(connection: HTTPConnection) -> House:
+    return house_of(connection)  # async: see `callers._caller`
+
+
+Here = Annotated[House, Depends(_house)]
 
 
 async def while_connected(request: Request, house: House, wanted: Coroutine[Any, Any, _T]) -> _T:

@@ -7,6 +7,7 @@
 from nt_memory.tiers.agentdb.client import MAX_K, AgentDBClient
 from nt_memory.tiers.agentdb.progress import Progress
 from nt_memory.tiers.agentdb.shelves import (
+    MARK,
     Document,
     collection_of,
     document_id,
@@ -16,6 +17,7 @@ from nt_memory.tiers.agentdb.shelves import (
 )
 
 __all__ = [
+    "MARK",
     "MAX_K",
     "AgentDBClient",
     "Document",

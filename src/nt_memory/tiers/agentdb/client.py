@@ -164,7 +164,9 @@ class AgentDBClient:
             async for chunk in response.aiter_bytes():
                 received += chunk
                 if len(received) > MAX_REPLY_BYTES:
-                    raise VectorServerError(f"{self.url} answered more than {MAX_REPLY_BYTES} bytes")
+                    raise VectorServerError(
+                        f"{self.url} answered more than {MAX_REPLY_BYTES} bytes"
+                    )
             return _Reply(response.status_code, bytes(received))
 
     def _refusal(self, reply: _Reply) -> VectorServerError:
@@ -195,7 +197,9 @@ class AgentDBClient:
         except self._httpx.InvalidURL as error:
             raise InvalidInputError(f"agentdb_url: {error}") from None
         if url.scheme not in {"http", "https"} or not url.host:
-            raise InvalidInputError("agentdb_url must begin with http:// or https:// and name a host")
+            raise InvalidInputError(
+                "agentdb_url must begin with http:// or https:// and name a host"
+            )
         if url.userinfo or url.query or url.fragment:
             raise InvalidInputError(
                 "agentdb_url must carry no password, query or fragment: a token is read from "
@@ -208,5 +212,7 @@ def _import_httpx() -> Any:
     try:
         import httpx  # noqa: PLC0415 - an extra
     except ImportError:
-        raise UnsupportedError("agentdb_url needs httpx: pip install 'nt-memory[agentdb]'") from None
+        raise UnsupportedError(
+            "agentdb_url needs httpx: pip install 'nt-memory[agentdb]'"
+        ) from None
     return httpx

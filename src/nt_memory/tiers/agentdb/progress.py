@@ -7,7 +7,6 @@ without harm. It is never newer: it is written after the server's answers.
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 from pathlib import Path
 
@@ -57,7 +56,7 @@ class Progress(msgspec.Struct):
         new = directory / f"{FILE}.new"
         try:
             new.write_bytes(msgspec.json.encode(self))
-            os.replace(new, directory / FILE)
+            new.replace(directory / FILE)
         except OSError:
             with contextlib.suppress(OSError):
                 new.unlink()

@@ -149,8 +149,10 @@ async def observe(
 
 
 @router.post("/observations/{agent}/batch", response_model=KeysOut, status_code=201)
-async def observe_many(me: Me, agent: Agent, body: ObserveManyIn) -> Response:
-    """Remember many; give keys, and repeating it replaces them by themselves."""
+async def observe_many(
+    me: Me, agent: Agent, body: ObserveManyIn, request_id: RequestId = None
+) -> Response:
+    """Remember many; with an Idempotency-Key, repeating it stores only what was not stored before."""
     keys = await me.memory.observe_many(
         agent,
         body.embeddings,
@@ -158,6 +160,7 @@ async def observe_many(me: Me, agent: Agent, body: ObserveManyIn) -> Response:
         keys=body.keys,
         tags=body.tags,
         known_at=body.known_at,
+        request_id=request_id,
     )
     return reply({"keys": keys}, 201)
 

@@ -18,6 +18,7 @@ from nt_memory.apps.server.bodies import (
     Body,
     KeyName,
     Real,
+    RequestId,
     Revision,
     StrictRoute,
     Time,
@@ -229,10 +230,16 @@ async def definition(me: Me, action_type: ActionType, as_of: AsOfQuery = None) -
 
 
 @router.put("/trajectories/{trajectory_id:path}", response_model=TrackedOut)
-async def track(me: Me, house: Here, trajectory_id: TrajectoryId, body: TrajectoryIn) -> Response:
+async def track(
+    me: Me,
+    house: Here,
+    trajectory_id: TrajectoryId,
+    body: TrajectoryIn,
+    request_id: RequestId = None,
+) -> Response:
     """Store a trajectory, or what was added to it."""
     trajectory = _build(trajectory_id, body, house, me)
-    revision = await me.memory.track_trajectory(trajectory)
+    revision = await me.memory.track_trajectory(trajectory, request_id=request_id)
     return reply({"id": trajectory.id, "revision": revision})
 
 
@@ -254,13 +261,12 @@ async def trajectories(
     as_of: AsOfQuery = None,
 ) -> Response:
     """Ids of an agent's trajectories, by id, a page at a time."""
-    found = [one.id for one in await me.memory.bank.trajectories(agent, as_of=as_of)]
-    rest = [one for one in found if one > after]
-    return reply({"ids": rest[:limit], "next": rest[limit - 1] if len(rest) > limit else None})
+    found = await me.memory.bank.trajectory_ids(agent, after=after, limit=limit + 1, as_of=as_of)
+    return reply({"ids": found[:limit], "next": found[limit - 1] if len(found) > limit else None})
 
 
 @router.post("/outcomes", response_model=VerdictOut)
-async def record_outcome(me: Me, body: OutcomeIn) -> Response:
+async def record_outcome(me: Me, body: OutcomeIn, request_id: RequestId = None) -> Response:
     """Record how an action turned out; the same again changes nothing."""
     verdict = await me.memory.record_outcome(
         body.trajectory_id,
@@ -268,6 +274,7 @@ async def record_outcome(me: Me, body: OutcomeIn) -> Response:
         action=body.action,
         known_at=body.known_at,
         revision_of=body.revision_of,
+        request_id=request_id,
     )
     return reply(spell_fields(verdict))
 
