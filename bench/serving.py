@@ -106,12 +106,17 @@ async def timed(ask: Callable[[], Awaitable[Any]], seconds: float) -> tuple[list
     return taken, time.perf_counter() - started
 
 
+async def warm(one: Client, wanted: Iterator[bytes]) -> None:
+    """Some requests that do not count."""
+    for _ in range(20):
+        await one.send(next(wanted))
+
+
 async def over_http(port: int, wanted: Iterator[bytes], clients: int, seconds: float) -> Any:
     """Latencies in seconds, and requests a second, of so many clients at once."""
     open_ones = [await Client.connect(port) for _ in range(clients)]
-    for one in open_ones:
-        for _ in range(20):
-            await one.send(next(wanted))
+    # All at once: one that is left waiting for its first request is turned away after ten seconds.
+    await asyncio.gather(*(warm(one, wanted) for one in open_ones))
     rounds = await asyncio.gather(
         *(timed(lambda one=one: one.send(next(wanted)), seconds) for one in open_ones)
     )

@@ -332,6 +332,9 @@ class Stats(Document):
     clock_jump_s: float
     compactions: int
     compaction_failure: str
+    l2_undelivered: int
+    l2_refused: int
+    l2_failure: str
 
 
 class Verification(Document):
