@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from urllib.parse import urlsplit
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
@@ -27,6 +28,7 @@ from nt_memory.system.coordinating import CoordinationCalls
 from nt_memory.system.engine import FILTER_SHARE, Engine
 from nt_memory.system.filtering import FilterTables
 from nt_memory.system.governing import GoverningCalls
+from nt_memory.system.busing import make_bus
 from nt_memory.system.keeping import KeepingCalls
 from nt_memory.system.mapping import MapCalls
 from nt_memory.system.reembedding import ReembeddingCalls
@@ -34,7 +36,6 @@ from nt_memory.system.similarity import SimilarityCalls
 from nt_memory.system.state import StateCalls
 from nt_memory.system.view import MemoryView
 from nt_memory.system.watching import Tail
-from nt_memory.transport.local_bus import LocalBus
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -107,7 +108,7 @@ class MemorySystem(
         self._engine = engine
         self._named = 0
         self._filters = FilterTables(engine, engine.config.max_memory_bytes // FILTER_SHARE)
-        self._bus = LocalBus()
+        self._bus = make_bus(engine)
         self._pubsub = PubSub(self._bus, encode, decode, engine.clock)
         self._locks = Locks(engine.submit, self._read_lock, engine.clock, engine.session)
         self.consensus = Consensus(engine.submit, BallotViews(engine), engine.clock, encode, decode)
@@ -132,7 +133,8 @@ class MemorySystem(
 
         Args:
             target: A `MemoryConfig`; a path, for an embedded store with default settings (an
-                existing store's own timeline and history are taken over); None for the defaults.
+                existing store's own timeline and history are taken over); `nats://host:port`, or
+                `nats://host:port/swarm`, for a node of a cluster, likewise; None for the defaults.
             clock: Source of time; for tests and simulations.
             read_only: Follow a store that another process writes, at most about 10 ms behind;
                 writes raise `ReadOnlyError`.
@@ -148,6 +150,8 @@ class MemorySystem(
             CorruptionError: the journal is damaged; the message names the place.
             ConfigMismatchError: `timeline`, `history` or `swarm` is not what the store has.
             UnsupportedError: the target needs a part that is not installed.
+            DisconnectedError: the cluster's servers cannot be reached.
+            PermissionDeniedError: they refuse the credentials.
         """
         return Opening(target, clock=clock, read_only=read_only)
 
@@ -247,7 +251,7 @@ class MemorySystem(
         journal = engine.journal
         return MemoryStats(
             revision=engine.revision,
-            lag=0 if journal is None else journal.last_sequence - engine.sequence,
+            lag=0 if journal is None else journal.unseen + journal.last_sequence - engine.sequence,
             pending_bytes=0 if journal is None else journal.pending_bytes,
             l1=engine.hot.stats,
             l2=VectorTierStats(
@@ -376,10 +380,6 @@ class Opening:
         if adopts is None:
             adopts = not isinstance(target, MemoryConfig)
         config = _to_config(target)
-        if config.url is not None:
-            raise UnsupportedError(
-                f"{config.url}: this version is embedded only; a cluster needs nt-memory[cluster]"
-            )
         if config.agentdb_url is not None:
             raise UnsupportedError("agentdb_url: this version keeps its vectors embedded only")
         engine = await Engine.open(
@@ -397,7 +397,8 @@ def _to_config(target: MemoryConfig | str | os.PathLike[str] | None) -> MemoryCo
     if isinstance(target, MemoryConfig):
         return target
     if isinstance(target, str) and "://" in target:
-        return MemoryConfig(url=target)
+        swarm = urlsplit(target).path.strip("/")
+        return MemoryConfig(url=target, swarm=swarm) if swarm else MemoryConfig(url=target)
     if not isinstance(target, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidInputError(
             f"open takes a path, a URL or a MemoryConfig, not {type(target).__name__}"

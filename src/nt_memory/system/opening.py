@@ -72,7 +72,7 @@ def open_store(config: MemoryConfig, clock: StoreClock, *, read_only: bool) -> O
     try:
         if read_only:
             return _open_follower(config, clock, directory)
-        return _open_writer(config, clock, directory)
+        return open_writer(config, clock, directory)
     except BaseException:
         directory.close()
         raise
@@ -132,7 +132,17 @@ def _open_follower(config: MemoryConfig, clock: StoreClock, directory: StoreDire
     return Opened(directory, cold, files, replica, None, reader, max_map_bytes=config.max_map_bytes)
 
 
-def _open_writer(config: MemoryConfig, clock: StoreClock, directory: StoreDirectory) -> Opened:
+def open_writer(
+    config: MemoryConfig,
+    clock: StoreClock,
+    directory: StoreDirectory,
+    make_journal: Callable[[StoreDirectory, int], LocalJournal] | None = None,
+) -> Opened:
+    """Open a store that is claimed; see `open_store`. `make_journal`: None for the embedded one.
+
+    Raises:
+        StorageError: and its subclasses; see `MemorySystem.open`.
+    """
     clear_leftovers(directory)
     rebuilt = not are_trustworthy(directory)
     if rebuilt:
@@ -150,12 +160,15 @@ def _open_writer(config: MemoryConfig, clock: StoreClock, directory: StoreDirect
         rebuilt = True
         cold, files, replica = _open_views(config, directory)
     try:
-        journal = LocalJournal(
-            directory.journal,
-            clock=clock,
-            durability=config.durability,
-            applied_sequence=replica.sequence,
-        )
+        if make_journal is None:
+            journal = LocalJournal(
+                directory.journal,
+                clock=clock,
+                durability=config.durability,
+                applied_sequence=replica.sequence,
+            )
+        else:
+            journal = make_journal(directory, replica.sequence)
         clock.start_after(journal.recorded_at)
         try:
             catch_up(replica, SegmentReader(directory.journal), journal.last_sequence)
