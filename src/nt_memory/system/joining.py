@@ -70,6 +70,7 @@ def open_node(config: MemoryConfig, clock: StoreClock) -> Opened:
                     values=directory.values,
                     clock=clock,
                     applied_sequence=applied,
+                    patience_s=PATIENCE_S,
                 ),
             )
         except BaseException:

@@ -235,7 +235,7 @@ class NatsJournal(LocalJournal):
 
         Args:
             origin: How far the views have followed the stream, with all that is in this journal.
-                publishers: Whom the views know.
+            publishers: Whom the views know.
 
         Raises:
             StorageError: this journal holds what did not come from the stream.
