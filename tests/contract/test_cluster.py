@@ -13,7 +13,8 @@ import pytest
 from nats_server import NatsServer
 
 from nt_memory import MemoryConfig, MemorySystem
-from nt_memory.entries import Entry, Tick, Write, WriteOp, encode_entry
+from nt_memory.codec import encode
+from nt_memory.entries import STATE, Entry, Tick, Write, WriteOp, encode_entry
 from nt_memory.errors import (
     DisconnectedError,
     FormatVersionError,
@@ -121,12 +122,11 @@ def test_a_killed_client_loses_nothing(server: NatsServer, tmp_path: Path) -> No
     """After `kill -9` of a node in mid-load all it said was acknowledged is there, and its replica
     opens again and goes on.
     """
-    writing = child(server, tmp_path, "put_and_say", 10_000)
-    assert writing.stdout is not None
-    lines = [writing.stdout.readline() for _ in range(400)]
-    writing.kill()
-    lines += writing.stdout.readlines()
-    writing.wait(10.0)
+    with child(server, tmp_path, "put_and_say", 10_000) as writing:
+        assert writing.stdout is not None
+        lines = [writing.stdout.readline() for _ in range(400)]
+        writing.kill()
+        lines += writing.stdout.readlines()
     said = dict(line.split() for line in lines[1:] if line.endswith("\n"))
     assert len(said) >= 390
 
@@ -217,7 +217,7 @@ async def test_a_message_stored_twice_acts_once(server: NatsServer, tmp_path: Pa
     """What a publisher has stored twice, under two message ids as after a long pause, is applied once,
     also by a node that joins later; and so is a late message of a publisher that has gone on.
     """
-    entry = encode_entry(Entry(Write((WriteOp(agent="agent_1", key="k", value=b"\xc0"),))))
+    entry = encode_entry(Entry(Write((WriteOp(STATE, "agent_1", "k", encode(1)),))))
     first, second = (encode_parcel(Parcel("s" * 24, n, (entry,))) for n in (1, 2))
     async with node(server, tmp_path) as memory:
         before = memory.revision
@@ -237,7 +237,7 @@ async def test_rubbish_in_the_stream(server: NatsServer, tmp_path: Path) -> None
     """What is no parcel or no entry counts for nothing, and neither does an entry in another's name; the
     swarm goes on, and who joins later comes to the same.
     """
-    body = Write((WriteOp(agent="agent_1", key="k", value=b"\xc0"),))
+    body = Write((WriteOp(STATE, "agent_1", "k", encode(1)),))
     in_my_name = encode_entry(Entry(body, actor="mallory"))
     in_yours = encode_entry(Entry(body, actor="agent_1"))
     long = "x" * 10_000

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from nt_memory import Approved, MemorySystem, Pending, Proposal, Rejected, Trajectory, Vote
+from nt_memory import Approved, MemorySystem, Pending, Policy, Proposal, Rejected, Trajectory, Vote
 from nt_memory.errors import (
     ClosedError,
     ConfigMismatchError,
@@ -169,6 +169,7 @@ async def test_search(memories: Memories) -> None:
 async def test_trajectories(memories: Memories) -> None:
     """A trajectory is tracked, judged, and there after a reopen."""
     async with memories.open() as memory:
+        await memory.bank.define("forecast", target="vol", unit="", horizon=timedelta(days=5))
         trajectory = Trajectory("agent_1")
         trajectory.add_observation({"vol": 0.2}, embedding=[0.1, 0.2, 0.3])
         trajectory.add_action("forecast", {"h": 5}, predicted_outcome=1.0)
@@ -242,7 +243,7 @@ async def test_elections(memories: Memories) -> None:
 async def test_policies_and_quotas(memories: Memories) -> None:
     """An agent's rights and share are kept wherever it calls from, also after a reopen."""
     async with memories.open() as memory:
-        await memory.set_policy("agent_1", {"write": ["agent_1/**"], "read": ["agent_1/**"]})
+        await memory.set_policy("agent_1", Policy(write=("agent_1/**",), read=("agent_1/**",)))
         await memory.set_quota("agent_2", max_keys=1)
         mine = memory.as_agent("agent_1")
         await mine.put("agent_1", "k", 1)

@@ -107,8 +107,8 @@ def check_settings(config: MemoryConfig, replica: Replica) -> None:
     ):
         if made != wanted:
             raise ConfigMismatchError(
-                f"{config.storage_path}: {setting} was set to {made!r} when the store was made, "
-                f"not {wanted!r}"
+                f"{config.storage_path if config.url is None else 'the swarm'}: {setting} was set to "
+                f"{made!r} when the store was made, not {wanted!r}"
             )
 
 

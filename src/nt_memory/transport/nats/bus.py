@@ -41,8 +41,8 @@ _log = logging.getLogger(__name__)
 class _Remote:
     """A subscription with the servers. `waiting` is filled on the link's loop and emptied on the bus's."""
 
-    __slots__ = ("denial", "handle", "is_open", "lost", "matches", "receive", "subject", "subscription",
-                 "waiting")  # fmt: skip
+    __slots__ = ("handle", "is_open", "lost", "matches", "receive", "subject", "subscription",
+                 "most", "waiting")  # fmt: skip
 
     def __init__(
         self, subject: str, pattern: str, receive: Callable[[str, bytes, str], None], handle: object
@@ -52,7 +52,8 @@ class _Remote:
         self.receive = receive
         self.handle = handle
         self.subscription: Subscription | None = None
-        self.waiting: deque[tuple[str, bytes, str]] = deque(maxlen=WAITING_MESSAGES)
+        self.most = WAITING_MESSAGES
+        self.waiting: deque[tuple[str, bytes, str]] = deque(maxlen=self.most)
         self.lost = 0
         self.is_open = True
 
@@ -238,7 +239,7 @@ class NatsBus(LocalBus):
         if found is None or not remote.matches(found[0]):
             return
         was_empty = not remote.waiting
-        remote.lost += len(remote.waiting) == WAITING_MESSAGES
+        remote.lost += len(remote.waiting) == remote.most
         remote.waiting.append(found)
         if was_empty:
             self._post(self._hand_out, remote)

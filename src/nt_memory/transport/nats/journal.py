@@ -102,6 +102,11 @@ class _Flush:
         self.is_reached = threading.Event()
         self.error: BaseException | None = None
 
+    def check(self) -> None:
+        """Raise what became of it, if that was no good."""
+        if self.error is not None:
+            raise again(self.error) if isinstance(self.error, NtMemoryError) else self.error
+
 
 class _Arrival(NamedTuple):
     """A message on its way into this node's journal; a ticket of `Submissions`."""
@@ -225,8 +230,7 @@ class NatsJournal(LocalJournal):
         flush = _Flush()
         self._outbox.put(b"", flush)
         flush.is_reached.wait()
-        if flush.error is not None:
-            raise again(flush.error) if isinstance(flush.error, NtMemoryError) else flush.error
+        flush.check()
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -298,6 +302,7 @@ class NatsJournal(LocalJournal):
         self._send(self.link.agent, [(b"", flush)])
         while not flush.is_reached.is_set():
             self._read_in(apply)
+        flush.check()
         now_us = self._store_clock.now_us()
         half_us = (now_us - sent_us) // 2
         if not sent_us <= self._arrived_us <= now_us:

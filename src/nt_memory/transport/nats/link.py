@@ -294,6 +294,8 @@ class Link:
             if refused.done() and not asking.done():
                 raise _denied("publish", subject)
             return await asking
+        except PermissionDeniedError:  # which is an OSError, too
+            raise
         except (TimeoutError, OSError, nats.errors.Error) as error:
             raise DisconnectedError(
                 f"{self.name}: no answer: {error or type(error).__name__}"
