@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from nt_memory.clock import SystemClock
 from nt_memory.errors import InvalidNameError
 from nt_memory.transport.local_bus import LocalBus
 from nt_memory.transport.nats import bus as bus_module
@@ -53,7 +54,7 @@ class Bench:
 
         async def wait() -> None:
             while not condition():
-                await asyncio.sleep(0.001)
+                await SystemClock().sleep(0.001)
 
         if self._server is None:
             assert condition()
@@ -294,7 +295,9 @@ def test_requests_from_node_to_node(nodes: tuple[Bench, Bus, Bus]) -> None:
     """
     bench, one, other = nodes
     answers: list[tuple[str, bytes]] = []
-    bench.do(one.settle("$reply/x", one.subscribe("$reply/x/*", lambda t, p, _r: answers.append((t, p)))))
+    bench.do(
+        one.settle("$reply/x", one.subscribe("$reply/x/*", lambda t, p, _r: answers.append((t, p))))
+    )
     overheard: list[str] = []
     other.subscribe("**", lambda t, *_: overheard.append(t))
     handle = other.subscribe("ask", lambda _t, p, r: other.publish(r, p + b"!"))

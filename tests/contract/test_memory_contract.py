@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from nt_memory import Approved, MemorySystem, Pending, Policy, Proposal, Rejected, Trajectory, Vote
+from nt_memory.clock import turn
 from nt_memory.errors import (
     ClosedError,
     ConfigMismatchError,
@@ -24,7 +25,6 @@ from nt_memory.errors import (
     StaleFenceError,
     VoteChangedError,
 )
-
 from nt_memory.system.importing import import_store
 
 if TYPE_CHECKING:
@@ -85,6 +85,13 @@ async def test_a_request_acts_once(memories: Memories) -> None:
         assert await memory.get("agent_1", "k") == 2
 
 
+async def move(memory: Any) -> None:
+    """A transaction of which one half cannot be."""
+    async with memory.transaction() as tx:
+        tx.put("agent_1", "position", 5)
+        tx.put("agent_1", "cash", 6, expect=1_000_000)
+
+
 async def test_transactions_are_one_revision(memories: Memories) -> None:
     """All or nothing, at one revision."""
     async with memories.open() as memory:
@@ -94,9 +101,7 @@ async def test_transactions_are_one_revision(memories: Memories) -> None:
         records = [await memory.get_record("agent_1", key) for key in ("position", "cash")]
         assert records[0].revision == records[1].revision
         with pytest.raises(ConflictError):
-            async with memory.transaction() as tx:
-                tx.put("agent_1", "position", 5)
-                tx.put("agent_1", "cash", 6, expect=1_000_000)
+            await move(memory)
         assert await memory.get("agent_1", "position") == 1
 
 
@@ -153,9 +158,9 @@ async def test_search(memories: Memories) -> None:
         key = await memory.observe("agent_1", vectors[3], {"n": -1}, tags=["crash"])
         hits = await memory.search_similar("agent_1", vectors[7], top_k=3)
         assert hits[0].key == keys[7]
-        assert [h.key for h in await memory.search_similar("agent_1", vectors[3], tags=["crash"])] == [
-            key
-        ]
+        assert [
+            h.key for h in await memory.search_similar("agent_1", vectors[3], tags=["crash"])
+        ] == [key]
         with pytest.raises(DimensionError):
             await memory.observe("agent_1", [1.0, 2.0])
         revision = memory.revision
@@ -169,7 +174,9 @@ async def test_search(memories: Memories) -> None:
 async def test_trajectories(memories: Memories) -> None:
     """A trajectory is tracked, judged, and there after a reopen."""
     async with memories.open() as memory:
-        await memory.bank.define("forecast", target="vol", unit="", horizon=timedelta(days=5))
+        await memory.bank.define(
+            "forecast", target="vol", unit="log vol", horizon=timedelta(microseconds=1)
+        )
         trajectory = Trajectory("agent_1")
         trajectory.add_observation({"vol": 0.2}, embedding=[0.1, 0.2, 0.3])
         trajectory.add_action("forecast", {"h": 5}, predicted_outcome=1.0)
@@ -188,8 +195,7 @@ async def test_locks(memories: Memories) -> None:
         with pytest.raises(LockTimeoutError):
             await memory.acquire_lock("book", timeout=0.2, holder="b")
         waiting = asyncio.ensure_future(memory.acquire_lock("book", timeout=10.0, holder="b"))
-        while not memory.stats().locks:
-            await asyncio.sleep(0)
+        await turn()
         await memory.release_lock(first)
         second = await waiting
         assert second.fence > first.fence
@@ -229,15 +235,17 @@ async def test_consensus(memories: Memories) -> None:
 
 async def test_elections(memories: Memories) -> None:
     """One candidate leads at a time."""
-    async with memories.open() as memory:
-        async with memory.elections.campaign("desk", candidate="a") as first:
-            term = await anext(first)
-            assert memory.elections.leader("desk").candidate == "a"
-            async with memory.elections.campaign("desk", candidate="b") as second:
-                waiting = asyncio.ensure_future(anext(second))
-                await term.resign()
-                later = await waiting
-                assert later.fence > term.fence
+    async with (
+        memories.open() as memory,
+        memory.elections.campaign("desk", candidate="a") as first,
+    ):
+        term = await anext(first)
+        assert memory.elections.leader("desk").candidate == "a"
+        async with memory.elections.campaign("desk", candidate="b") as second:
+            waiting = asyncio.ensure_future(anext(second))
+            await term.resign()
+            later = await waiting
+            assert later.fence > term.fence
 
 
 async def test_policies_and_quotas(memories: Memories) -> None:

@@ -20,13 +20,13 @@ class Origin(NamedTuple):
         stream: Identity of the stream.
         message: The message's place in it.
         mark: Sequence of its mark in this journal, which its entries follow.
-        count: How many those are.
+        entries: How many those are.
     """
 
     stream: str
     message: int
     mark: int
-    count: int
+    entries: int
 
 
 class Publisher(NamedTuple):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from urllib.parse import urlsplit
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -24,11 +24,11 @@ from nt_memory.records import MemoryStats, VectorTierStats
 from nt_memory.system.arguments import check_request, check_revision, resolve
 from nt_memory.system.backing import EngineBacking
 from nt_memory.system.banking import BankCalls
+from nt_memory.system.busing import make_bus
 from nt_memory.system.coordinating import CoordinationCalls
 from nt_memory.system.engine import FILTER_SHARE, Engine
 from nt_memory.system.filtering import FilterTables
 from nt_memory.system.governing import GoverningCalls
-from nt_memory.system.busing import make_bus
 from nt_memory.system.keeping import KeepingCalls
 from nt_memory.system.mapping import MapCalls
 from nt_memory.system.reembedding import ReembeddingCalls

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
     from nt_memory.transport.nats.link import Link
 
-PIECE_BYTES: Final = 384 * 1024
+PIECE_BYTES: Final = 512 * 1024
+"""Measured on loopback with every message made durable: 64 KiB gives 20 MiB/s, 512 KiB 88, and more only
+little more, while an answer of the server that holds a piece as text stays below 1 MiB.
+"""
 _AT_ONCE: Final = 4
 _ANSWER_S: Final = 10.0
 _RETRY_S: Final = 0.25
@@ -81,7 +84,9 @@ class Blobs:
         there: dict[str, Any] = found["state"].get("subjects") or {}
         return len(there) >= max(1, -(-size // PIECE_BYTES))
 
-    def get(self, author: str, digest: str, size: int, is_ending: Callable[[], bool]) -> bytes | None:
+    def get(
+        self, author: str, digest: str, size: int, is_ending: Callable[[], bool]
+    ) -> bytes | None:
         """A blob; None if nobody has stored what its name says. Waits for a server that can tell.
 
         Raises:

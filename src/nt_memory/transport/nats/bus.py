@@ -41,8 +41,17 @@ _log = logging.getLogger(__name__)
 class _Remote:
     """A subscription with the servers. `waiting` is filled on the link's loop and emptied on the bus's."""
 
-    __slots__ = ("handle", "is_open", "lost", "matches", "receive", "subject", "subscription",
-                 "most", "waiting")  # fmt: skip
+    __slots__ = (
+        "handle",
+        "is_open",
+        "lost",
+        "matches",
+        "most",
+        "receive",
+        "subject",
+        "subscription",
+        "waiting",
+    )  # fmt: skip
 
     def __init__(
         self, subject: str, pattern: str, receive: Callable[[str, bytes, str], None], handle: object
@@ -101,7 +110,9 @@ class NatsBus(LocalBus):
 
         Cost: as `LocalBus.publish`, and a callback on the link's thread.
         """  # noqa: D205
-        reached = self._request(topic, payload, reply_to) if reply_to else super().publish(topic, payload)
+        reached = (
+            self._request(topic, payload, reply_to) if reply_to else super().publish(topic, payload)
+        )
         if not (topic.startswith(OWN) and reached):
             self._send(topic, payload, reply_to, is_answered=reached > 0)
         return reached
@@ -221,7 +232,7 @@ class NatsBus(LocalBus):
         self._link.spawn(self._subscribe(remote))
 
     async def _subscribe(self, remote: _Remote) -> None:
-        async def take(message: Msg) -> None:  # noqa: RUF029 - nats-py awaits it
+        async def take(message: Msg) -> None:
             self._take(remote, message)
 
         if remote.is_open:
@@ -256,7 +267,7 @@ class NatsBus(LocalBus):
             reply_to = data[start:end].decode()
         except (InvalidNameError, UnicodeDecodeError):
             return None
-        if reply_to and not reply_to.startswith(_REPLIES):
+        if len(data) <= end or (reply_to and not reply_to.startswith(_REPLIES)):
             return None
         topic = "/".join(place.rest)
         if place.kind == "reply":
@@ -265,7 +276,7 @@ class NatsBus(LocalBus):
             return None
         return topic, data[end:], reply_to
 
-    async def _on_nobody(self, message: Msg) -> None:  # noqa: RUF029 - nats-py awaits it
+    async def _on_nobody(self, message: Msg) -> None:
         if (message.headers or {}).get("Status") == "503":
             self._post(self._tell_nobody, message.subject.rpartition(".")[2])
 

@@ -234,7 +234,11 @@ class Follower:
     # --- messages -------------------------------------------------------------------------------
 
     async def _on_message(self, message: Msg) -> None:
-        if self._subscription is None or message.sid != self._subscription._id or self._broken.is_set():  # noqa: SLF001
+        if (
+            self._subscription is None
+            or message.sid != self._subscription._id
+            or self._broken.is_set()
+        ):
             return  # of a consumer that was given up
         self.heard_ns = self._clock.monotonic_ns()
         headers: dict[str, Any] = message.headers or {}
@@ -290,7 +294,7 @@ def read_message(message: Msg) -> tuple[Stored, int]:
     """
     # $JS.ACK.[domain.account.]stream.consumer.times.sequence.delivered.time.pending[.token]
     tokens = message.reply.split(".")
-    places = tokens[4:] if len(tokens) == 9 else tokens[6:]  # noqa: PLR2004
+    places = tokens[4:] if len(tokens) == 9 else tokens[6:]
     try:
         _, sequence, delivered, stored_ns, pending = (int(token) for token in places[:5])
     except ValueError:

@@ -246,14 +246,14 @@ class NatsJournal(LocalJournal):
         """
         self._publishers = publishers
         first = 1
-        written = 0 if origin is None else origin.mark + origin.count
+        written = 0 if origin is None else origin.mark + origin.entries
         if self._last_sequence > written:
             raise StorageError(
                 f"{self.directory}: written by a memory that was opened on the directory itself, "
                 "not by this node; give the node another one"
             )
         if origin is not None:
-            is_whole = self._last_sequence >= origin.mark + origin.count
+            is_whole = self._last_sequence >= origin.mark + origin.entries
             first = origin.message + is_whole
             self._resumed = None if is_whole else origin
             self._message = origin.message
@@ -321,7 +321,9 @@ class NatsJournal(LocalJournal):
             raise again(self._failure)
         if work is None or not work.batch:
             if self.silent_s() * 1e9 > self._patience_ns:
-                raise DisconnectedError(f"{self.link.name}: nothing was heard of the servers for long")
+                raise DisconnectedError(
+                    f"{self.link.name}: nothing was heard of the servers for long"
+                )
             return
         frames = self._append(work.batch)
         self._submissions.release(sum(len(payload) for payload, _ in work.batch))
@@ -341,6 +343,7 @@ class NatsJournal(LocalJournal):
         prepare: Callable[[Sequence[Frame]], None] | None = None,
     ) -> None:
         """See `Journal.start`. `prepare` is not called."""
+
         def deliver_some(frames: Sequence[Frame]) -> None:
             for first in range(0, len(frames), _FRAMES_AT_ONCE):
                 deliver(frames[first : first + _FRAMES_AT_ONCE])
@@ -394,7 +397,9 @@ class NatsJournal(LocalJournal):
             failure.__cause__ = error
             self._lose(failure)
 
-    def _runs(self, batch: list[tuple[bytes, Any]]) -> Iterator[tuple[str, list[tuple[bytes, Any]]]]:
+    def _runs(
+        self, batch: list[tuple[bytes, Any]]
+    ) -> Iterator[tuple[str, list[tuple[bytes, Any]]]]:
         """A batch in messages: entries of one author each, and no more than go into one."""
         run: list[tuple[bytes, Any]] = []
         size, author = 0, self.link.agent
@@ -495,7 +500,7 @@ class NatsJournal(LocalJournal):
         except ApiError as error:
             if error.number in _FULL:
                 raise StorageFullError(f"the stream is full: {error}") from None
-            if error.code in (500, 503):  # noqa: PLR2004 - no leader, or no room to work just now
+            if error.code in (500, 503):
                 raise DisconnectedError(f"{self.link.name}: {error}") from None
             raise StorageError(f"{self.link.name}: the servers refuse it: {error}") from None
 

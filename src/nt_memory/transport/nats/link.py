@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
 import ssl
 import threading
@@ -31,17 +32,15 @@ from nt_memory.errors import (
 )
 
 try:
-    import nats
     import nats.errors
+    from nats.aio.client import Client
 except ImportError:  # pragma: no cover - tested by an installation without the extra
-    nats = None  # type: ignore[assignment]
+    Client = None  # type: ignore[assignment,misc]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from concurrent.futures import Future
-    from pathlib import Path
 
-    from nats.aio.client import Client
     from nats.aio.msg import Msg
 
     from nt_memory.transport.nats.subjects import Subjects
@@ -51,7 +50,9 @@ CALL_S: Final = 5.0
 RECONNECT_WAIT_S: Final = 0.2
 LEAST_PAYLOAD_BYTES: Final = 1 << 20
 _CLOSE_S: Final = 2.0
-_DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE)
+_DENIED = re.compile(
+    r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE
+)
 _SCHEMES: Final = ("nats", "tls")
 
 
@@ -67,11 +68,11 @@ class Credentials:
         key_file: Its key.
     """
 
-    file: str | Path | None = None
-    nkey_file: str | Path | None = None
-    ca_file: str | Path | None = None
-    cert_file: str | Path | None = None
-    key_file: str | Path | None = None
+    file: str | os.PathLike[str] | None = None
+    nkey_file: str | os.PathLike[str] | None = None
+    ca_file: str | os.PathLike[str] | None = None
+    cert_file: str | os.PathLike[str] | None = None
+    key_file: str | os.PathLike[str] | None = None
 
     def tls(self, servers: list[str]) -> ssl.SSLContext | None:
         """A context, if anything asks for TLS."""
@@ -94,10 +95,14 @@ def parse_url(url: str) -> tuple[list[str], str]:
     """
     parts = urlsplit(url)
     if parts.scheme not in _SCHEMES or not parts.netloc or parts.query or parts.fragment:
-        raise InvalidInputError("a cluster's URL is nats://host:port[,host:port…][/swarm], or tls://…")
+        raise InvalidInputError(
+            "a cluster's URL is nats://host:port[,host:port…][/swarm], or tls://…"
+        )
     names, at, hosts = parts.netloc.rpartition("@")
     servers = [
-        urlunsplit((parts.scheme, names + at + host, "", "", "")) for host in hosts.split(",") if host
+        urlunsplit((parts.scheme, names + at + host, "", "", ""))
+        for host in hosts.split(",")
+        if host
     ]
     try:
         ports = [urlsplit(server).port for server in servers]
@@ -125,9 +130,14 @@ class Link:
     """
 
     def __init__(
-        self, url: str, subjects: Subjects, *, agent: str = "", credentials: Credentials | None = None
+        self,
+        url: str,
+        subjects: Subjects,
+        *,
+        agent: str = "",
+        credentials: Credentials | None = None,
     ) -> None:
-        if nats is None:
+        if Client is None:
             raise UnsupportedError("a cluster needs `pip install nt-memory[cluster]`")
         self.subjects = subjects
         self.agent = agent
@@ -168,7 +178,7 @@ class Link:
             raise
 
     async def _connect(self, tls: ssl.SSLContext | None) -> None:
-        client = nats.NATS()
+        client = Client()
         given = self._credentials
         connecting = client.connect(
             servers=self._servers,
@@ -195,7 +205,9 @@ class Link:
                 await asyncio.wait_for(client.close(), _CLOSE_S)
             said = self._last_error or str(error) or type(error).__name__
             if isinstance(error, nats.errors.AuthorizationError) or "uthorization" in said:
-                raise PermissionDeniedError(f"{self.name}: the servers refuse these credentials") from None
+                raise PermissionDeniedError(
+                    f"{self.name}: the servers refuse these credentials"
+                ) from None
             raise DisconnectedError(f"{self.name}: no server could be reached: {said}") from None
         self._client = client
         if client.max_payload < LEAST_PAYLOAD_BYTES:
@@ -275,8 +287,14 @@ class Link:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def ask(self, subject: str, payload: bytes, headers: dict[str, str] | None = None, *,
-                  timeout_s: float = CALL_S) -> Msg:
+    async def ask(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: dict[str, str] | None = None,
+        *,
+        timeout_s: float = CALL_S,
+    ) -> Msg:
         """Publish a request and wait for the answer. On the link's loop.
 
         Raises:
@@ -298,7 +316,7 @@ class Link:
             raise
         except (TimeoutError, OSError, nats.errors.Error) as error:
             raise DisconnectedError(
-                f"{self.name}: no answer: {error or type(error).__name__}"
+                f"{self.name}: no answer: {str(error) or type(error).__name__}"
             ) from None
         finally:
             asking.cancel()
@@ -306,7 +324,9 @@ class Link:
             if not waiting:
                 self._waiting.pop(subject, None)
 
-    async def ask_api(self, what: str, body: dict[str, Any], *, timeout_s: float = CALL_S) -> dict[str, Any]:
+    async def ask_api(
+        self, what: str, body: dict[str, Any], *, timeout_s: float = CALL_S
+    ) -> dict[str, Any]:
         """Ask JetStream's API.
 
         Raises:

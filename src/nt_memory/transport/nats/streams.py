@@ -85,6 +85,6 @@ async def _make(link: Link, name: str, subjects: list[str]) -> dict[str, Any]:
 
 
 def _explained(link: Link, error: ApiError) -> DisconnectedError | StorageError:
-    if error.code in (500, 503):  # noqa: PLR2004 - no leader yet
+    if error.code in (500, 503):
         return DisconnectedError(f"{link.name}: {error}")
     return StorageError(f"{link.name}: the servers refuse the swarm's streams: {error}")
