@@ -9,6 +9,12 @@ from typing import Any
 from nt_memory import MemoryConfig, MemorySystem
 
 
+def say(line: str) -> None:
+    """Tell the test."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 async def count_under_lock(memory: Any, count: int) -> None:
     """Add one to a number, read and written under a lock."""
     for _ in range(count):
@@ -24,7 +30,7 @@ async def put_and_say(memory: Any, count: int) -> None:
     async def put(writer: int) -> None:
         for i in range(count):
             revision = await memory.put("child", f"{writer}/{i}", i)
-            print(f"{writer}/{i} {revision}", flush=True)
+            say(f"{writer}/{i} {revision}")
 
     await asyncio.gather(*(put(writer) for writer in range(4)))
 
@@ -33,7 +39,7 @@ async def main() -> None:
     url, directory, swarm, what, count = sys.argv[1:]
     config = MemoryConfig(url=url, storage_path=directory, swarm=swarm)
     async with MemorySystem.open(config) as memory:
-        print("open", flush=True)
+        say("open")
         await globals()[what](memory, int(count))
 
 

@@ -299,7 +299,7 @@ def test_withdraw_and_room(server: NatsServer, tmp_path: Path) -> None:
     server.signal(signal.SIGSTOP)
     first, second = object(), object()
     journal.submit(entry("a"), first)
-    while not journal._under_way:  # type: ignore[attr-defined]
+    while not journal._publishing._under_way:  # type: ignore[attr-defined]
         threading.Event().wait(0.001)
     journal.submit(entry("b"), second)
     assert not journal.withdraw(first)

@@ -378,8 +378,10 @@ def _open_store(config: MemoryConfig, clock: StoreClock, *, read_only: bool) -> 
     if config.url is not None:
         if read_only:
             raise UnsupportedError("a node of a cluster follows it by writing; it is not read-only")
-        from nt_memory.system.joining import open_node  # noqa: PLC0415 - who needs it has nats-py
-
+        try:
+            from nt_memory.system.joining import open_node  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            raise UnsupportedError("a cluster needs `pip install nt-memory[cluster]`") from error
         return open_node(config, clock)
     return open_store(config, clock, read_only=read_only)
 

@@ -160,15 +160,7 @@ def open_writer(
         rebuilt = True
         cold, files, replica = _open_views(config, directory)
     try:
-        if make_journal is None:
-            journal = LocalJournal(
-                directory.journal,
-                clock=clock,
-                durability=config.durability,
-                applied_sequence=replica.sequence,
-            )
-        else:
-            journal = make_journal(directory, replica.sequence)
+        journal = (make_journal or _embedded(config, clock))(directory, replica.sequence)
         clock.start_after(journal.recorded_at)
         try:
             catch_up(replica, SegmentReader(directory.journal), journal.last_sequence)
@@ -181,6 +173,17 @@ def open_writer(
         cold.close()
         raise
     return Opened(directory, cold, files, replica, journal, journal, rebuilt)
+
+
+def _embedded(
+    config: MemoryConfig, clock: StoreClock
+) -> Callable[[StoreDirectory, int], LocalJournal]:
+    def make(directory: StoreDirectory, applied: int) -> LocalJournal:
+        return LocalJournal(
+            directory.journal, clock=clock, durability=config.durability, applied_sequence=applied
+        )
+
+    return make
 
 
 def _is_of_views(error: Exception, *, was_killed: bool) -> bool:

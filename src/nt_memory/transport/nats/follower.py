@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import secrets
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -157,7 +158,10 @@ class Follower:
         self._consumer = secrets.token_hex(12)
         self.heard_ns = self._clock.monotonic_ns()
         self._subscription = await link.client.subscribe(
-            inbox, cb=self._on_message, pending_msgs_limit=0, pending_bytes_limit=_PENDING_BYTES
+            inbox,
+            cb=functools.partial(self._on_message, self._consumer),
+            pending_msgs_limit=0,
+            pending_bytes_limit=_PENDING_BYTES,
         )
         config = {
             "name": self._consumer,
@@ -233,13 +237,9 @@ class Follower:
 
     # --- messages -------------------------------------------------------------------------------
 
-    async def _on_message(self, message: Msg) -> None:
-        if (
-            self._subscription is None
-            or message.sid != self._subscription._id
-            or self._broken.is_set()
-        ):
-            return  # of a consumer that was given up
+    async def _on_message(self, consumer: str, message: Msg) -> None:
+        if consumer != self._consumer or self._broken.is_set():
+            return  # of one that was given up
         self.heard_ns = self._clock.monotonic_ns()
         headers: dict[str, Any] = message.headers or {}
         if headers.get("Status") == "100":
@@ -263,7 +263,6 @@ class Follower:
             if self._task is not None:
                 self._task.cancel()
             return
-        consumer = self._consumer
         await self._take(stored)
         if consumer == self._consumer:
             self._delivered = delivered

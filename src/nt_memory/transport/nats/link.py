@@ -22,6 +22,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+import nats.errors
+from nats.aio.client import Client
+
 from nt_memory.clock import SystemClock
 from nt_memory.errors import (
     ClosedError,
@@ -30,12 +33,6 @@ from nt_memory.errors import (
     PermissionDeniedError,
     UnsupportedError,
 )
-
-try:
-    import nats.errors
-    from nats.aio.client import Client
-except ImportError:  # pragma: no cover - tested by an installation without the extra
-    Client = None  # type: ignore[assignment,misc]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -53,6 +50,7 @@ _CLOSE_S: Final = 2.0
 _DENIED = re.compile(
     r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE
 )
+_REFUSED: Final = "uthorization"
 _SCHEMES: Final = ("nats", "tls")
 
 
@@ -137,8 +135,6 @@ class Link:
         agent: str = "",
         credentials: Credentials | None = None,
     ) -> None:
-        if Client is None:
-            raise UnsupportedError("a cluster needs `pip install nt-memory[cluster]`")
         self.subjects = subjects
         self.agent = agent
         self.name = show_url(url)
@@ -149,6 +145,7 @@ class Link:
         self._thread = threading.Thread(target=self._run, name="nt-memory-nats", daemon=True)
         self._client: Client | None = None
         self._last_error = ""
+        self._connecting: asyncio.Future[None] | None = None
         self._waiting: dict[str, set[asyncio.Future[Any]]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self.denied: set[str] = set()
@@ -196,20 +193,24 @@ class Link:
             error_cb=self._on_error,
             reconnected_cb=self._on_reconnected,
         )
+        # The client would try again for ever what no server will ever let in.
+        self._connecting = asyncio.ensure_future(connecting)
         try:
-            await asyncio.wait_for(connecting, CONNECT_S)
+            await asyncio.wait({self._connecting}, timeout=CONNECT_S)
+            self._connecting.cancel()
+            await self._connecting
         except FileNotFoundError as error:
             raise InvalidInputError(f"the credentials cannot be read: {error}") from None
-        except (TimeoutError, OSError, nats.errors.Error) as error:
+        except (asyncio.CancelledError, OSError, nats.errors.Error) as error:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(client.close(), _CLOSE_S)
             said = self._last_error or str(error) or type(error).__name__
-            if isinstance(error, nats.errors.AuthorizationError) or "uthorization" in said:
+            if _REFUSED in said:
                 raise PermissionDeniedError(
                     f"{self.name}: the servers refuse these credentials"
                 ) from None
             raise DisconnectedError(f"{self.name}: no server could be reached: {said}") from None
-        self._client = client
+        self._client, self._connecting = client, None
         if client.max_payload < LEAST_PAYLOAD_BYTES:
             raise UnsupportedError(
                 f"{self.name}: the servers take messages of {client.max_payload} bytes; a swarm needs "
@@ -250,7 +251,7 @@ class Link:
     @property
     def is_clustered(self) -> bool:
         """Whether the server is one of several."""
-        return bool(self.client._server_info.get("cluster"))  # noqa: SLF001 - it has no other name
+        return bool(self.client._server_info.get("cluster"))  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
     # --- calls --------------------------------------------------------------------------------
 
@@ -366,6 +367,8 @@ class Link:
 
     async def _on_error(self, error: Exception) -> None:
         self._last_error = str(error)
+        if self._connecting is not None and _REFUSED in self._last_error:
+            self._connecting.cancel()
         found = _DENIED.search(self._last_error)
         if found is None:
             return
