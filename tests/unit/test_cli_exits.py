@@ -29,7 +29,7 @@ OF_ERRORS = {
     Exit.FULL: {"StorageFullError"},
     Exit.UNSUPPORTED: {"UnsupportedError"},
     Exit.LOST: {"LockLostError", "StaleFenceError"},
-    Exit.UNREACHABLE: {"EmbedderUnavailableError"},
+    Exit.UNREACHABLE: {"DisconnectedError", "EmbedderUnavailableError"},
     Exit.TIMEOUT: {
         "LockTimeoutError",
         "ProposalTimeoutError",

@@ -82,7 +82,10 @@ _BY_ERROR: tuple[tuple[tuple[type[Exception], ...], Exit], ...] = (
     ((errors.StorageFullError,), Exit.FULL),
     ((errors.UnsupportedError,), Exit.UNSUPPORTED),
     ((errors.LockLostError, errors.StaleFenceError), Exit.LOST),
-    ((errors.EmbedderUnavailableError, ConnectionError), Exit.UNREACHABLE),
+    (
+        (errors.DisconnectedError, errors.EmbedderUnavailableError, ConnectionError),
+        Exit.UNREACHABLE,
+    ),
     ((TimeoutError,), Exit.TIMEOUT),
     ((errors.InvalidInputError,), Exit.USAGE),
     ((errors.StorageError,), Exit.STORAGE),

@@ -25,6 +25,7 @@ _STATUS: dict[type[errors.NtMemoryError], int] = {
     errors.ValueTooLargeError: 413,
     errors.EmbedderError: 502,
     errors.EmbedderUnavailableError: 503,
+    errors.DisconnectedError: 503,
     errors.UnsupportedError: 501,
     errors.TimelineError: 409,
     errors.TrimmedError: 410,

@@ -145,7 +145,7 @@ class Link:
         self._thread = threading.Thread(target=self._run, name="nt-memory-nats", daemon=True)
         self._client: Client | None = None
         self._last_error = ""
-        self._connecting: asyncio.Future[None] | None = None
+        self._connecting: Client | None = None
         self._waiting: dict[str, set[asyncio.Future[Any]]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self.denied: set[str] = set()
@@ -193,15 +193,12 @@ class Link:
             error_cb=self._on_error,
             reconnected_cb=self._on_reconnected,
         )
-        # The client would try again for ever what no server will ever let in.
-        self._connecting = asyncio.ensure_future(connecting)
+        self._connecting = client
         try:
-            await asyncio.wait({self._connecting}, timeout=CONNECT_S)
-            self._connecting.cancel()
-            await self._connecting
+            await asyncio.wait_for(connecting, CONNECT_S)
         except FileNotFoundError as error:
             raise InvalidInputError(f"the credentials cannot be read: {error}") from None
-        except (asyncio.CancelledError, OSError, nats.errors.Error) as error:
+        except (TimeoutError, OSError, nats.errors.Error) as error:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(client.close(), _CLOSE_S)
             said = self._last_error or str(error) or type(error).__name__
@@ -368,7 +365,8 @@ class Link:
     async def _on_error(self, error: Exception) -> None:
         self._last_error = str(error)
         if self._connecting is not None and _REFUSED in self._last_error:
-            self._connecting.cancel()
+            # It would try again for ever, and no server would ever let it in.
+            self._connecting.options["allow_reconnect"] = False
         found = _DENIED.search(self._last_error)
         if found is None:
             return

@@ -62,12 +62,14 @@ class UnderWay:
         flushes: Who waits for it to be delivered.
         is_acknowledged: Whether it is known to be stored.
         since_ns: When it was first published, monotonic.
+        size: Bytes of its entries.
     """
 
     tickets: list[Any] = field(default_factory=list[Any])
     flushes: list[Flush] = field(default_factory=list["Flush"])
     is_acknowledged: bool = False
     since_ns: int = 0
+    size: int = 0
 
     def end(self, error: BaseException | None) -> None:
         """Let those who flush go on."""
@@ -162,7 +164,10 @@ class Publishing:
     def arrived(self, number: int) -> UnderWay | None:
         """A message of this node has arrived; who waits for it, unless they were told already."""
         with self._mutex:
-            return self._under_way.pop(number, None)
+            sending = self._under_way.pop(number, None)
+        if sending is not None:
+            self.outbox.release(sending.size)
+        return sending
 
     def fail_all(self, tickets: list[Any], error: BaseException) -> None:
         """Tell tickets what came of them."""
@@ -195,7 +200,6 @@ class Publishing:
             while (work := self.outbox.take(_LOOK_S)) is not None:
                 for author, run in self._runs(work.batch):
                     self.send(author, run)
-                self.outbox.release(sum(len(payload) for payload, _ in work.batch))
                 self._drop_overdue()
         except BaseException as error:  # noqa: BLE001 - whatever it was, someone waits for an answer
             failure = StorageError(f"publishing failed: {error!r}")
@@ -229,7 +233,9 @@ class Publishing:
         """Have a message stored, or fail its tickets."""
         self._number += 1
         number = self._number
-        sending = UnderWay(since_ns=self._clock.monotonic_ns())
+        # What is sent before `start` was never in the outbox.
+        size = 0 if self._fail is None else sum(len(payload) for payload, _ in run)
+        sending = UnderWay(since_ns=self._clock.monotonic_ns(), size=size)
         for payload, ticket in run:
             if payload:
                 sending.tickets.append(ticket)
@@ -330,8 +336,7 @@ class Publishing:
             )
 
     def _give_up(self, number: int, error: BaseException) -> None:
-        with self._mutex:
-            sending = self._under_way.pop(number, None)
+        sending = self.arrived(number)
         if sending is None:
             return  # it has arrived after all
         sending.end(error)
