@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import nkeys
 import pytest
+import trustme
 from nats_server import NatsServer
 
 from nt_memory import MemoryConfig, MemorySystem
@@ -382,3 +385,47 @@ def test_entries_of_others(server: NatsServer, tmp_path: Path) -> None:
             assert one.revision == other.revision
 
     asyncio.run(main())
+
+
+async def test_tls_and_nkeys(tmp_path: Path) -> None:
+    """A node shows an nkey to servers whose certificate it checks; without either it is refused."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "server.pem"))
+    seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
+    (tmp_path / "seed").write_bytes(seed)
+    public = nkeys.from_seed(bytearray(seed)).public_key.decode()
+    extra = f"""
+        tls {{ cert_file: "{tmp_path}/server.pem", key_file: "{tmp_path}/server.pem" }}
+        authorization {{ users: [ {{ nkey: {public} }} ] }}
+    """
+    server = NatsServer(tmp_path / "server", extra=extra)
+    server.start()
+    known: dict[str, Any] = {
+        "url": server.url.replace("nats:", "tls:"),
+        "storage_path": tmp_path / "store",
+        "tls_ca_file": tmp_path / "ca.pem",
+    }
+    try:
+        async with MemorySystem.open(MemoryConfig(**known, nkey_file=tmp_path / "seed")) as memory:
+            await memory.put("agent_1", "k", 1)
+        with pytest.raises(PermissionDeniedError):
+            await MemorySystem.open(MemoryConfig(**known))
+    finally:
+        server.stop()
+
+
+async def test_a_replica_that_went_its_own_way(server: NatsServer, tmp_path: Path) -> None:
+    """A node's directory that somebody opened by itself, and wrote to, is no replica any more."""
+    async with node(server, tmp_path) as memory:
+        await memory.put("agent_1", "k", 1)
+        directory = memory._engine.opened.directory.path
+    async with MemorySystem.open(directory) as alone:
+        await alone.put("agent_1", "k", 2)
+        assert alone._engine.opened.replica.origin is None
+    async with MemorySystem.open(directory) as alone:
+        assert alone._engine.opened.replica.origin is None
+        assert await alone.get("agent_1", "k") == 2
+    with pytest.raises(StorageError, match="give the node another one"):
+        await node(server, tmp_path)
