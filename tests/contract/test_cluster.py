@@ -410,7 +410,8 @@ async def test_tls_and_nkeys(tmp_path: Path) -> None:
     try:
         async with MemorySystem.open(MemoryConfig(**known, nkey_file=tmp_path / "seed")) as memory:
             await memory.put("agent_1", "k", 1)
-        with pytest.raises(PermissionDeniedError):
+        # The server may hang up before the client has read why: then all it knows is that.
+        with pytest.raises((PermissionDeniedError, DisconnectedError)):
             await MemorySystem.open(MemoryConfig(**known))
     finally:
         server.stop()

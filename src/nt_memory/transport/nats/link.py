@@ -146,6 +146,7 @@ class Link:
         self._client: Client | None = None
         self._last_error = ""
         self._connecting: Client | None = None
+        self._is_refused = False
         self._waiting: dict[str, set[asyncio.Future[Any]]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self.denied: set[str] = set()
@@ -202,7 +203,7 @@ class Link:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(client.close(), _CLOSE_S)
             said = self._last_error or str(error) or type(error).__name__
-            if _REFUSED in said:
+            if self._is_refused:
                 raise PermissionDeniedError(
                     f"{self.name}: the servers refuse these credentials"
                 ) from None
@@ -366,6 +367,7 @@ class Link:
         self._last_error = str(error)
         if self._connecting is not None and _REFUSED in self._last_error:
             # It would try again for ever, and no server would ever let it in.
+            self._is_refused = True
             self._connecting.options["allow_reconnect"] = False
         found = _DENIED.search(self._last_error)
         if found is None:
