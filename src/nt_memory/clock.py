@@ -106,6 +106,10 @@ class StoreClock:
         self._clock = clock
         self._ahead_us = 0
 
+    def align(self, now_us: int) -> None:
+        """Say `now_us` now: whoever gives entries their time has another clock than this node."""
+        self._ahead_us = now_us - self._clock.now_us()
+
     def start_after(self, last_us: int) -> None:
         """Never say less than `last_us` from now on."""
         self._ahead_us = max(self._ahead_us, last_us - self._clock.now_us())

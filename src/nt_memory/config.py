@@ -56,7 +56,8 @@ class MemoryConfig:
         agentdb_url: Server that observations are searched on, or None: here.
         enable_compression: Compress values of 512 bytes and more when that makes them smaller.
         max_memory_bytes: Budget of L1 and L2 together, bytes of anonymous memory.
-        url: `nats://` URL of a cluster, or None for the embedded store.
+        url: `nats://` URL of a cluster, or None for the embedded store. In a cluster the node's own
+            replica is in `<storage_path>.nodes`.
         swarm: Name of the swarm.
         agent: Who writes; recorded as `actor`. Empty: unnamed.
         durability: "commit": on disk when a write returns. "relaxed": visible at once, on disk
@@ -67,6 +68,11 @@ class MemoryConfig:
         compact_at_bytes: A live store that drops old versions, by `history` or retention, compacts
             itself once the journal behind its base takes more than this, and more than four times
             what the base takes; None: only when it is told to.
+        credentials_file: NATS credentials, with JWT and seed, that this node shows the servers.
+        nkey_file: A file with an nkey seed, likewise.
+        tls_ca_file: Certificates that the servers' are checked against; None: the system's.
+        tls_cert_file: This node's certificate.
+        tls_key_file: Its key.
     """
 
     storage_path: str | os.PathLike[str] = "./data/memory"
@@ -82,6 +88,11 @@ class MemoryConfig:
     history: int | None = None
     max_map_bytes: int = 1 << 40
     compact_at_bytes: int | None = 64 << 20
+    credentials_file: str | os.PathLike[str] | None = None
+    nkey_file: str | os.PathLike[str] | None = None
+    tls_ca_file: str | os.PathLike[str] | None = None
+    tls_cert_file: str | os.PathLike[str] | None = None
+    tls_key_file: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""

@@ -319,6 +319,16 @@ class StoreInUseError(StorageError):
         self.host = host
 
 
+class DisconnectedError(NtMemoryError):
+    """A cluster's servers were out of reach, or without a leader, for as long as a call waits.
+
+    Reads go on. A write that raises it may have been stored, or may be stored yet: repeating it is safe
+    under the same `request_id`.
+    """
+
+    retryable = True
+
+
 class ConfigMismatchError(StorageError):
     """A setting that belongs to the swarm differs from the one the store was made with."""
 

@@ -1,23 +1,93 @@
-"""What every bus does."""
+"""What every bus does, and what a cluster's does from one node to another."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from nt_memory.clock import SystemClock
 from nt_memory.errors import InvalidNameError
 from nt_memory.transport.local_bus import LocalBus
+from nt_memory.transport.nats import bus as bus_module
+from nt_memory.transport.nats.bus import NatsBus
+from nt_memory.transport.nats.link import Link
+from nt_memory.transport.nats.subjects import Subjects
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+    from nats_server import NatsServer
+
     from nt_memory.transport.ports import Bus
 
 
-@pytest.fixture(params=[LocalBus], ids=["local"])
-def bus(request: pytest.FixtureRequest) -> Bus:
+class Bench:
+    """A bus, the loop it belongs to, and a way to wait for what comes from a server."""
+
+    def __init__(self, server: NatsServer | None, swarm: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._links: list[Link] = []
+        self._server = server
+        self._swarm = swarm
+
+    def make(self) -> Bus:
+        """A bus; of a node of its own, if it is a cluster's."""
+
+        async def main() -> Bus:
+            if self._server is None:
+                return LocalBus()
+            link = Link(self._server.url, Subjects(self._swarm))
+            self._links.append(link)
+            await asyncio.to_thread(link.open)
+            return NatsBus(link)
+
+        return self._loop.run_until_complete(main())
+
+    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run something on the loop."""
+        return self._loop.run_until_complete(asyncio.wait_for(work, 10.0))
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Let the loop run until something is so; in one process it is so at once."""
+
+        async def wait() -> None:
+            while not condition():
+                await SystemClock().sleep(0.001)
+
+        if self._server is None:
+            assert condition()
+        else:
+            self.do(wait())
+
+    def close(self) -> None:
+        for link in self._links:
+            link.close()
+        self._loop.close()
+
+
+@pytest.fixture(params=["local", "nats"])
+def bench(request: pytest.FixtureRequest, swarm: str) -> Iterator[Bench]:
     """Each implementation in turn."""
-    made: Bus = request.param()
-    return made
+    server = None if request.param == "local" else request.getfixturevalue("nats_server")
+    made = Bench(server, swarm)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def bus(bench: Bench) -> Bus:
+    """A bus of each implementation."""
+    return bench.make()
+
+
+@pytest.fixture
+def nodes(nats_server: NatsServer, swarm: str) -> Iterator[tuple[Bench, Bus, Bus]]:
+    """Two nodes of a cluster, on one loop."""
+    made = Bench(nats_server, swarm)
+    yield made, made.make(), made.make()
+    made.close()
 
 
 def test_every_match_gets_it_once_in_order(bus: Bus) -> None:
@@ -45,19 +115,19 @@ def test_nobody_listens(bus: Bus) -> None:
 
 
 def test_who_has_readers(bus: Bus) -> None:
-    """`has_readers` is never False where a message reaches somebody, and here it is exact; wildcards
-    do not count for the memory's own topics, and a malformed topic is refused.
+    """`has_readers` is never False where a message reaches somebody, and in one process it is exact;
+    wildcards do not count for the memory's own topics, and a malformed topic is refused.
     """
-    assert not bus.has_readers("a/b")
+    assert bus.has_readers("a/b") == bus.is_remote
     handles = [bus.subscribe(pattern, lambda *_: None) for pattern in ("a/*", "**", "$own/b")]
     for topic in ("a/b", "z", "$own/b"):
         assert bus.has_readers(topic)
         assert bus.publish(topic, b"1")
-    assert not bus.has_readers("$own/c")
+    assert bus.has_readers("$own/c") == bus.is_remote
     for handle in handles:
         bus.unsubscribe(handle)
     for topic in ("a/b", "z", "$own/b"):
-        assert not bus.has_readers(topic)
+        assert bus.has_readers(topic) == bus.is_remote
     with pytest.raises(InvalidNameError):
         bus.has_readers("a//b")
 
@@ -143,11 +213,12 @@ def test_a_request_carries_where_to_reply(bus: Bus) -> None:
     assert seen == [("a", "$reply/x/1"), ("a", "")]
 
 
-def test_a_request_that_reaches_nobody_says_so(bus: Bus) -> None:
+def test_a_request_that_reaches_nobody_says_so(bench: Bench, bus: Bus) -> None:
     """An empty payload comes under the reply topic, once; with a subscriber none does."""
     seen: list[tuple[str, bytes]] = []
     bus.subscribe("$reply/x/*", lambda t, p, _r: seen.append((t, p)))
     assert bus.publish("a", b"1", "$reply/x/1") == 0
+    bench.until(lambda: bool(seen))
     assert seen == [("$reply/x/1", b"")]
     bus.subscribe("a", lambda *_: None)
     assert bus.publish("a", b"1", "$reply/x/2") == 1
@@ -165,3 +236,113 @@ def test_own_topics_are_out_of_reach_of_wildcards(bus: Bus) -> None:
     bus.unsubscribe(handle)
     bus.unsubscribe(handle)
     assert bus.publish("$own/b", b"1") == 2
+
+
+# --- from node to node ------------------------------------------------------------------------
+
+TOPICS = ("a", "a/b", "a/b/c", "b/b", "a.b/c", "a b/>/$x", "ü/*x".replace("*", "%"), "a/$b")
+PATTERNS = ("a", "*", "**", "a/*", "*/b", "a/**", "a/*/c", "a.b/*", "a b/>/*", "ü/**", "a/$b")
+
+
+def test_patterns_mean_the_same_everywhere(nodes: tuple[Bench, Bus, Bus]) -> None:
+    """A message reaches on another node just those subscriptions that it reaches here, each once."""
+    bench, one, other = nodes
+    here: list[tuple[str, str]] = []
+    there: list[tuple[str, str]] = []
+    for pattern in PATTERNS:
+        one.subscribe(pattern, lambda t, _p, _r, n=pattern: here.append((n, t)))  # type: ignore[misc]
+        handle = other.subscribe(pattern, lambda t, _p, _r, n=pattern: there.append((n, t)))  # type: ignore[misc]
+        bench.do(other.settle(pattern, handle))
+    for topic in TOPICS:
+        one.publish(topic, b"x")
+    bench.until(lambda: len(there) >= len(here))
+    bench.do(one.settle("a"))
+    bench.do(other.settle("a"))
+    assert sorted(there) == sorted(here)
+    assert here
+
+
+def test_order_from_node_to_node(nodes: tuple[Bench, Bus, Bus]) -> None:
+    """What one publisher says arrives in its order, from the return of `settle` on, none missing."""
+    bench, one, other = nodes
+    seen: list[bytes] = []
+    bench.do(other.settle("t/*", other.subscribe("t/*", lambda _, p, _r: seen.append(p))))
+    sent = [b"%d" % i for i in range(3000)]
+    for payload in sent:
+        assert one.publish(f"t/{len(payload)}", payload) == 0
+    bench.until(lambda: len(seen) >= len(sent))
+    assert seen == sent
+
+
+def test_unsubscribed_elsewhere(nodes: tuple[Bench, Bus, Bus]) -> None:
+    """After `unsubscribe` nothing arrives from other nodes either."""
+    bench, one, other = nodes
+    seen: list[bytes] = []
+    handle = other.subscribe("a", lambda _, p, _r: seen.append(p))
+    bench.do(other.settle("a", handle))
+    other.unsubscribe(handle)
+    last: list[bytes] = []
+    bench.do(other.settle("b", other.subscribe("b", lambda _, p, _r: last.append(p))))
+    one.publish("a", b"1")
+    one.publish("b", b"2")
+    bench.until(lambda: bool(last))
+    assert seen == []
+
+
+def test_requests_from_node_to_node(nodes: tuple[Bench, Bus, Bus]) -> None:
+    """A request finds its readers elsewhere, its answer its way back and nobody else; with readers
+    elsewhere nobody says that there are none.
+    """
+    bench, one, other = nodes
+    answers: list[tuple[str, bytes]] = []
+    bench.do(
+        one.settle("$reply/x", one.subscribe("$reply/x/*", lambda t, p, _r: answers.append((t, p))))
+    )
+    overheard: list[str] = []
+    other.subscribe("**", lambda t, *_: overheard.append(t))
+    handle = other.subscribe("ask", lambda _t, p, r: other.publish(r, p + b"!"))
+    bench.do(other.settle("ask", handle))
+    one.publish("ask", b"1", "$reply/x/1")
+    bench.until(lambda: bool(answers))
+    one.publish("none/at/all", b"1", "")
+    bench.until(lambda: "none/at/all" in overheard)
+    assert answers == [("$reply/x/1", b"1!")]
+    assert overheard == ["ask", "none/at/all"]
+
+
+def test_a_loop_that_is_held_up(
+    nodes: tuple[Bench, Bus, Bus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a loop is held up, what arrives for it is bounded: the oldest messages go, the newest stay."""
+    monkeypatch.setattr(bus_module, "WAITING_MESSAGES", 100)
+    bench, one, other = nodes
+    seen: list[bytes] = []
+    bench.do(other.settle("t", other.subscribe("t", lambda _, p, _r: seen.append(p))))
+    for i in range(1000):
+        one.publish("t", b"%d" % i)
+    # The loop of both runs no callback until here; the threads of their links do.
+    checked = asyncio.run_coroutine_threadsafe(one._check(), one._link.loop)  # type: ignore[attr-defined]
+    checked.result(10.0)
+    checked = asyncio.run_coroutine_threadsafe(other._check(), other._link.loop)  # type: ignore[attr-defined]
+    checked.result(10.0)
+    bench.until(lambda: bool(seen) and seen[-1] == b"999")
+    assert seen == [b"%d" % i for i in range(900, 1000)]
+
+
+def test_forged_frames_are_dropped(nodes: tuple[Bench, Bus, Bus]) -> None:
+    """Whatever is published on the bus's subjects past this code does no harm."""
+    bench, one, other = nodes
+    seen: list[bytes] = []
+    bench.do(other.settle("**", other.subscribe("**", lambda _, p, _r: seen.append(p))))
+    link = one._link  # type: ignore[attr-defined]
+
+    async def forge() -> None:
+        subject = link.subjects.message("", "a")
+        for data in (b"", b"x", b"\xb1", b"\xb1\x01", b"\xb1\x01\x00\x05evil!x", b'{"a":1}'):
+            await link.client.publish(subject, data)
+        await link.client.publish(subject, b"\xb1\x01\x00\x00x", headers={"Nats-Stream": "s"})
+
+    asyncio.run_coroutine_threadsafe(forge(), link.loop).result(10.0)
+    one.publish("a", b"good")
+    bench.until(lambda: b"good" in seen)
+    assert seen == [b"good"]

@@ -1,4 +1,4 @@
-"""What every journal does, and what the embedded one does besides."""
+"""What the embedded journal does besides what every journal does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import pytest
 
 from nt_memory.clock import ManualClock, SystemClock
 from nt_memory.errors import (
-    ClosedError,
     CorruptionError,
     StorageError,
     StorageFullError,
@@ -131,69 +130,7 @@ def _submit(journal: Journal, *names: str) -> None:
         assert journal.submit(name.encode(), name)
 
 
-# --- every journal ----------------------------------------------------------------------------
-
-
-def test_orders_and_delivers(store: LocalStore) -> None:
-    """Everything submitted is delivered once, in order, without gaps, under its ticket."""
-    journal, sink = store.start()
-    names = [f"entry {i}" for i in range(500)]
-    _submit(journal, *names)
-    journal.flush()
-    assert sink.tickets == names
-    assert [frame.sequence for frame in sink.frames] == list(range(1, 501))
-    assert [frame.payload.decode() for frame in sink.frames] == names
-    assert (journal.last_sequence, journal.oldest_sequence) == (500, 1)
-    assert journal.pending_bytes == 0
-    assert max(sink.batches) <= 64
-
-
-def test_many_submitters(store: LocalStore) -> None:
-    """Entries of one thread keep their order whatever other threads submit."""
-    journal, sink = store.start()
-
-    def work(who: int) -> None:
-        for i in range(300):
-            assert journal.submit(b"x", (who, i))
-
-    threads = [threading.Thread(target=work, args=(who,)) for who in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    journal.flush()
-    assert len(sink.frames) == 1200
-    for who in range(4):
-        assert [i for w, i in sink.tickets if w == who] == list(range(300))
-
-
-def test_reopens_where_it_left_off(store: LocalStore) -> None:
-    """A reopened journal has the same frames at the same positions and goes on behind them."""
-    journal, sink = store.start()
-    _submit(journal, "a", "b", "c")
-    journal.close()
-    again, more = store.start()
-    assert again.last_sequence == 3
-    assert [frame._replace(ticket=None) for frame in sink.frames] == list(again.replay(0))
-    assert again.read(sink.frames[1].position).payload == b"b"
-    _submit(again, "d")
-    again.flush()
-    assert more.frames[0].sequence == 4
-    assert [frame.payload for frame in again.replay(2)] == [b"c", b"d"]
-
-
-def test_replay_is_callable_before_start(store: LocalStore) -> None:
-    """Views catch up before the first new entry is ordered."""
-    journal, _ = store.start()
-    _submit(journal, "a")
-    journal.close()
-    reopened = store.open()
-    assert [frame.payload for frame in reopened.replay(0)] == [b"a"]
-    assert list(reopened.replay(1)) == []
-    with pytest.raises(ClosedError):
-        reopened.submit(b"x", None)
-    with pytest.raises(ClosedError):
-        reopened.flush()
+# --- in both durabilities ---------------------------------------------------------------------
 
 
 def test_entry_time(store: LocalStore) -> None:
@@ -238,26 +175,6 @@ def test_withdraw(store: LocalStore) -> None:
     assert sink.tickets == [first, third]
     assert not journal.withdraw(third)
     assert [frame.payload for frame in journal.replay(0)] == [b"1", b"22"]
-
-
-def test_close_drains_and_is_idempotent(store: LocalStore) -> None:
-    """What was queued is written and delivered; afterwards nothing is taken."""
-    journal, sink = store.start()
-    _submit(journal, *(str(i) for i in range(200)))
-    journal.close()
-    journal.close()
-    assert len(sink.frames) == 200
-    for call in (lambda: journal.submit(b"x", None), journal.flush):
-        with pytest.raises(ClosedError):
-            call()
-    with pytest.raises(ClosedError):
-        journal.start(sink.deliver, sink.fail)
-
-
-def test_close_without_start(store: LocalStore) -> None:
-    """A journal that was only opened can be closed."""
-    store.open().close()
-    assert store.open().last_sequence == 0
 
 
 def test_full_disk_fails_the_batch_and_goes_on(store: LocalStore) -> None:

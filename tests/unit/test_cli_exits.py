@@ -29,7 +29,11 @@ OF_ERRORS = {
     Exit.FULL: {"StorageFullError"},
     Exit.UNSUPPORTED: {"UnsupportedError"},
     Exit.LOST: {"LockLostError", "StaleFenceError"},
-    Exit.UNREACHABLE: {"EmbedderUnavailableError", "VectorServerUnavailableError"},
+    Exit.UNREACHABLE: {
+        "DisconnectedError",
+        "EmbedderUnavailableError",
+        "VectorServerUnavailableError",
+    },
     Exit.TIMEOUT: {
         "LockTimeoutError",
         "ProposalTimeoutError",

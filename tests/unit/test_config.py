@@ -177,3 +177,14 @@ def test_a_bad_environment_is_refused_with_the_name(name, text):
         InvalidInputError, match=name if name != "NT_MEMORY_DURABILITY" else "maybe"
     ):
         MemoryConfig.from_env({name: text})
+
+
+def test_a_cluster_keeps_its_vectors_itself(run):
+    """Both at once would have every node deliver to the other server; refused before anything is made."""
+
+    async def main():
+        config = MemoryConfig(url="nats://127.0.0.1:9", agentdb_url="http://127.0.0.1:9")
+        with pytest.raises(UnsupportedError, match="agentdb_url"):
+            await MemorySystem.open(config)
+
+    run(main())

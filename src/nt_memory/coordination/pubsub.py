@@ -65,6 +65,15 @@ class Bus(Protocol):
         """Stop a subscription. Idempotent."""
         ...
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether `settle` has something to wait for."""
+        ...
+
+    async def settle(self, topic: str, handle: object = None) -> None:
+        """Wait until a message, or a subscription, is known to be let through."""
+        ...
+
 
 class PubSub:
     """The message calls of one memory.
@@ -114,6 +123,8 @@ class PubSub:
             InvalidNameError: a malformed topic, whether anybody is subscribed or not.
             CodecError: the message cannot be encoded, and somebody is subscribed. To nobody it is not
                 encoded, and so not judged: judging takes what encoding takes.
+            PermissionDeniedError, DisconnectedError: a cluster's servers refuse it, or are out of reach.
+                Who is subscribed in this process gets it all the same.
 
         Cost: one encoding, and an append a subscriber; decoded once, by who reads it first. Without
             subscribers a dict lookup.
@@ -123,6 +134,8 @@ class PubSub:
         is_read = self._bus.has_readers(check_not_own(topic))
         reached = self._bus.publish(topic, self._encode(message)) if is_read else 0
         self.published += 1
+        if self._bus.is_remote:
+            await self._bus.settle(topic)
         return reached
 
     async def request(self, topic: str, message: object, timeout: float | None = 1.0) -> Any:
@@ -150,6 +163,8 @@ class PubSub:
         if not self._inbox:
             self._inbox = f"{INBOXES}{secrets.token_hex(16)}"
             self._inbox_handle = self._bus.subscribe(f"{self._inbox}/*", self._take_reply)
+            if self._bus.is_remote:
+                await self._bus.settle(self._inbox, self._inbox_handle)
         reply_to = f"{self._inbox}/{secrets.token_hex(16)}"
         waiter: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         self._requests[reply_to] = waiter
@@ -200,6 +215,7 @@ class PubSub:
         Raises:
             InvalidNameError: a malformed pattern.
             InvalidInputError: a buffer below 1 or an unknown overflow policy.
+            PermissionDeniedError, DisconnectedError: a cluster's servers refuse it, or are out of reach.
         """
         self._check_open()
         check_not_own(check_pattern(pattern))
@@ -212,8 +228,14 @@ class PubSub:
         def receive(topic: str, payload: bytes, reply_to: str) -> None:
             receiver.accept(self._parcel(topic, payload, reply_to))
 
-        self._handles[receiver] = self._bus.subscribe(pattern, receive)
+        handle = self._handles[receiver] = self._bus.subscribe(pattern, receive)
         receiver.attach(self._forget)
+        if self._bus.is_remote:
+            try:
+                await self._bus.settle(pattern, handle)
+            except BaseException:
+                await receiver.close()
+                raise
         return receiver
 
     def close(self, error: NtMemoryError) -> None:

@@ -10,6 +10,8 @@ Times are whole microseconds; `None` for `known_at` means "when it is recorded".
 
 from __future__ import annotations
 
+from typing import Any, get_args
+
 import msgspec
 
 from nt_memory.entries.coordinating import (
@@ -32,6 +34,7 @@ from nt_memory.entries.embedding import (
 from nt_memory.entries.rules import (
     Advance,
     Configure,
+    Mark,
     Retain,
     SetPolicy,
     SetQuota,
@@ -77,6 +80,7 @@ __all__ = [
     "Fence",
     "ForceRelease",
     "LockCommand",
+    "Mark",
     "ObserveMany",
     "Propose",
     "Reembed",
@@ -115,6 +119,7 @@ Body = (
     | SetPolicy
     | Sweep
     | Tick
+    | Mark
     | Acquire
     | Renew
     | Release
@@ -142,6 +147,8 @@ class Entry(Wire, frozen=True):
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Entry)
 _PREFIX = bytes([ENTRY_VERSION])
+_loosely = msgspec.msgpack.Decoder(tuple[list[Any], Any, Any])
+_KINDS = frozenset(str(kind.__struct_config__.tag) for kind in get_args(Body))
 
 
 def encode_entry(entry: Entry) -> bytes:
@@ -153,7 +160,7 @@ def decode_entry(payload: bytes) -> Entry:
     """The entry in `payload`.
 
     Raises:
-        FormatVersionError: a newer version wrote it.
+        FormatVersionError: a newer version wrote it, which would apply it and not refuse it.
         CodecError: it is not an entry.
     """
     if not payload or payload[0] != ENTRY_VERSION:
@@ -164,7 +171,21 @@ def decode_entry(payload: bytes) -> Entry:
     try:
         return _decoder.decode(memoryview(payload)[1:])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        kind = _kind_of(payload)
+        if kind is not None and kind not in _KINDS:
+            raise FormatVersionError(
+                f"an entry of kind {kind[:40]!r}: a newer version wrote it, this one does not know it"
+            ) from None
         raise CodecError(f"not an entry: {error}") from None
+
+
+def _kind_of(payload: bytes) -> str | None:
+    """What an entry says that it is; None if it is spelled as no version would."""
+    try:
+        (kind, *_), actor, _ = _loosely.decode(memoryview(payload)[1:])
+    except (ValueError, TypeError, msgspec.DecodeError):
+        return None
+    return kind if isinstance(kind, str) and kind and isinstance(actor, str) else None
 
 
 def operations_of(body: Body) -> tuple[WriteOp, ...]:

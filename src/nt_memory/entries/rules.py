@@ -83,3 +83,23 @@ class Sweep(Wire, frozen=True, tag="sweep"):
 
 class Tick(Wire, frozen=True, tag="tick"):
     """Nothing but the passing of time: what is due by then expires, lapses or is decided."""
+
+
+class Mark(Wire, frozen=True, tag="mark"):
+    """What follows in this node's journal is a message of its cluster's stream.
+
+    A node writes it before the entries of each message; from anybody else it counts for nothing.
+
+    Attributes:
+        stream: Identity of the stream.
+        sequence: The message's in it.
+        session: Who published it: one run of one node. Empty: it was no message of a node.
+        number: How many that had published before, and this; grows.
+        count: So many entries follow; 0 if the message repeats an earlier one.
+    """
+
+    stream: str
+    sequence: int
+    session: str
+    number: int
+    count: int

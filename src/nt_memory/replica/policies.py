@@ -30,6 +30,7 @@ from nt_memory.entries import (
     Configure,
     Embed,
     ForceRelease,
+    Mark,
     ObserveMany,
     Propose,
     Reembed,
@@ -155,7 +156,7 @@ def claims(body: Body, agent: str) -> Iterator[Claim]:
             yield Claim("lock", body.resource)
         case Propose() | CastVote():
             yield _said(body, agent)
-        case Release() | Withdraw() | Tick() | Sweep() | Configure() | StartSession():
+        case Release() | Withdraw() | Tick() | Sweep() | Configure() | StartSession() | Mark():
             return
         case _:
             yield Claim("operate", _operation(body))

@@ -18,6 +18,7 @@ from nt_memory.entries import (
     Configure,
     EmbeddingCommand,
     Entry,
+    Mark,
     ObserveMany,
     Retain,
     SetPolicy,
@@ -39,6 +40,7 @@ from nt_memory.replica.coordination import Coordination, Draft
 from nt_memory.replica.dropping import expire
 from nt_memory.replica.follow import Follow, Outcome
 from nt_memory.replica.observing import find_fresh, fold_fresh
+from nt_memory.replica.origins import detach, load_origin, note
 from nt_memory.replica.policies import Policies
 from nt_memory.replica.quotas import Quotas
 from nt_memory.replica.reembedding import carry_out, drop_unlabelled
@@ -50,6 +52,7 @@ from nt_memory.tiers.layout import NEVER_STARTED, ChangeRow, LogRow
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
+    from nt_memory.entries.origins import Origin
     from nt_memory.tiers.cold import ColdTier
     from nt_memory.tiers.vectors import VectorFiles
     from nt_memory.tiers.views import Snapshot, WriteBatch
@@ -114,6 +117,7 @@ class Replica:
         self.is_backtest = False
         self.history: int | None = None
         self.last_recorded_at = 0
+        self.origin: Origin | None = None
         self._coordination = Coordination()
         self.retention = Retention()
         self._quotas = Quotas()
@@ -125,6 +129,7 @@ class Replica:
             StartSession: self._start_session,
             Advance: self._advance,
             Tick: self._tick,
+            Mark: self._mark,
             Retain: self._retain,
             SetQuota: self._set_quota,
             SetPolicy: self._set_policy,
@@ -146,6 +151,7 @@ class Replica:
         self.sequence = views.number(b"sequence") or 0
         self.timeline_us = views.number(b"timeline_us")
         self.last_recorded_at = views.number(b"recorded_at") or 0
+        self.origin = load_origin(views)
         settings = views.get(b"meta", b"settings")
         if settings is not None:
             self._set_settings(msgspec.msgpack.decode(settings, type=Configure))
@@ -337,6 +343,9 @@ class Replica:
 
     def _start_session(self, step: Step) -> Effects:
         body = cast("StartSession", step.entry.body)
+        if self.origin is not None:  # a copy of a node's replica, that goes its own way from here
+            detach(step.batch)
+            self.origin = None
         step.draft.end_sessions(keep=body.session)
         drop_unlabelled(step.batch)
         return Effects(step.now.revision)
@@ -364,6 +373,11 @@ class Replica:
             changes = expire(step.batch, due, step.now, step.follow, self._quotas)
         has_changes = bool(changes) or step.draft.has_changes
         return Effects(step.now.revision if has_changes else None, changes, has_changes)
+
+    def _mark(self, step: Step) -> Effects:
+        mark = cast("Mark", step.entry.body)
+        self.origin = note(step.batch, mark, self.sequence, step.now.recorded_at)
+        return Effects(None, has_changes=False)
 
     def _retain(self, step: Step) -> Effects:
         self.retention.set(cast("Retain", step.entry.body), step.batch)

@@ -158,6 +158,10 @@ class Maintenance:
             )
 
 
+def _nothing() -> None:
+    """A barrier is all that is wanted."""
+
+
 def _retrieve(task: asyncio.Task[Compaction]) -> None:
     if not task.cancelled():
         task.exception()  # its caller may be gone
@@ -185,7 +189,7 @@ class _Compactor:
         snapshot = self._old.snapshot()
         try:
             # With relaxed durability the views may be ahead of the disk; the base must not be.
-            self._journal.flush()
+            self._journal.perform(_nothing)
             if not self._engine.opened.replica.is_backtest:
                 self._renumbering = plan(snapshot, self._engine.vectors)
             header = save_base(self._directory.bases, snapshot, self._files, self._renumbering)

@@ -18,6 +18,7 @@ from nt_memory.entries import Configure, StartSession
 from nt_memory.errors import (
     ClosedError,
     StorageError,
+    UnsupportedError,
     WrongLoopError,
     again,
 )
@@ -165,7 +166,12 @@ class Engine:
         if self.journal is None:
             self._background.append(self._loop.create_task(keep_up(self)))
             return
+        self.journal.on_lost = self._lose
         self.journal.start(self.writing.deliver, self.writing.fail, self.writing.prepare)
+        if self.journal.is_shared:
+            # Others are at work too: their sessions end by their leases, if they do.
+            self._background.append(self._loop.create_task(keep_time(self)))
+            return
         if not self.opened.replica.is_configured:
             await self.submit(
                 Configure(self.config.swarm, self.config.timeline, self.config.history)
@@ -366,6 +372,11 @@ class Engine:
         self.hot.clear()
         self.visible.wake(error)
 
+    def _lose(self, error: StorageError) -> None:
+        """On some thread: what the journal orders does not get here any more."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.give_up, error)
+
     async def wait_visible(self) -> None:
         """Wait until something new is visible.
 
@@ -378,6 +389,14 @@ class Engine:
 
 def _open_store(config: MemoryConfig, clock: StoreClock, *, read_only: bool) -> Opened:
     release_orphans()
+    if config.url is not None:
+        if read_only:
+            raise UnsupportedError("a node of a cluster follows it by writing; it is not read-only")
+        try:
+            from nt_memory.system.joining import open_node  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            raise UnsupportedError("a cluster needs `pip install nt-memory[cluster]`") from error
+        return open_node(config, clock)
     return open_store(config, clock, read_only=read_only)
 
 

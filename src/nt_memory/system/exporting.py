@@ -142,7 +142,7 @@ async def export_live(
         with engine.values.hold():
             return await asyncio.to_thread(
                 export_store,
-                engine.config.storage_path,
+                engine.opened.directory.path,
                 target,
                 format=format,
                 agents=agents,

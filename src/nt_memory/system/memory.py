@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -23,6 +24,7 @@ from nt_memory.records import MemoryStats, VectorTierStats
 from nt_memory.system.arguments import check_request, check_revision, resolve
 from nt_memory.system.backing import EngineBacking
 from nt_memory.system.banking import BankCalls
+from nt_memory.system.busing import make_bus
 from nt_memory.system.coordinating import CoordinationCalls
 from nt_memory.system.engine import FILTER_SHARE, Engine
 from nt_memory.system.filtering import FilterTables
@@ -34,7 +36,6 @@ from nt_memory.system.similarity import SimilarityCalls
 from nt_memory.system.state import StateCalls
 from nt_memory.system.view import MemoryView
 from nt_memory.system.watching import Tail
-from nt_memory.transport.local_bus import LocalBus
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -108,7 +109,7 @@ class MemorySystem(
         self._engine = engine
         self._named = 0
         self._filters = FilterTables(engine, engine.config.max_memory_bytes // FILTER_SHARE)
-        self._bus = LocalBus()
+        self._bus = make_bus(engine)
         self._pubsub = PubSub(self._bus, encode, decode, engine.clock)
         self._locks = Locks(engine.submit, self._read_lock, engine.clock, engine.session)
         self.consensus = Consensus(engine.submit, BallotViews(engine), engine.clock, encode, decode)
@@ -133,7 +134,8 @@ class MemorySystem(
 
         Args:
             target: A `MemoryConfig`; a path, for an embedded store with default settings (an
-                existing store's own timeline and history are taken over); None for the defaults.
+                existing store's own timeline and history are taken over); `nats://host:port`, or
+                `nats://host:port/swarm`, for a node of a cluster, likewise; None for the defaults.
             clock: Source of time; for tests and simulations.
             read_only: Follow a store that another process writes, at most about 10 ms behind;
                 writes raise `ReadOnlyError`.
@@ -149,6 +151,8 @@ class MemorySystem(
             CorruptionError: the journal is damaged; the message names the place.
             ConfigMismatchError: `timeline`, `history` or `swarm` is not what the store has.
             UnsupportedError: the target needs a part that is not installed.
+            DisconnectedError: the cluster's servers cannot be reached.
+            PermissionDeniedError: they refuse the credentials.
         """
         return Opening(target, clock=clock, read_only=read_only)
 
@@ -249,7 +253,7 @@ class MemorySystem(
         delivery = None if engine.remote is None else engine.remote.delivery
         return MemoryStats(
             revision=engine.revision,
-            lag=0 if journal is None else journal.last_sequence - engine.sequence,
+            lag=0 if journal is None else journal.unseen + journal.last_sequence - engine.sequence,
             pending_bytes=0 if journal is None else journal.pending_bytes,
             l1=engine.hot.stats,
             l2=VectorTierStats(
@@ -396,9 +400,9 @@ class Opening:
         if adopts is None:
             adopts = not isinstance(target, MemoryConfig)
         config = _to_config(target)
-        if config.url is not None:
+        if config.url is not None and config.agentdb_url is not None:
             raise UnsupportedError(
-                f"{config.url}: this version is embedded only; a cluster needs nt-memory[cluster]"
+                "agentdb_url: the nodes of a cluster keep their vectors themselves"
             )
         engine = await Engine.open(
             config,
@@ -415,7 +419,8 @@ def _to_config(target: MemoryConfig | str | os.PathLike[str] | None) -> MemoryCo
     if isinstance(target, MemoryConfig):
         return target
     if isinstance(target, str) and "://" in target:
-        return MemoryConfig(url=target)
+        swarm = urlsplit(target).path.strip("/")
+        return MemoryConfig(url=target, swarm=swarm) if swarm else MemoryConfig(url=target)
     if not isinstance(target, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidInputError(
             f"open takes a path, a URL or a MemoryConfig, not {type(target).__name__}"

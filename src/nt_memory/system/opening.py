@@ -72,7 +72,7 @@ def open_store(config: MemoryConfig, clock: StoreClock, *, read_only: bool) -> O
     try:
         if read_only:
             return _open_follower(config, clock, directory)
-        return _open_writer(config, clock, directory)
+        return open_writer(config, clock, directory)
     except BaseException:
         directory.close()
         raise
@@ -107,8 +107,8 @@ def check_settings(config: MemoryConfig, replica: Replica) -> None:
     ):
         if made != wanted:
             raise ConfigMismatchError(
-                f"{config.storage_path}: {setting} was set to {made!r} when the store was made, "
-                f"not {wanted!r}"
+                f"{config.storage_path if config.url is None else 'the swarm'}: {setting} was set to "
+                f"{made!r} when the store was made, not {wanted!r}"
             )
 
 
@@ -132,7 +132,17 @@ def _open_follower(config: MemoryConfig, clock: StoreClock, directory: StoreDire
     return Opened(directory, cold, files, replica, None, reader, max_map_bytes=config.max_map_bytes)
 
 
-def _open_writer(config: MemoryConfig, clock: StoreClock, directory: StoreDirectory) -> Opened:
+def open_writer(
+    config: MemoryConfig,
+    clock: StoreClock,
+    directory: StoreDirectory,
+    make_journal: Callable[[StoreDirectory, int], LocalJournal] | None = None,
+) -> Opened:
+    """Open a store that is claimed; see `open_store`. `make_journal`: None for the embedded one.
+
+    Raises:
+        StorageError: and its subclasses; see `MemorySystem.open`.
+    """
     clear_leftovers(directory)
     rebuilt = not are_trustworthy(directory)
     if rebuilt:
@@ -150,12 +160,7 @@ def _open_writer(config: MemoryConfig, clock: StoreClock, directory: StoreDirect
         rebuilt = True
         cold, files, replica = _open_views(config, directory)
     try:
-        journal = LocalJournal(
-            directory.journal,
-            clock=clock,
-            durability=config.durability,
-            applied_sequence=replica.sequence,
-        )
+        journal = (make_journal or _embedded(config, clock))(directory, replica.sequence)
         clock.start_after(journal.recorded_at)
         try:
             catch_up(replica, SegmentReader(directory.journal), journal.last_sequence)
@@ -168,6 +173,17 @@ def _open_writer(config: MemoryConfig, clock: StoreClock, directory: StoreDirect
         cold.close()
         raise
     return Opened(directory, cold, files, replica, journal, journal, rebuilt)
+
+
+def _embedded(
+    config: MemoryConfig, clock: StoreClock
+) -> Callable[[StoreDirectory, int], LocalJournal]:
+    def make(directory: StoreDirectory, applied: int) -> LocalJournal:
+        return LocalJournal(
+            directory.journal, clock=clock, durability=config.durability, applied_sequence=applied
+        )
+
+    return make
 
 
 def _is_of_views(error: Exception, *, was_killed: bool) -> bool:

@@ -248,7 +248,9 @@ class Writing:
 
     def _reject(self, tickets: Sequence[asyncio.Future[Any]], error: BaseException) -> None:
         said = error if isinstance(error, NtMemoryError) else StorageError(repr(error))
-        if not said.retryable:
+        if isinstance(said, PermissionDeniedError):
+            self.denied += len(tickets)  # by the servers of a cluster: nothing has failed
+        elif not said.retryable:
             self.failure = said
         for ticket in tickets:
             if not ticket.done():

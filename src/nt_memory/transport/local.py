@@ -12,7 +12,7 @@ import atexit
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from nt_memory.errors import (
     ClosedError,
@@ -38,6 +38,10 @@ RELAXED_SYNC_NS = 50_000_000
 _EXIT_WAIT_S = 5.0
 
 
+def _ignore(_: StorageError) -> None:
+    """Nobody wants to know."""
+
+
 class LocalJournal:
     """`ports.Journal` in segment files. Every method but `start` and `close` is thread-safe.
 
@@ -52,6 +56,9 @@ class LocalJournal:
     other failure, an fsync or `deliver` above all, stops the journal: everything pending and
     everything later gets `StorageError`. Entries that failed so were taken back where that was
     possible, but may be found again after a reopen.
+
+    Attributes:
+        on_lost: A shared journal calls it, from any thread, when it can no longer be followed.
 
     Args:
         directory: Where the segments are; must exist and be held by the caller.
@@ -70,6 +77,9 @@ class LocalJournal:
 
     Cost: one fdatasync a batch; a `submit` is about 1 µs.
     """
+
+    is_shared: ClassVar[bool] = False
+    """Whether others write to it too."""
 
     def __init__(
         self,
@@ -102,6 +112,7 @@ class LocalJournal:
         self._unsynced_since_ns = 0
         self._failure: StorageError | None = None
         self._thread: threading.Thread | None = None
+        self.on_lost: Callable[[StorageError], None] = _ignore
 
     @property
     def last_sequence(self) -> int:
@@ -127,6 +138,11 @@ class LocalJournal:
     def pending_bytes(self) -> int:
         """See `Journal.pending_bytes`; payload only."""
         return self._submissions.pending_bytes
+
+    @property
+    def unseen(self) -> int:
+        """Entries that others have added and that are not here yet."""
+        return 0
 
     @property
     def size_bytes(self) -> int:
@@ -323,7 +339,7 @@ class LocalJournal:
     def _write(self, batch: list[tuple[bytes, Any]]) -> None:
         size = sum(len(payload) for payload, _ in batch)
         try:
-            frames = self._writer.append(batch, self._clock.now_us())
+            frames = self._append(batch)
         except StorageFullError as error:
             self._submissions.release(size)
             self._fail([ticket for _, ticket in batch], error)
@@ -342,6 +358,10 @@ class LocalJournal:
         self._last_sequence += len(frames)
         self._submissions.release(size)
         self._deliver(frames)
+
+    def _append(self, batch: list[tuple[bytes, Any]]) -> list[Frame]:
+        """Write a batch to the end, and give its frames."""
+        return self._writer.append(batch, self._clock.now_us())
 
     def _is_sync_due(self) -> bool:
         return self._writer.has_unsynced and self._sync_wait_s() == 0.0

@@ -98,6 +98,14 @@ class LocalBus:
             del self._subscriptions[handle]
             self._routes.clear()
 
+    @property
+    def is_remote(self) -> bool:
+        """See `Bus.is_remote`."""
+        return False
+
+    async def settle(self, topic: str, handle: object = None) -> None:
+        """See `Bus.settle`; nothing is kept from anybody here."""
+
     def _route(self, topic: str) -> tuple[_Subscription, ...]:
         check_topic(topic)
         if topic.startswith(OWN):

@@ -157,3 +157,22 @@ class Bus(Protocol):
     def unsubscribe(self, handle: object) -> None:
         """Stop a subscription. Idempotent."""
         ...
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it reaches beyond this process, so that `settle` has something to wait for."""
+        ...
+
+    async def settle(self, topic: str, handle: object = None) -> None:
+        """Wait until a message that was just published, or a subscription that was just made, is known
+        to be let through.
+
+        Args:
+            topic: Of the message, or the pattern.
+            handle: Of the subscription; None: it is a message.
+
+        Raises:
+            PermissionDeniedError: it is not.
+            DisconnectedError: nobody can say.
+        """  # noqa: D205
+        ...

@@ -84,6 +84,7 @@ _BY_ERROR: tuple[tuple[tuple[type[Exception], ...], Exit], ...] = (
     ((errors.LockLostError, errors.StaleFenceError), Exit.LOST),
     (
         (
+            errors.DisconnectedError,
             errors.EmbedderUnavailableError,
             errors.VectorServerUnavailableError,
             ConnectionError,

@@ -27,6 +27,7 @@ _STATUS: dict[type[errors.NtMemoryError], int] = {
     errors.EmbedderUnavailableError: 503,
     errors.VectorServerError: 502,
     errors.VectorServerUnavailableError: 503,
+    errors.DisconnectedError: 503,
     errors.UnsupportedError: 501,
     errors.TimelineError: 409,
     errors.TrimmedError: 410,
