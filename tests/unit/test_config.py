@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from nt_memory.config import CacheConfig, MemoryConfig
-from nt_memory.errors import InvalidInputError
+from nt_memory.errors import InvalidInputError, UnsupportedError
+from nt_memory.system import MemorySystem
 
 
 def test_defaults_are_those_of_the_reference():
