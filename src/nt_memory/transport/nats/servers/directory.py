@@ -111,12 +111,12 @@ class ServersDirectory:
                 host=socket.gethostname(),
             ) from None
         self._lock_fd = fd
-        self.note([os.getpid()])
+        self.note([], owner=os.getpid())
 
-    def note(self, pids: list[int]) -> None:
-        """Write down who holds the directory; the first is who is to be asked to stop."""
+    def note(self, servers: list[int], *, owner: int | None = None) -> None:
+        """Write down who holds the directory: servers, and who stops them when asked to, if anybody."""
         os.ftruncate(self._lock_fd, 0)
-        os.pwrite(self._lock_fd, json.dumps({"pids": pids}).encode(), 0)
+        os.pwrite(self._lock_fd, json.dumps({"owner": owner, "servers": servers}).encode(), 0)
 
     def let_go(self) -> None:
         """Hold it no more; servers that run still do. Idempotent."""
@@ -139,34 +139,45 @@ class ServersDirectory:
         return False
 
     def holders(self) -> list[int]:
-        """Pids that were written down and live."""
+        """Pids of those that were written down and hold the directory, the owner before servers."""
         try:
             found = json.loads((self.path / _LOCK).read_text())
-            pids = [int(pid) for pid in found["pids"]]
+            pids = [found["owner"], *found["servers"]]
         except (OSError, ValueError, KeyError, TypeError):
             return []
-        return [pid for pid in pids if _lives(pid)]
+        return [pid for pid in pids if isinstance(pid, int) and _has_open(pid, self.path / _LOCK)]
 
     async def stop_holders(self, clock: Clock, within_s: float = 2 * STOP_S) -> list[int]:
         """End whoever holds the directory, kindly at first; their pids.
 
-        Only while the lock is held are the pids those of whoever wrote them: else the numbers may be
-        other processes' by now, and nobody is touched.
+        An owner stops its servers itself. Numbers of processes that have ended, and may be others'
+        by now, are told apart by what a process has open.
+
+        Raises:
+            StoreInUseError: it is still held after `within_s`; `pid` says by whom.
         """
         told: set[int] = set()
-        last: set[int] = set()
         end_ns = clock.monotonic_ns() + int(within_s * 1e9)
         while self.is_held():
             holders = self.holders()
-            # Whoever runs in the foreground stops its servers by itself.
-            for pid in holders[:1] if clock.monotonic_ns() < end_ns else holders:
-                sent = told if clock.monotonic_ns() < end_ns else last
-                if pid not in sent:
-                    sent.add(pid)
+            if clock.monotonic_ns() > end_ns:
+                pid = holders[0] if holders else None
+                raise StoreInUseError(f"{self.path} is still held by process {pid}", pid=pid)
+            asked = holders[:1] if holders and holders[0] == self._owner() else holders
+            for pid in asked:
+                if pid not in told:
+                    told.add(pid)
                     with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGTERM if sent is told else signal.SIGKILL)
+                        os.kill(pid, signal.SIGTERM)
             await clock.sleep(_LOOK_EVERY_S)
-        return sorted(told | last)
+        return sorted(told)
+
+    def _owner(self) -> int | None:
+        try:
+            owner = json.loads((self.path / _LOCK).read_text())["owner"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return owner if isinstance(owner, int) else None
 
 
 def write_private(path: Path, text: str) -> None:
@@ -178,11 +189,21 @@ def write_private(path: Path, text: str) -> None:
         os.fsync(fd)
 
 
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
+def _has_open(pid: int, path: Path) -> bool:
+    """Whether a process has a file open; where the system does not say, whether it lives."""
+    opened = Path(f"/proc/{pid}/fd")
+    if not Path("/proc/self/fd").exists():
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
         return True
-    return True
+    wanted = str(path.resolve())
+    with contextlib.suppress(OSError):
+        for each in opened.iterdir():
+            with contextlib.suppress(OSError):
+                if str(each.readlink()) == wanted:
+                    return True
+    return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -92,16 +93,15 @@ class ServerProcess:
 
     async def stop(self, within_s: float = STOP_S) -> None:
         """End it, kindly at first. Idempotent; a paused one is woken."""
-        if not self.is_running:
-            return
-        self.send(signal.SIGTERM)
-        self.send(signal.SIGCONT)
+        for number in (signal.SIGTERM, signal.SIGCONT):
+            with contextlib.suppress(StorageError):  # it has ended by itself, or by the first
+                self.send(number)
         if not await self._ended(within_s):
             await self.kill()
 
     async def kill(self) -> None:
         """End it at once, as a crash would. Idempotent."""
-        if self.is_running:
+        with contextlib.suppress(StorageError):
             self.send(signal.SIGKILL)
             await self._ended(STOP_S)
 
