@@ -71,7 +71,13 @@ def rights_of(
     if role == "guest":
         return Rights((*spoken, answers), can_listen)
     return Rights(
-        (subjects.journal(agent), subjects.values_of(agent), *_following(subjects), *spoken, answers),
+        (
+            subjects.journal(agent),
+            subjects.values_of(agent),
+            *_following(subjects),
+            *spoken,
+            answers,
+        ),
         can_listen,
     )
 

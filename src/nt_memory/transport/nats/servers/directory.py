@@ -1,13 +1,13 @@
 """The directory of local servers: what is in it, who holds it, and how to stop whoever does.
 
-    servers.json       names and ports, chosen once
-    route.password     which servers show each other
-    keys/system.nk     seed by which the servers are asked about themselves
-    keys/operator.nk   seed of whoever may do anything within the swarm
-    keys/<agent>.nk    seeds of agents
-    <name>/            a server's configuration, log and streams
-    LOCK               held by every server that runs, so that the directory is in use for as long as
-                       one of them lives, even if whoever started them has died
+servers.json       names and ports, chosen once
+route.password     which servers show each other
+keys/system.nk     seed by which the servers are asked about themselves
+keys/operator.nk   seed of whoever may do anything within the swarm
+keys/<agent>.nk    seeds of agents
+<name>/            a server's configuration, log and streams
+LOCK               held by every server that runs, so that the directory is in use for as long as
+                   one of them lives, even if whoever started them has died
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ class ServersDirectory:
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner can read, durably."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(fd, "w") as file:
+    with os.fdopen(fd, "w") as file:
         file.write(text)
         file.flush()
         os.fsync(fd)

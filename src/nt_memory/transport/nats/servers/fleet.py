@@ -69,9 +69,7 @@ class Fleet:
             chosen = self._choose(nodes, port, swarm)
             self.swarm: str = chosen["swarm"]
             self._settings = self._set(chosen, host, sync_always=sync_always)
-            self.servers = {
-                node.name: self._server(node.name) for node in self._settings.nodes
-            }
+            self.servers = {node.name: self._server(node.name) for node in self._settings.nodes}
         except BaseException:
             self._place.let_go()
             raise
@@ -172,7 +170,7 @@ class Fleet:
         """What is kept, or is kept from now on."""
         if nodes not in (None, *_SIZES):
             raise InvalidInputError(f"1 or 3 servers, not {nodes}: two cannot outvote one another")
-        chosen = self._place.read()
+        chosen: Any = self._place.read()
         if chosen is None:
             check_agent(swarm or "default")
             ports = _free_ports((nodes or 1) * 2)
@@ -195,15 +193,14 @@ class Fleet:
         for node in chosen["nodes"]:
             _check_free(node["client"])
         self._place.write({key: value for key, value in chosen.items() if key != "format"})
-        return chosen
+        found_all: dict[str, Any] = chosen
+        return found_all
 
     def _set(self, chosen: dict[str, Any], host: str, *, sync_always: bool) -> Settings:
         is_alone = len(chosen["nodes"]) == 1
         users = [User(self._public("operator"), None, "the operator")]
         for agent, (role, publish, subscribe) in sorted(chosen["agents"].items()):
-            rights = rights_of(
-                chosen["swarm"], agent, role, publish=publish, subscribe=subscribe
-            )
+            rights = rights_of(chosen["swarm"], agent, role, publish=publish, subscribe=subscribe)
             users.append(User(public_key(self._seed(agent)), rights, f"{role} {agent}"))
         return Settings(
             cluster=f"ntm-{chosen['swarm']}",
@@ -337,4 +334,6 @@ def _check_free(port: int) -> None:
         try:
             probe.bind((LOOPBACK, port))
         except OSError as error:
-            raise InvalidInputError(f"port {port} is taken ({error.strerror}); give another one") from None
+            raise InvalidInputError(
+                f"port {port} is taken ({error.strerror}); give another one"
+            ) from None

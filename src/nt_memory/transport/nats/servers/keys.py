@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nt_memory.errors import InvalidInputError, UnsupportedError
 
@@ -29,7 +29,7 @@ def make_key(path: Path) -> str:
     seed = bytes(nkeys.encode_seed(secrets.token_bytes(32), nkeys.PREFIX_BYTE_USER))
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
-    with open(fd, "wb") as file:
+    with os.fdopen(fd, "wb") as file:
         file.write(seed + b"\n")
         file.flush()
         os.fsync(fd)
@@ -51,7 +51,7 @@ def public_key(path: Path) -> str:
         raise InvalidInputError(f"{path} holds no seed of an nkey") from None
 
 
-def _nkeys():  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _nkeys() -> Any:
     try:
         import nkeys  # noqa: PLC0415 - of an extra
     except ModuleNotFoundError:

@@ -73,7 +73,7 @@ class ServerProcess:
         if self.is_running:
             return
         fd = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        with open(fd, "wb") as log:
+        with os.fdopen(fd, "wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - a program that was looked up by name
                 self._command,
                 stdin=subprocess.DEVNULL,
