@@ -284,6 +284,32 @@ class Advice(Document):
     text: str
 
 
+# --- servers ----------------------------------------------------------------------------------
+
+
+class ServersUp(Document):
+    """Servers that run, and what a node opens them with; the file holds a secret, this does not."""
+
+    url: str
+    nkey_file: str
+    directory: str
+    pids: list[int]
+    stop: str
+
+
+class ServersDown(Document):
+    """Processes that were asked to end, and have."""
+
+    pids: list[int]
+
+
+class Credentials(Document):
+    """An agent's, in a file that only its owner can read."""
+
+    agent: str
+    nkey_file: str
+
+
 # --- the store --------------------------------------------------------------------------------
 
 

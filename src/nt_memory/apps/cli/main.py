@@ -27,6 +27,7 @@ from nt_memory.apps.cli import (
     serving,
     similar,
     state,
+    upping,
     voting,
 )
 from nt_memory.apps.cli.commands import LISTED, TwoWords
@@ -85,6 +86,7 @@ for family in (
     doors,
     doctor,
     serving,
+    upping,
 ):
     family.register(app)
 

@@ -35,6 +35,7 @@ little more, while an answer of the server that holds a piece as text stays belo
 _AT_ONCE: Final = 4
 _ANSWER_S: Final = 10.0
 _RETRY_S: Final = 0.25
+_IS_THERE: Final = "maximum messages per subject exceeded"
 _NOT_FOUND: Final = 404
 
 
@@ -70,7 +71,8 @@ class Blobs:
                 try:
                     await self._link.store(subject, piece, headers, timeout_s=_ANSWER_S)
                 except ApiError as error:
-                    raise DisconnectedError(f"{self._link.name}: {error}") from None
+                    if _IS_THERE not in str(error):  # else stored by an attempt before
+                        raise DisconnectedError(f"{self._link.name}: {error}") from None
 
         async with asyncio.TaskGroup() as group:
             for part, start in enumerate(range(0, max(1, len(data)), PIECE_BYTES)):

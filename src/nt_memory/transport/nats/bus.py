@@ -174,14 +174,14 @@ class NatsBus(LocalBus):
         """See `Bus.settle`. Cost: a round trip to the server, the first time for each topic."""
         if handle is None:
             subject = self._link.subjects.message(self._link.agent, topic)
-            if subject in self._settled and subject not in self._link.denied:
+            if subject in self._settled and subject.lower() not in self._link.denied:
                 return
             right = "publish"
         else:
             subject, right = self._remotes[handle].subject, "subscribe"
         asked = asyncio.run_coroutine_threadsafe(self._check(), self._link.loop)
         await asyncio.wrap_future(asked)
-        if subject in self._link.denied:
+        if subject.lower() in self._link.denied:
             raise PermissionDeniedError(
                 f"the servers do not let this node {right} under {topic!r}",
                 agent=self._link.agent,

@@ -147,6 +147,7 @@ class Link:
         self._last_error = ""
         self._connecting: Client | None = None
         self._is_refused = False
+        self._inbox = self.subjects.inbox(agent).lower()
         self._waiting: dict[str, set[asyncio.Future[Any]]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self.denied: set[str] = set()
@@ -301,7 +302,10 @@ class Link:
             DisconnectedError: no answer: whether it arrived is not known.
         """
         refused: asyncio.Future[Any] = self.loop.create_future()
-        waiting = self._waiting.setdefault(subject, set())
+        if any(denied.startswith(self._inbox) for denied in self.denied):
+            raise _denied("subscribe", self._inbox)
+        spelled = subject.lower()  # as `_on_error` is told
+        waiting = self._waiting.setdefault(spelled, set())
         waiting.add(refused)
         asking = asyncio.ensure_future(
             self.client.request(subject, payload, timeout=timeout_s, headers=headers)
@@ -309,7 +313,9 @@ class Link:
         try:
             await asyncio.wait({asking, refused}, return_when=asyncio.FIRST_COMPLETED)
             if refused.done() and not asking.done():
-                raise _denied("publish", subject)
+                if refused.result() == "publish":
+                    raise _denied("publish", subject)
+                raise _denied("subscribe", self._inbox)
             return await asking
         except PermissionDeniedError:  # which is an OSError, too
             raise
@@ -321,7 +327,7 @@ class Link:
             asking.cancel()
             waiting.discard(refused)
             if not waiting:
-                self._waiting.pop(subject, None)
+                self._waiting.pop(spelled, None)
 
     async def ask_api(
         self, what: str, body: dict[str, Any], *, timeout_s: float = CALL_S
@@ -359,7 +365,8 @@ class Link:
             DisconnectedError: no server answers.
         """
         try:
-            await self.client.flush(int(CALL_S))
+            for _ in range(2):  # nats-py sends a ping ahead of what waits to be sent
+                await self.client.flush(int(CALL_S))
         except (TimeoutError, OSError, nats.errors.Error) as error:
             raise DisconnectedError(f"{self.name}: no answer: {error}") from None
 
@@ -372,10 +379,15 @@ class Link:
         found = _DENIED.search(self._last_error)
         if found is None:
             return
-        kind, subject = found.groups()
+        kind, subject = found.groups()  # nats-py makes it all lower case
         if len(self.denied) < _MANY_DENIED:
             self.denied.add(subject)
-        for refused in self._waiting.get(subject, ()):
+        # Who may not hear answers has none to wait for, whatever was asked.
+        is_deaf = subject.startswith(self._inbox)
+        waiting = (
+            set().union(*self._waiting.values()) if is_deaf else self._waiting.get(subject, ())
+        )
+        for refused in waiting:
             if not refused.done():
                 refused.set_result(kind)
 

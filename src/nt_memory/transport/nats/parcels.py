@@ -26,7 +26,8 @@ BLOB_FROM_BYTES: Final = 512 * 1024
 """Larger entries are sent as blobs: a server takes no message of more than 1 MiB by default."""
 _SESSION_CHARS: Final = 64
 _MANY: Final = 1 << 62
-_PREFIX = bytes([PARCEL_VERSION])
+_MAGIC = b"\xb2"  # servers can be made to answer on any author's subject: no answer begins so
+_PREFIX = _MAGIC + bytes([PARCEL_VERSION])
 
 
 class Blob(Wire, frozen=True):
@@ -73,14 +74,16 @@ def decode_parcel(data: bytes, author: str) -> Parcel:
             without going another way than they do. From others it counts for nothing: or any
             agent could stop all nodes with one byte.
     """
-    if data and data[0] > PARCEL_VERSION and not author:
+    if not data.startswith(_MAGIC) or len(data) <= len(_PREFIX):
+        return _NOBODY
+    if data[1] > PARCEL_VERSION and not author:
         raise FormatVersionError(
-            f"a message of format {data[0]}; this version reads {PARCEL_VERSION}: upgrade this node"
+            f"a message of format {data[1]}; this version reads {PARCEL_VERSION}: upgrade this node"
         )
-    if not data or data[0] != PARCEL_VERSION:
+    if data[1] != PARCEL_VERSION:
         return _NOBODY
     try:
-        parcel = _decoder.decode(memoryview(data)[1:])
+        parcel = _decoder.decode(memoryview(data)[len(_PREFIX) :])
     except (msgspec.DecodeError, UnicodeDecodeError):
         return _NOBODY
     is_named = 0 < len(parcel.session) <= _SESSION_CHARS and parcel.session.isascii()

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 DUPLICATES_S: Final = 120
 """How long servers remember message ids. Longer than anybody tries; see `entries.origins`."""
 REPLICAS: Final = 3
+ONCE: Final = {"max_msgs_per_subject": 1, "discard_new_per_subject": True}
+"""A piece of a value stays what it was first: servers can be made to answer, with bytes of their own, to
+the subject of a piece, and a node that joins later would then find no such value.
+"""
 _NOT_FOUND: Final = 404
 _TAKEN: Final = 10058
 _RETRY_S: Final = 0.25
@@ -34,7 +38,7 @@ def make_streams(link: Link, patience_s: float) -> str:
     until_ns = clock.monotonic_ns() + int(patience_s * 1e9)
     while True:
         try:
-            link.call(_have(link, subjects.values, [subjects.all_values]), patience_s)
+            link.call(_have(link, subjects.values, [subjects.all_values], ONCE), patience_s)
             found: str = link.call(_have(link, subjects.stream, [subjects.journals]), patience_s)
         except DisconnectedError as error:
             if clock.monotonic_ns() > until_ns:
@@ -46,17 +50,19 @@ def make_streams(link: Link, patience_s: float) -> str:
             return found
 
 
-async def _have(link: Link, name: str, subjects: list[str]) -> str:
+async def _have(
+    link: Link, name: str, subjects: list[str], more: dict[str, Any] | None = None
+) -> str:
     try:
         found = await link.ask_api(f"STREAM.INFO.{name}", {})
     except ApiError as error:
         if error.code != _NOT_FOUND:
             raise _explained(link, error) from None
-        found = await _make(link, name, subjects)
+        found = await _make(link, name, subjects, more or {})
     return str((found["config"].get("metadata") or {}).get(IDENTITY, ""))
 
 
-async def _make(link: Link, name: str, subjects: list[str]) -> dict[str, Any]:
+async def _make(link: Link, name: str, subjects: list[str], more: dict[str, Any]) -> dict[str, Any]:
     config = {
         "name": name,
         "subjects": subjects,
@@ -72,6 +78,7 @@ async def _make(link: Link, name: str, subjects: list[str]) -> dict[str, Any]:
         "allow_direct": False,
         "deny_delete": True,
         "metadata": {IDENTITY: secrets.token_hex(8)},
+        **more,
     }
     try:
         return await link.ask_api(f"STREAM.CREATE.{name}", config)

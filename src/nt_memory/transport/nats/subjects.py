@@ -142,6 +142,11 @@ class Subjects:
         levels = pattern.split("/")
         return ".".join((self._root, "reply", agent_token(requester), *map(_spelled, levels)))
 
+    @property
+    def all_replies(self) -> str:
+        """Filter for answers to anybody's requests: what those who answer publish to."""
+        return f"{self._root}.reply.*.>"
+
     def read(self, subject: str) -> Place:
         """What a subject of this swarm says.
 

@@ -1,0 +1,1 @@
+"""NATS servers on this machine: found, configured, started, and stopped."""
