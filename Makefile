@@ -14,12 +14,13 @@ STORAGE_ARGS ?=
 VECTORS_ARGS ?=
 COORDINATION_ARGS ?=
 HTTP_ARGS ?=
+PAGE_ARGS ?=
 SOAK_ARGS ?=
 OVERLOAD_ARGS ?=
 FLOOD_ARGS ?=
 TEST_ARGS ?=
 
-.PHONY: help demo test test-models test-agentdb test-package stress check bench bench-storage bench-vectors bench-coordination bench-http soak overload flood docs fmt clean
+.PHONY: help demo test test-models test-agentdb test-package stress check bench bench-storage bench-vectors bench-coordination bench-http soak overload flood page screenshots bench-page docs fmt clean
 .DELETE_ON_ERROR:
 
 help:
@@ -38,6 +39,9 @@ help:
 	@echo 'make soak    30 minutes of mixed load: does anything grow?   (SOAK_ARGS="--minutes 5")'
 	@echo 'make overload  10 minutes of writers faster than the disk    (OVERLOAD_ARGS="--minutes 1")'
 	@echo 'make flood   6 minutes of messages that some never read      (FLOOD_ARGS="--minutes 1")'
+	@echo 'make page    build the live page from web/; needs Node 20 and npm'
+	@echo 'make screenshots  the page as pictures in docs/how-to/; needs Chromium'
+	@echo 'make bench-page  100 agents at 1,000 events/s: does the page keep up? Needs Chromium'
 	@echo 'make docs    build the documentation into site/'
 	@echo 'make fmt     write sync.pyi and the command reference; format and fix what can be fixed by itself'
 	@echo 'make clean   remove .venv, caches and build output'
@@ -91,6 +95,15 @@ overload: $(VENV)/.installed-dev
 
 flood: $(VENV)/.installed-dev
 	$(BIN)/python bench/flood.py $(FLOOD_ARGS)
+
+page:
+	cd web && npm ci --ignore-scripts --no-audit --no-fund && npm run build
+
+screenshots: $(VENV)/.installed-dev $(VENV)/.installed-screenshots
+	$(BIN)/python tools/screenshots.py
+
+bench-page: $(VENV)/.installed-dev
+	$(BIN)/python bench/page.py $(PAGE_ARGS)
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 import nt_memory
 from nt_memory.apps.server import problems
 from nt_memory.apps.server.callers import PUBLIC, Door
+from nt_memory.apps.server.dashboard import page
 from nt_memory.apps.server.gate import Gate
 from nt_memory.apps.server.house import House
 from nt_memory.apps.server.receipts import Receipts
@@ -23,8 +24,10 @@ from nt_memory.apps.server.routes import (
     advice,
     agentdb,
     coordination,
+    live,
     messages,
     operation,
+    overview,
     similarity,
     state,
     swarm,
@@ -97,7 +100,7 @@ def create_app(
     )
     parts = (
         *(operation, agentdb, state, similarity, trajectories, advice),
-        *(messages, coordination, swarm),
+        *(messages, coordination, swarm, live, overview, page),
     )
     for router in (*(part.router for part in parts), *routers):
         app.include_router(router)

@@ -80,14 +80,15 @@ class Body(BaseModel):
 def reply(content: Any, status: int = 200, **headers: str) -> Response:
     """A JSON response. NaN and infinite numbers, which JSON has not, become null."""
     return Response(
-        _encode(content),
+        to_json(content),
         status,
         media_type="application/json",
         headers={name.replace("_", "-"): value for name, value in headers.items()},
     )
 
 
-def _encode(content: Any) -> bytes:
+def to_json(content: Any) -> bytes:
+    """What a response has, as JSON; NaN and infinite numbers become null."""
     return msgspec.json.encode(content, enc_hook=_spell)
 
 
@@ -180,7 +181,7 @@ class LargeResponse(Response):
         except TimeoutError:
             raise refused(503, "too many large responses are being sent", retry_after="5") from None
         try:
-            data = await asyncio.to_thread(lambda: _encode(self._make()))
+            data = await asyncio.to_thread(lambda: to_json(self._make()))
             headers = [
                 (b"content-type", b"application/json"),
                 (b"content-length", str(len(data)).encode()),

@@ -14,6 +14,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from nt_memory import MemorySystem, Policy
+from nt_memory.apps.server.dashboard.page import FILES
 from nt_memory.apps.server.problems import refused
 from nt_memory.apps.server.settings import LOOPBACK_NAMES, ServerSettings, is_loopback
 from nt_memory.errors import ReadOnlyError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from nt_memory.apps.server.tokens import Bearer, TokenFile
 
-PUBLIC = frozenset({"/health", "/ready", "/openapi.json"})
+PUBLIC = frozenset({"/health", "/ready", "/openapi.json", *FILES})
 _SCOPE_KEY = "nt_memory.caller"
 _OPERATOR_USERS = frozenset({"", "operator", "*"})
 

@@ -13,10 +13,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import msgspec
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from nt_memory.apps.server.bodies import to_json
 from nt_memory.apps.server.callers import Caller
 from nt_memory.apps.server.house import House
 from nt_memory.apps.server.problems import describe, refused
@@ -92,7 +92,7 @@ async def pulses(
 def event(kind: str, content: object, event_id: str = "") -> bytes:
     """One event. JSON has no line breaks, so nothing in it can pass for another field."""
     head = f"id: {event_id}\n".encode() if event_id else b""
-    return b"%sevent: %s\ndata: %s\n\n" % (head, kind.encode(), msgspec.json.encode(content))
+    return b"%sevent: %s\ndata: %s\n\n" % (head, kind.encode(), to_json(content))
 
 
 def send_events(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -10,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from nt_memory.errors import NtMemoryError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from prometheus_client.core import Metric
 
@@ -24,6 +25,16 @@ _BUCKETS = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
+_KEY = "/v1/state/{agent}/{key:path}"
+TIMED: dict[str, tuple[tuple[str, str], ...]] = {
+    "get": (("GET", _KEY),),
+    "put": (("PUT", _KEY), ("DELETE", _KEY), ("POST", "/v1/transactions")),
+    "observe": (("POST", "/v1/observations/{agent}"), ("POST", "/v1/observations/{agent}/batch")),
+    "search": (("POST", "/v1/search"),),
+    "advise": (("POST", "/v1/advice"),),
+    "vote": (("POST", "/v1/votes"), ("POST", "/v1/proposals")),
+}
+"""Routes whose latencies a page shows, by what they do; `(method, route)`."""
 
 
 class Telemetry:
@@ -77,6 +88,42 @@ class Telemetry:
         self._requests.labels(method, route, str(status)).inc()
         if not is_stream:
             self._seconds.labels(method, route).observe(seconds)
+
+    def latencies(self, wanted: Mapping[str, Iterable[tuple[str, str]]]) -> dict[str, Any]:
+        """How long requests took since the server started, by groups of routes.
+
+        Returns:
+            `bounds`, the upper end of each bucket in seconds, and by group `counts`, one a bucket and
+            one more for what took longer, with `sum` in seconds. Groups without requests are left out.
+        """
+        found: dict[str, Any] = {}
+        counted = self._buckets()
+        for name, routes in wanted.items():
+            some = [counted[route] for route in routes if route in counted]
+            if some:
+                found[name] = {
+                    "counts": [
+                        int(sum(column)) for column in zip(*(one[0] for one in some), strict=True)
+                    ],
+                    "sum": sum(one[1] for one in some),
+                }
+        return {"bounds": list(_BUCKETS), "groups": found}
+
+    def _buckets(self) -> dict[tuple[str, str], tuple[list[float], float]]:
+        """By method and route: requests in each bucket, those beyond the last too, and seconds."""
+        up_to: dict[tuple[str, str], list[float]] = {}
+        sums: dict[tuple[str, str], float] = {}
+        for metric in self._seconds.collect():
+            for sample in metric.samples:
+                route = sample.labels["method"], sample.labels["route"]
+                if sample.name.endswith("_bucket"):
+                    up_to.setdefault(route, []).append(sample.value)
+                elif sample.name.endswith("_sum"):
+                    sums[route] = sample.value
+        return {
+            route: ([now - before for before, now in pairwise([0.0, *counts])], sums[route])
+            for route, counts in up_to.items()
+        }
 
     async def text(self) -> bytes:
         """All metrics, in Prometheus' text format.

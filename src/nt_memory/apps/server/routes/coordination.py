@@ -277,7 +277,7 @@ async def proposals(
     page = found[:limit]
     return reply(
         {
-            "proposals": [_spell_proposal(one) for one in page],
+            "proposals": [spell_proposal(one) for one in page],
             "next": page[-1].revision if len(found) > limit else None,
         }
     )
@@ -302,7 +302,7 @@ async def proposal(
     found = await consensus.get_proposal(proposal_id)
     if found is None:
         raise refused(404, "there is no such proposal")
-    return reply(_spell_proposal(found))
+    return reply(spell_proposal(found))
 
 
 def _oneself(me: Caller, named: str | None, right: str) -> str:
@@ -343,7 +343,8 @@ def _spell_result(result: Decision | Pending) -> dict[str, Any]:
             }
 
 
-def _spell_proposal(found: ProposalRecord) -> dict[str, Any]:
+def spell_proposal(found: ProposalRecord) -> dict[str, Any]:
+    """A proposal as JSON."""
     return {
         "id": found.id,
         "proposer": found.proposer,
