@@ -23,6 +23,7 @@ from nt_memory.apps.server.routes import (
     advice,
     agentdb,
     coordination,
+    journal,
     messages,
     operation,
     similarity,
@@ -97,7 +98,7 @@ def create_app(
     )
     parts = (
         *(operation, agentdb, state, similarity, trajectories, advice),
-        *(messages, coordination, swarm),
+        *(messages, coordination, swarm, journal),
     )
     for router in (*(part.router for part in parts), *routers):
         app.include_router(router)
