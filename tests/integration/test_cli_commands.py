@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -41,6 +43,7 @@ WRITES = {
     "export": ("all.jsonl.zst",),
     "import": ("all.jsonl.zst",),
 }
+OF_FILES = {"verify", "repair", "compact", "snapshot", "export", "import"}
 ELSEWHERE = {
     "serve",
     "mcp",
@@ -66,9 +69,15 @@ def test_every_command_is_tested():
 
 
 @pytest.mark.parametrize("command", READS)
-def test_what_reads_prints_its_schema(cli, looked_at, command):
-    """Each line of `--json` is a document of the listed type, no field missing or unknown."""
-    found = cli.documents(command, *READS[command], store=looked_at)
+def test_what_reads_prints_its_schema(cli, read_from, command):
+    """Each line of `--json` is a document of the listed type, no field missing or unknown.
+
+    Over a server it is the same document of the same things.
+    """
+    if isinstance(read_from, str) and command in OF_FILES:
+        assert cli(command, *READS[command], store=read_from).code == 8
+        return
+    found = cli.documents(command, *READS[command], store=read_from)
     assert found
     looks = {
         "get": lambda: found[0].value == {"AAPL": 25} and found[0].known_at.tzinfo is not None,
@@ -90,9 +99,11 @@ def test_what_reads_prints_its_schema(cli, looked_at, command):
     assert looks[command]()
 
 
-def test_what_writes_prints_its_schema_and_has_happened(cli, own, tmp_path):
+def test_what_writes_prints_its_schema_and_has_happened(cli, written_to, tmp_path):
     """In the order of the table, in one store; what was written is read by another process."""
-    for command, arguments in WRITES.items():
+    own = written_to
+    skipped = OF_FILES if isinstance(own, str) else set()
+    for command, arguments in ((one, WRITES[one]) for one in WRITES if one not in skipped):
         store = tmp_path / "made" if command == "import" else own
         (found, *more) = cli.documents(command, *arguments, store=store, cwd=tmp_path)
         if command == "put":
@@ -110,6 +121,20 @@ def test_what_writes_prints_its_schema_and_has_happened(cli, own, tmp_path):
             assert cli("get", "desk_1", "new", store=store).out == "[2]\n"
     assert cli("get", "desk_1", "position", store=own).code == 1
     assert cli("proposals", "halt", store=own).out.startswith("halt: pending")
+
+
+def test_words_and_documents_are_the_same_over_a_server(cli, looked_at, looked_at_url):
+    """Every byte, but for what is of the moment: counters, seconds left, and where the store is."""
+    for command in sorted(set(READS) - OF_FILES - {"stats", "doctor", "lock"}):
+        for more in ((), ("--json",)):
+            asked = (command, *READS[command], *more)
+            there, here = cli(*asked, store=looked_at_url), cli(*asked, store=looked_at)
+            if command == "advise":  # as of now
+                there, here = (
+                    dataclasses.replace(said, out=re.sub('"as_of": "[^"]*"', "", said.out))
+                    for said in (there, here)
+                )
+            assert there == here, asked
 
 
 def test_every_example_of_the_help_is_a_command_line_that_parses():
@@ -135,10 +160,11 @@ def test_every_example_of_the_help_is_a_command_line_that_parses():
             command.make_context(name, words, resilient_parsing=False)
 
 
-def test_values_are_read_from_stdin_and_files_and_printed_raw(cli, own, tmp_path):
+def test_values_are_read_from_stdin_and_files_and_printed_raw(cli, written_to, tmp_path):
     """`-` is stdin, `@` a file; `--raw` is what was stored, without quotes and bytes as bytes."""
     import numpy as np
 
+    own = written_to
     assert cli("put", "a", "k", "-", store=own, stdin='{"big": [1, 2]}').code == 0
     assert cli("get", "a", "k", store=own).out == '{"big": [1, 2]}\n'
     assert cli("put", "a", "t", "-", "--text", store=own, stdin="two\nlines").code == 0
@@ -162,8 +188,9 @@ def test_values_are_read_from_stdin_and_files_and_printed_raw(cli, own, tmp_path
     assert best[0].data == "x"
 
 
-def test_filters_and_moments_arrive(cli, looked_at):
+def test_filters_and_moments_arrive(cli, read_from):
     """`--tag`, `--where`, `--exact` and `--as-of` do what the calls do."""
+    looked_at = read_from
     asked = ("search", "desk_1", "--vector", "[1, 0, 0.1]")
     tagged = cli.documents(*asked, "--tag", "even", "-k", 20, store=looked_at)
     assert [one.data["n"] for one in tagged] == [0, 2, 4, 6, 8, 10]
@@ -179,8 +206,9 @@ def test_filters_and_moments_arrive(cli, looked_at):
     )
 
 
-def test_one_trajectory_is_told_step_by_step(cli, looked_at):
+def test_one_trajectory_is_told_step_by_step(cli, read_from):
     """With its verdicts, in words and as JSON."""
+    looked_at = read_from
     told = cli("trajectories", "desk_1", "t/07", store=looked_at).out
     assert told.startswith("t/07 of desk_1: complete, score ")
     assert [line.split()[0] for line in told.splitlines()[1:]] == ["saw", "did", "came", "judged"]
@@ -190,8 +218,9 @@ def test_one_trajectory_is_told_step_by_step(cli, looked_at):
     assert cli("trajectories", "desk_2", "t/07", store=looked_at).code == 1
 
 
-def test_plain_output_has_tabs_and_no_colours(cli, looked_at):
+def test_plain_output_has_tabs_and_no_colours(cli, read_from):
     """For cut and grep: one row a line, of any length, whatever COLUMNS says."""
+    looked_at = read_from
     for command in ("proposals", "agents", "search", "trajectories", "patterns", "lock", "doctor"):
         arguments = READS[command] if command != "lock" else ("book",)
         narrow = {"env": {"COLUMNS": "20"}}
