@@ -122,16 +122,28 @@ def test_separators_of_lines_in_a_value_do_not_tear_an_event(cli, url):
     assert found.record.value.startswith("a\u2028b\u0085c\x0b\x1cd")
 
 
-def test_keys_and_names_of_any_kind_arrive(cli, url):
+def test_keys_and_names_of_any_kind_arrive(url, run):
     """What a URL would take for something else is a name like any other."""
-    for key in ("a/b c", "100%", "q?x=1#y", "é/ü", "%2e%2e", "a+b", "key;v=1"):
-        assert cli("put", "desk_1", key, '"here"', store=url).code == 0, key
-        assert cli("get", "desk_1", key, store=url).out == '"here"\n', key
-        assert len(cli("history", "desk_1", key, store=url).out.splitlines()) == 1, key
-    for name in ("..", "a/../b", "half?", "#1"):
-        assert cli("propose", "desk_1", "1", "--id", name, store=url).code == 0, name
-        assert cli("proposals", name, store=url).out.startswith(f"{name}: pending"), name
-        assert cli("lock", name, store=url).out.startswith(f"{name}\t-"), name
+    from nt_memory import Proposal
+    from nt_memory.apps.cli.remote.address import address_of
+    from nt_memory.apps.cli.remote.memory import RemoteMemory
+
+    async def main() -> None:
+        memory = await RemoteMemory.open(address_of(url))
+        try:
+            for key in ("a/b c", "100%", "q?x=1#y", "é/ü", "%2e%2e", "a+b", "key;v=1"):
+                revision = await memory.put("desk_1", key, "here")
+                found = await memory.get_record("desk_1", key)
+                assert (found.key, found.value, found.revision) == (key, "here", revision)
+                assert [one.revision async for one in memory.history("desk_1", key)] == [revision]
+            for name in ("..", "a/../b", "half?", "#1"):
+                await memory.consensus.submit_proposal(Proposal("desk_1", 1, id=name))
+                assert (await memory.consensus.get_proposal(name)).id == name
+                assert (await memory.inspect_lock(name)).resource == name
+        finally:
+            await memory.close()
+
+    run(main())
 
 
 def test_more_than_a_page_is_printed_whole(cli, running, own, monkeypatch):
