@@ -81,10 +81,13 @@ class RemoteBank:
         self, agent: str, *, as_of: Moment | None = None, look: bool = False
     ) -> list[Pattern]:
         """Make them anew."""
-        path, query = f"{of_agent('patterns', agent)}/distill", {
-            "as_of": spell_moment(as_of),
-            "look": look,
-        }
+        path, query = (
+            f"{of_agent('patterns', agent)}/distill",
+            {
+                "as_of": spell_moment(as_of),
+                "look": look,
+            },
+        )
         return _patterns(await self._client.ask("POST", path, query=query))
 
     async def advise(

@@ -190,9 +190,7 @@ class TrajectoryIdsOut(BaseModel):
     """Ids of trajectories."""
 
     ids: list[str]
-    trajectories: list[TrajectoryOut] | None = Field(
-        default=None, description="Only with `whole`."
-    )
+    trajectories: list[TrajectoryOut] | None = Field(default=None, description="Only with `whole`.")
     next: str | None = Field(description="Pass it as `after` for the next page; null: no more.")
 
 
