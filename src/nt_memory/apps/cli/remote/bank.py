@@ -14,8 +14,7 @@ from nt_memory.apps.cli.remote.refusals import AbsentError
 from nt_memory.clock import to_us
 from nt_memory.codec.plain import from_plain
 from nt_memory.namespace import check_agent
-from nt_memory.reasoningbank import Trajectory
-from nt_memory.reasoningbank.distillation import Pattern
+from nt_memory.reasoningbank import Pattern, Trajectory
 from nt_memory.reasoningbank.trajectory import Action, Observation, OutcomeOf
 from nt_memory.reasoningbank.verdict import Verdict
 from nt_memory.reasoningbank.wire import ActionDoc
