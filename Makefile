@@ -5,6 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; \
 	done; echo python3)
 VENV := .venv
+NAUTILUS := .venv-nautilus
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -20,13 +21,14 @@ OVERLOAD_ARGS ?=
 FLOOD_ARGS ?=
 TEST_ARGS ?=
 
-.PHONY: help demo test test-models test-agentdb test-package stress check bench bench-storage bench-vectors bench-coordination bench-http soak overload flood page screenshots bench-page docs fmt clean
+.PHONY: help demo test test-models test-nautilus test-agentdb test-package stress check bench bench-storage bench-vectors bench-coordination bench-http soak overload flood page screenshots bench-page docs session fmt clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo    a swarm with memory trades real prices; writes demo-report/'
 	@echo 'make test    run the tests                    (TEST_ARGS="-k pins")'
 	@echo 'make test-models  the tests of trained models; installs torch, some GB'
+	@echo 'make test-nautilus  the NautilusTrader example and its tests; installs the platform, 300 MB'
 	@echo 'make test-agentdb  AgentDB reads what we wrote and the other way; installs its npm package'
 	@echo 'make test-package  wheel and sdist: built, installed into an empty environment, used there'
 	@echo 'make stress  the long tests: kill -9 in mid-write, 20 rounds each; minutes'
@@ -43,6 +45,7 @@ help:
 	@echo 'make screenshots  the page as pictures in docs/how-to/; needs Chromium'
 	@echo 'make bench-page  100 agents at 1,000 events/s: does the page keep up? Needs Chromium'
 	@echo 'make docs    build the documentation into site/'
+	@echo 'make session record the session of the tutorial anew: runs its commands, needs port 3000'
 	@echo 'make fmt     write sync.pyi and the command reference; format and fix what can be fixed by itself'
 	@echo 'make clean   remove .venv, caches and build output'
 
@@ -54,6 +57,10 @@ test: $(VENV)/.installed-dev
 
 test-models: $(VENV)/.installed-dev $(VENV)/.installed-models
 	$(BIN)/python -m pytest --timeout 300 tests/integration/test_trained_models.py $(TEST_ARGS)
+
+test-nautilus: $(NAUTILUS)/.installed
+	$(NAUTILUS)/bin/python examples/nautilus/remembering.py
+	$(NAUTILUS)/bin/python -m pytest --timeout 600 tests/integration/test_nautilus_example.py $(TEST_ARGS)
 
 test-agentdb: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m stress --timeout 900 tests/stress/test_agentdb_package.py $(TEST_ARGS)
@@ -108,6 +115,9 @@ bench-page: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+session: $(VENV)/.installed-dev
+	$(BIN)/python tools/terminal_session.py
+
 fmt: $(VENV)/.installed-dev
 	$(BIN)/python tools/sync_stub.py
 	$(BIN)/python tools/cli_reference.py
@@ -115,7 +125,7 @@ fmt: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(NAUTILUS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf build dist site demo-report
 	find src tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -126,6 +136,13 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo 'could not make a virtual environment (on Debian: apt-get install python3-venv)'; \
 		exit 1; } >&2
+
+# In an environment of its own: the platform pins older versions of what the tests use.
+$(NAUTILUS)/.installed: pyproject.toml examples/nautilus/requirements.txt
+	@$(PYTHON) -m venv $(NAUTILUS)
+	@echo 'Installing nt-memory and NautilusTrader into $(NAUTILUS)'
+	@$(NAUTILUS)/bin/python -m pip install --quiet --disable-pip-version-check -e . -r examples/nautilus/requirements.txt
+	@touch $@
 
 # One stamp for each set of extras; a change of what they depend on installs again.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python

@@ -33,9 +33,16 @@ _HEAD = """\
 `nt-memory --help` lists the commands, `nt-memory COMMAND --help` says what this page says of one.
 [Look around in a store](../how-to/look-around.md) shows them at work.
 
-- **Which store.** `--store DIR`, else `NT_MEMORY_URL`, else `NT_MEMORY_STORAGE_PATH`, else `./data/memory`. A store is
+- **Which store.** `--store`, else `NT_MEMORY_URL`, else `NT_MEMORY_STORAGE_PATH`, else `./data/memory`. A directory is
   opened with the timeline, history and swarm it was made with, unless the
-  [environment](configuration.md) names others; then it is refused. URLs are accepted by `doctor` only.
+  [environment](configuration.md) names others; then it is refused.
+- **Over a server.** `--store http://127.0.0.1:3000` is what [`nt-memory serve`](../how-to/serve.md) serves, with the same
+  output, documents and exit codes; `pip install 'nt-memory[client]'`. Its token comes from `NT_MEMORY_TOKEN`, or from the
+  file that `NT_MEMORY_TOKEN_FILE` names and only its owner can read; `NT_MEMORY_URL` may have it as
+  `https://agent:token@host`. It says in whose name a command acts, so there is no `--as`. A token is sent to other
+  machines by `https://` only. Commands about a store's files (`verify`, `repair`, `compact`, `snapshot`, `export`, `import`,
+  `mcp`, `serve`) end with 8 and say what to do instead. A write whose answer was lost on the way is sent once more, and
+  happens once. `watch`, `tail -f` and `subscribe` end with 11 when the server does.
 - **Beside others.** Commands that only read open the store read-only, and work while another process
   writes it; they see what it wrote about 10 ms ago. One process at a time may write: a command that writes
   says which process is in the way and ends with 3, or waits for it with `--wait SECONDS`.
@@ -47,7 +54,7 @@ _HEAD = """\
 - **Signals.** Ctrl-C and SIGTERM end a command once it has given back what it holds. A reader that goes
   away (`| head`) ends it silently.
 - **Completion.** `nt-memory --install-completion` for bash, zsh, fish or PowerShell. It completes
-  commands, options, agents, keys, locks and proposals of the store that is named.
+  commands, options, agents, keys, locks and proposals of the store or server that is named.
 
 ## Common options
 

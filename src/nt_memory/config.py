@@ -146,7 +146,7 @@ class MemoryConfig:
         plain: dict[str, object] = {}
         cache: dict[str, object] = {}
         for name, text in source.items():
-            if not name.startswith("NT_MEMORY_"):
+            if not name.startswith("NT_MEMORY_") or name in _OF_CLIENTS:
                 continue
             attribute = name.removeprefix("NT_MEMORY_").lower()
             if attribute.startswith("cache_"):
@@ -160,6 +160,8 @@ class MemoryConfig:
         )
 
 
+_OF_CLIENTS = frozenset({"NT_MEMORY_TOKEN", "NT_MEMORY_TOKEN_FILE"})
+"""What a client of a server reads (`secret_from_env`); no setting of a memory."""
 _OF_THE_SWARM = ("swarm", "timeline", "history")
 
 

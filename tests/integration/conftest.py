@@ -192,7 +192,7 @@ class CommandLine:
         self.environment = {**kept, "PYTHONPATH": source, "HOME": str(home), "TERM": "xterm"}
         self._started: list[subprocess.Popen[str]] = []
 
-    def start(self, *arguments: object, store: Path | None = None, **options: Any) -> Any:
+    def start(self, *arguments: object, store: Path | str | None = None, **options: Any) -> Any:
         """The process, with pipes, and a group of its own."""
         given = {"NT_MEMORY_URL": str(store)} if store is not None else {}
         environment = {**self.environment, **given, **options.pop("env", {})}
@@ -220,7 +220,7 @@ class CommandLine:
                     pipe.close()
 
     def __call__(
-        self, *arguments: object, store: Path | None = None, stdin: str = "", **options: Any
+        self, *arguments: object, store: Path | str | None = None, stdin: str = "", **options: Any
     ) -> Said:
         """Run it to its end; it never shows a traceback."""
         process = self.start(*arguments, store=store, **options)
@@ -228,7 +228,9 @@ class CommandLine:
         assert "Traceback" not in err, err
         return Said(process.returncode, out or "", err)
 
-    def documents(self, *arguments: object, store: Path | None = None, **options: Any) -> list[Any]:
+    def documents(
+        self, *arguments: object, store: Path | str | None = None, **options: Any
+    ) -> list[Any]:
         """What it prints with `--json`, each line checked against the command's schema."""
         said = self(*arguments, "--json", store=store, **options)
         assert said.code == 0, said.err
@@ -300,6 +302,43 @@ def looked_at(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("store") / "memory"
     asyncio.run(_fill(path))
     return path
+
+
+@pytest.fixture(scope="session")
+def looked_at_url(looked_at: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of a copy of it, which follows that without opening it for writing.
+
+    Of a copy, since `own` copies the original in this process, and a POSIX lock on a file, such as
+    LMDB's, is gone once its process closes the file, however often it is open.
+    """
+    from nt_memory.apps.server.settings import ServerSettings
+
+    path = tmp_path_factory.mktemp("served") / "memory"
+    shutil.copytree(looked_at, path)
+    server = RunningServer(path, ServerSettings(port=0), read_only=True)
+    yield server.url
+    server.stop()
+
+
+KINDS = ("directory", "server")
+
+
+@pytest.fixture(params=KINDS)
+def read_from(request: pytest.FixtureRequest, looked_at: Path) -> Path | str:
+    """The store to read: its directory, and then once more over a server."""
+    if request.param == "directory":
+        return looked_at
+    url: str = request.getfixturevalue("looked_at_url")
+    return url
+
+
+@pytest.fixture(params=KINDS)
+def written_to(request: pytest.FixtureRequest, own: Path) -> Path | str:
+    """The same for a store to write to."""
+    if request.param == "directory":
+        return own
+    url: str = request.getfixturevalue("running")(target=own).url
+    return url
 
 
 @pytest.fixture

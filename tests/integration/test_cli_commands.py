@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -41,6 +42,8 @@ WRITES = {
     "export": ("all.jsonl.zst",),
     "import": ("all.jsonl.zst",),
 }
+OF_THE_MOMENT = {"stats", "doctor", "lock"}
+OF_FILES = {"verify", "repair", "compact", "snapshot", "export", "import"}
 ELSEWHERE = {
     "serve",
     "mcp",
@@ -69,9 +72,15 @@ def test_every_command_is_tested():
 
 
 @pytest.mark.parametrize("command", READS)
-def test_what_reads_prints_its_schema(cli, looked_at, command):
-    """Each line of `--json` is a document of the listed type, no field missing or unknown."""
-    found = cli.documents(command, *READS[command], store=looked_at)
+def test_what_reads_prints_its_schema(cli, read_from, command):
+    """Each line of `--json` is a document of the listed type, no field missing or unknown.
+
+    Over a server it is the same document of the same things.
+    """
+    if isinstance(read_from, str) and command in OF_FILES:
+        assert cli(command, *READS[command], store=read_from).code == 8
+        return
+    found = cli.documents(command, *READS[command], store=read_from)
     assert found
     looks = {
         "get": lambda: found[0].value == {"AAPL": 25} and found[0].known_at.tzinfo is not None,
@@ -93,9 +102,11 @@ def test_what_reads_prints_its_schema(cli, looked_at, command):
     assert looks[command]()
 
 
-def test_what_writes_prints_its_schema_and_has_happened(cli, own, tmp_path):
+def test_what_writes_prints_its_schema_and_has_happened(cli, written_to, tmp_path):
     """In the order of the table, in one store; what was written is read by another process."""
-    for command, arguments in WRITES.items():
+    own = written_to
+    skipped = OF_FILES if isinstance(own, str) else set()
+    for command, arguments in ((one, WRITES[one]) for one in WRITES if one not in skipped):
         store = tmp_path / "made" if command == "import" else own
         (found, *more) = cli.documents(command, *arguments, store=store, cwd=tmp_path)
         if command == "put":
@@ -113,6 +124,25 @@ def test_what_writes_prints_its_schema_and_has_happened(cli, own, tmp_path):
             assert cli("get", "desk_1", "new", store=store).out == "[2]\n"
     assert cli("get", "desk_1", "position", store=own).code == 1
     assert cli("proposals", "halt", store=own).out.startswith("halt: pending")
+
+
+IN_WORDS = ("get", "watch", "tail", "trajectories", "proposals")
+
+
+@pytest.mark.timeout(300)  # two dozen processes
+def test_words_and_documents_are_the_same_over_a_server(cli, looked_at, looked_at_url):
+    """Every byte, but for what is of the moment: counters, seconds left, and where the store is."""
+    asked = [(one, *READS[one], "--json") for one in READS if one not in OF_FILES | OF_THE_MOMENT]
+    asked += [(one, *READS[one]) for one in IN_WORDS]
+    for command in asked:
+        running = [cli.start(*command, store=store) for store in (looked_at_url, looked_at)]
+        (there, no_error), (here, _) = [one.communicate(timeout=60) for one in running]
+        assert (running[0].returncode, running[1].returncode, no_error) == (0, 0, "")
+        as_of = re.compile('"as_of": "[^"]*"')  # advice is as of now
+        if command[0] == "advise":
+            there, here = as_of.sub("", there), as_of.sub("", here)
+        assert there == here, command
+        assert there, command
 
 
 def test_every_example_of_the_help_is_a_command_line_that_parses():
@@ -138,10 +168,11 @@ def test_every_example_of_the_help_is_a_command_line_that_parses():
             command.make_context(name, words, resilient_parsing=False)
 
 
-def test_values_are_read_from_stdin_and_files_and_printed_raw(cli, own, tmp_path):
+def test_values_are_read_from_stdin_and_files_and_printed_raw(cli, written_to, tmp_path):
     """`-` is stdin, `@` a file; `--raw` is what was stored, without quotes and bytes as bytes."""
     import numpy as np
 
+    own = written_to
     assert cli("put", "a", "k", "-", store=own, stdin='{"big": [1, 2]}').code == 0
     assert cli("get", "a", "k", store=own).out == '{"big": [1, 2]}\n'
     assert cli("put", "a", "t", "-", "--text", store=own, stdin="two\nlines").code == 0
@@ -165,8 +196,9 @@ def test_values_are_read_from_stdin_and_files_and_printed_raw(cli, own, tmp_path
     assert best[0].data == "x"
 
 
-def test_filters_and_moments_arrive(cli, looked_at):
+def test_filters_and_moments_arrive(cli, read_from):
     """`--tag`, `--where`, `--exact` and `--as-of` do what the calls do."""
+    looked_at = read_from
     asked = ("search", "desk_1", "--vector", "[1, 0, 0.1]")
     tagged = cli.documents(*asked, "--tag", "even", "-k", 20, store=looked_at)
     assert [one.data["n"] for one in tagged] == [0, 2, 4, 6, 8, 10]
@@ -182,8 +214,9 @@ def test_filters_and_moments_arrive(cli, looked_at):
     )
 
 
-def test_one_trajectory_is_told_step_by_step(cli, looked_at):
+def test_one_trajectory_is_told_step_by_step(cli, read_from):
     """With its verdicts, in words and as JSON."""
+    looked_at = read_from
     told = cli("trajectories", "desk_1", "t/07", store=looked_at).out
     assert told.startswith("t/07 of desk_1: complete, score ")
     assert [line.split()[0] for line in told.splitlines()[1:]] == ["saw", "did", "came", "judged"]
@@ -193,8 +226,9 @@ def test_one_trajectory_is_told_step_by_step(cli, looked_at):
     assert cli("trajectories", "desk_2", "t/07", store=looked_at).code == 1
 
 
-def test_plain_output_has_tabs_and_no_colours(cli, looked_at):
+def test_plain_output_has_tabs_and_no_colours(cli, read_from):
     """For cut and grep: one row a line, of any length, whatever COLUMNS says."""
+    looked_at = read_from
     for command in ("proposals", "agents", "search", "trajectories", "patterns", "lock", "doctor"):
         arguments = READS[command] if command != "lock" else ("book",)
         narrow = {"env": {"COLUMNS": "20"}}

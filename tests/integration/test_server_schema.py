@@ -28,7 +28,7 @@ CHECKS = [
     negative_data_rejection,
 ]
 # These do not end; `test_server` reads them.
-STREAMS = {"/v1/messages", "/v1/changes/{agent}", "/v1/live"}
+STREAMS = {"/v1/messages", "/v1/changes/{agent}", "/v1/journal", "/v1/live"}
 
 
 def try_all(url: str, examples: int) -> list[str]:

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nt_memory.apps.cli import printing
+from nt_memory.apps.cli.asking import arrived
 from nt_memory.apps.cli.commands import Family
+from nt_memory.apps.cli.exits import without_credentials
 from nt_memory.apps.cli.options import Acting, AsJson, Limit, Store
 from nt_memory.apps.cli.running import locate, over_store
 from nt_memory.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from nt_memory import MemoryStats, MemorySystem
+    from nt_memory import MemoryStats
     from nt_memory.apps.cli import documents
+    from nt_memory.apps.cli.asking import Memory
     from nt_memory.transport.directory import Holder
 
 
@@ -36,15 +39,17 @@ def stats(
 ) -> None:
     """Print the counters of a store: what it holds, and how large it is.
 
-    Hits, misses, subscribers and messages are of this command's own process; sizes are the store's.
+    Hits, misses, subscribers and messages are of this command's own process, or of the server's; sizes
+    are the store's.
     With --live a dashboard until Ctrl-C, or with --json a document every interval; --limit ends it
     after so many looks.
     """
     if live and not json and not sys.stdout.isatty():
         raise InvalidInputError("--live draws on a terminal; elsewhere add --json")
-    path = str(locate(store)[0].storage_path)
+    config, _ = locate(store)
+    path = str(config.storage_path) if config.url is None else without_credentials(config.url)
 
-    async def body(memory: MemorySystem) -> None:
+    async def body(memory: Memory) -> None:
         if live and not json:
             from nt_memory.apps.cli.dashboard import show  # noqa: PLC0415 - slow
 
@@ -52,9 +57,9 @@ def stats(
         elif live:
             await _stream(memory, path, interval, limit)
         elif json:
-            printing.document(_document(memory.stats(), path))
+            printing.document(_document(await arrived(memory.stats()), path))
         else:
-            for text in lines(memory.stats()):
+            for text in lines(await arrived(memory.stats())):
                 printing.line(text)
 
     over_store(body, store, acting=acting)
@@ -66,6 +71,7 @@ def register(app: typer.Typer) -> None:
         stats,
         "stats",
         "stats --live",
+        "stats --live --store http://127.0.0.1:3000",
         "stats --json | jq .l3_bytes",
         "stats --live --interval 10 --json >> growth.jsonl",
         document="Stats",
@@ -86,7 +92,9 @@ def lines(found: MemoryStats) -> list[str]:
 
 
 def writer_of(path: str) -> Holder | None:
-    """The process that has a store open for writing, as far as can be told."""
+    """The process that has a store open for writing, as far as can be told; of a URL nothing can."""
+    if "://" in path:
+        return None
     from nt_memory.clock import SystemClock  # noqa: PLC0415
     from nt_memory.transport.directory import StoreDirectory  # noqa: PLC0415
 
@@ -97,12 +105,12 @@ def writer_of(path: str) -> Holder | None:
         directory.close()
 
 
-async def _stream(memory: MemorySystem, path: str, interval: float, limit: int | None) -> None:
+async def _stream(memory: Memory, path: str, interval: float, limit: int | None) -> None:
     from nt_memory.clock import SystemClock  # noqa: PLC0415
 
     clock, shown = SystemClock(), 0
     while True:
-        printing.document(_document(memory.stats(), path))
+        printing.document(_document(await arrived(memory.stats()), path))
         sys.stdout.flush()
         shown += 1
         if shown == limit:

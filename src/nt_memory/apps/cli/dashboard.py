@@ -17,6 +17,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from nt_memory.apps.cli.asking import arrived
 from nt_memory.apps.cli.ballots import standing_line
 from nt_memory.apps.cli.counters import writer_of
 from nt_memory.apps.cli.rendering import size, value_line
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from nt_memory import MemoryStats, MemorySystem
+    from nt_memory import MemoryStats
+    from nt_memory.apps.cli.asking import Memory
     from nt_memory.coordination.proposals import ProposalRecord
     from nt_memory.coordination.tokens import LockInfo
     from nt_memory.system.watching import JournalEntry
@@ -86,7 +88,7 @@ class Course:
         return "".join(_BARS[round(rate / top * (len(_BARS) - 1))] for rate in self.rates)
 
 
-async def show(memory: MemorySystem, path: str, interval: float, limit: int | None) -> None:
+async def show(memory: Memory, path: str, interval: float, limit: int | None) -> None:
     """Draw until cancelled, or so many looks long."""
     clock, course, shown = SystemClock(), Course(), 0
     console = Console()
@@ -101,15 +103,15 @@ async def show(memory: MemorySystem, path: str, interval: float, limit: int | No
             await clock.sleep(interval)
 
 
-async def take_look(memory: MemorySystem, path: str, clock: SystemClock) -> Look:
+async def take_look(memory: Memory, path: str, clock: SystemClock) -> Look:
     """What there is to see now."""
     return Look(
         path=path,
         writer=writer_of(path),
-        stats=memory.stats(),
+        stats=await arrived(memory.stats()),
         at_ns=clock.monotonic_ns(),
         entries=await _last_entries(memory),
-        locks=memory.list_locks(),
+        locks=await arrived(memory.list_locks()),
         proposals=[
             one
             for one in await memory.consensus.list_proposals()
@@ -136,7 +138,9 @@ def drawn(look: Look, course: Course) -> RenderableType:
 
 
 def _headline(look: Look, course: Course) -> RenderableType:
-    if look.writer is None:
+    if "://" in look.path:
+        writer = Text("a server writes", style="green")
+    elif look.writer is None:
         writer = Text("nobody writes", style="yellow")
     else:
         writer = Text(f"written by process {look.writer.pid} on {look.writer.host}", style="green")
@@ -205,7 +209,7 @@ def _entries(look: Look) -> RenderableType:
     return table
 
 
-async def _last_entries(memory: MemorySystem) -> list[JournalEntry]:
+async def _last_entries(memory: Memory) -> list[JournalEntry]:
     """The newest entries, newest first; those behind a compaction are gone."""
     until = memory.revision
     after = max(until - _ENTRIES, 0)
@@ -218,7 +222,7 @@ async def _last_entries(memory: MemorySystem) -> list[JournalEntry]:
     return found[::-1]
 
 
-async def _entries_between(memory: MemorySystem, after: int, until: int) -> list[JournalEntry]:
+async def _entries_between(memory: Memory, after: int, until: int) -> list[JournalEntry]:
     found: list[JournalEntry] = []
     if after >= until:
         return found

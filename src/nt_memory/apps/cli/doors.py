@@ -15,7 +15,7 @@ import typer
 from nt_memory.apps.cli import printing
 from nt_memory.apps.cli.commands import Family
 from nt_memory.apps.cli.options import Store
-from nt_memory.apps.cli.running import over_store
+from nt_memory.apps.cli.running import check_not_served, in_directory
 from nt_memory.errors import InvalidInputError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from nt_memory.embedders import Embedder
 
 _progress = contextmanager(printing.progress)
+_AT_SERVER = "start that with --mcp, and give the host its URL with /mcp behind"
+_THERE = "name the store's directory with --store, on the machine where it is"
 
 
 def mcp(
@@ -51,6 +53,7 @@ def mcp(
     """Serve the memory to an MCP host over stdin and stdout; the host starts this, not you."""
     from nt_memory.namespace import check_agent  # noqa: PLC0415 - slow
 
+    check_not_served(store, _AT_SERVER)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="nt-memory: %(message)s")
     if agent:
         check_agent(agent)  # before a store is made
@@ -63,7 +66,12 @@ def mcp(
     async def body(memory: MemorySystem) -> None:
         await _serve(memory, McpDoor(memory, agent=agent, embedder=embeds, read_only=read_only))
 
-    over_store(body, store, writes=not read_only)
+    in_directory(
+        body,
+        store,
+        instead=_AT_SERVER,
+        writes=not read_only,
+    )
 
 
 async def _serve(memory: MemorySystem, door: McpDoor) -> None:
@@ -143,10 +151,11 @@ def import_agentdb(
         more = f", {without:,} of them without their vector" if without else ""
         printing.note(f"{done.rows:,} rows read, {done.written:,} written{more}")
 
+    check_not_served(store, _THERE)
     check_agent(agent)
     with reading(source):
         pass  # before a store is made
-    over_store(body, store, writes=True)
+    in_directory(body, store, instead=_THERE, writes=True)
 
 
 def export_agentdb(
@@ -168,7 +177,7 @@ def export_agentdb(
             )
         printing.note(f"{done.rows:,} rows written, {done.episodes:,} of them new episodes")
 
-    over_store(body, store)
+    in_directory(body, store, instead=_THERE)
 
 
 def register(app: typer.Typer) -> None:

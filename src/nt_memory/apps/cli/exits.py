@@ -13,6 +13,7 @@ from pathlib import Path
 
 from nt_memory import errors
 
+MAX_CHARS = 2_000
 SIGNALLED = 128
 """A command that a signal ends exits with this and the signal's number, as shells have it."""
 
@@ -108,6 +109,12 @@ class NotThereError(errors.NtMemoryError):
     """What a command was asked for is not there."""
 
 
+class UnreachableError(errors.NtMemoryError, ConnectionError):
+    """A server is not there, does not answer, or is another kind of server."""
+
+    retryable = True
+
+
 class NothingCameError(errors.NtMemoryError, TimeoutError):
     """What a command waited for did not come in time."""
 
@@ -138,10 +145,19 @@ def explained(error: Exception, *, in_use: str = IN_USE, damaged: str = DAMAGED)
         damaged: What to do when something is damaged.
     """
     text = " ".join(str(error).split())
+    # What a server says of itself is anybody's text: no escapes for the terminal, and no flood.
+    text = "".join(one if one.isprintable() else "?" for one in text)
+    if len(text) > MAX_CHARS:
+        text = f"{text[:MAX_CHARS]}…"
     if isinstance(error, errors.StoreInUseError):
         text += f"{_named(error.pid)}; {in_use}"
     elif isinstance(error, errors.CorruptionError):
         text += f"; {damaged}"
+    return without_credentials(text)
+
+
+def without_credentials(text: str) -> str:
+    """A text in which no URL shows a user or a password."""
     return _CREDENTIALS.sub("***@", text)
 
 

@@ -24,7 +24,8 @@ from nt_memory.errors import TrimmedError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from nt_memory import Change, MemorySystem
+    from nt_memory import Change
+    from nt_memory.apps.cli.asking import Memory
     from nt_memory.system.watching import JournalEntry
 
 SHOWN = 10
@@ -52,9 +53,9 @@ def watch(
     --timeout passes without one.
     """
 
-    async def body(memory: MemorySystem) -> None:
+    async def body(memory: Memory) -> None:
         changes = memory.watch(agent, prefix, after=after)
-        await _follow(changes, _print_change(json), limit, timeout)
+        await show_as_they_come(changes, _print_change(json), limit, timeout)
 
     over_store(body, store, acting=acting)
 
@@ -81,7 +82,7 @@ def tail(
     Of all agents: writes, locks, votes, rules. With --after all from behind a revision on.
     """
 
-    async def body(memory: MemorySystem) -> None:
+    async def body(memory: Memory) -> None:
         show, until = _print_entry(json), memory.revision
         left = limit
         if after is None:
@@ -92,7 +93,7 @@ def tail(
             shown = await _show_until(memory.tail(start), until, show, limit)
             left = None if limit is None else limit - shown
         if follow:
-            await _follow(memory.tail(max(start, until)), show, left, timeout)
+            await show_as_they_come(memory.tail(max(start, until)), show, left, timeout)
 
     over_store(body, store, acting=acting)
 
@@ -105,6 +106,7 @@ def register(app: typer.Typer) -> None:
         "watch agent_1",
         "watch agent_1 orders/ --after 120 --json",
         "watch agent_1 position --limit 1 --timeout 60",
+        "watch agent_1 --store http://127.0.0.1:3000",
         document="Change",
         streams=True,
     )
@@ -118,7 +120,7 @@ def register(app: typer.Typer) -> None:
     )
 
 
-async def _oldest_after(memory: MemorySystem, after: int, until: int) -> int:
+async def _oldest_after(memory: Memory, after: int, until: int) -> int:
     """Where to begin, if not further back than the journal still goes."""
     if after >= until:
         return until
@@ -145,7 +147,7 @@ async def _show_until(
     return shown
 
 
-async def _follow(
+async def show_as_they_come(
     items: AsyncIterator[Any],
     show: Callable[[Any], None],
     limit: int | None,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from nt_memory import MemorySystem
+    from nt_memory.apps.cli.asking import Memory
 
     _T = TypeVar("_T")
 
@@ -98,7 +98,7 @@ def read_vector(given: str) -> Any:
 
 
 async def with_embedding(
-    memory: MemorySystem,
+    memory: Memory,
     agent: str,
     given: tuple[str | None, str | None, str | None],
     use: Callable[[Any], Awaitable[_T]],

@@ -12,7 +12,7 @@ from nt_memory.apps.cli import printing
 from nt_memory.apps.cli.commands import Family
 from nt_memory.apps.cli.exits import Exit
 from nt_memory.apps.cli.options import Acting, AsJson, Store, Wait
-from nt_memory.apps.cli.running import over_store, path_of, run
+from nt_memory.apps.cli.running import in_directory, path_of, run
 from nt_memory.errors import NoStoreError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nt_memory.system.verification import Verification
 
 _progress = contextmanager(printing.progress)
+_THERE = "name its directory with --store, on the machine where it is"
 
 
 def verify(
@@ -36,7 +37,7 @@ def verify(
     from nt_memory.system.verifying import verify as verify_store  # noqa: PLC0415 - slow
 
     with _progress() as told:
-        found = verify_store(path_of(store), scratch=scratch, progress=told)
+        found = verify_store(path_of(store, _THERE), scratch=scratch, progress=told)
     if json:
         from nt_memory.apps.cli import documents  # noqa: PLC0415 - numpy
 
@@ -55,7 +56,7 @@ def repair(*, store: Store = None, json: AsJson = False) -> None:
     from nt_memory.system.repairing import repair as repair_store  # noqa: PLC0415 - slow
 
     with _progress() as told:
-        done = repair_store(path_of(store), progress=told)
+        done = repair_store(path_of(store, _THERE), progress=told)
     if json:
         from nt_memory.apps.cli import documents  # noqa: PLC0415 - numpy
 
@@ -84,7 +85,7 @@ def compact(*, store: Store = None, wait: Wait = 0.0, json: AsJson = False) -> N
                 f"{done.freed_bytes / 1e6:,.1f} MB given back"
             )
 
-    over_store(body, store, writes=True, wait=wait, must_exist=True)
+    in_directory(body, store, instead=_THERE, writes=True, wait=wait, must_exist=True)
 
 
 def snapshot(
@@ -106,7 +107,9 @@ def snapshot(
     async def body(memory: MemorySystem) -> None:
         await memory.snapshot(target)
 
-    over_store(body, store, writes=True, acting=acting, wait=wait, must_exist=True)
+    in_directory(
+        body, store, instead=_THERE, writes=True, acting=acting, wait=wait, must_exist=True
+    )
     run(_open_copy(target, as_json=json))
 
 

@@ -26,7 +26,8 @@ from nt_memory.apps.cli.options import (
 from nt_memory.apps.cli.running import over_store
 
 if TYPE_CHECKING:
-    from nt_memory import Advice, MemorySystem, Pattern
+    from nt_memory import Pattern
+    from nt_memory.apps.cli.asking import Memory, Told
 
 ActionType = Annotated[
     str | None, typer.Option("--action-type", metavar="TYPE", help="About which kind of actions.")
@@ -47,7 +48,7 @@ def trajectories(
 ) -> None:
     """Print what an agent saw, did, and how it turned out, by trajectory."""
 
-    async def body(memory: MemorySystem) -> None:
+    async def body(memory: Memory) -> None:
         from nt_memory.apps.cli import lessons  # noqa: PLC0415 - numpy
 
         moment = parse_as_of(as_of)
@@ -83,7 +84,7 @@ def patterns(
 ) -> None:
     """Print what kinds of situations an agent has been in, and what they led to."""
 
-    async def body(memory: MemorySystem) -> None:
+    async def body(memory: Memory) -> None:
         _print_patterns(await memory.bank.patterns(agent, as_of=parse_as_of(as_of)), json)
 
     over_store(body, store, acting=acting)
@@ -109,7 +110,7 @@ def distill(
     An action type needs 50 situations whose outcomes are known.
     """
 
-    async def body(memory: MemorySystem) -> None:
+    async def body(memory: Memory) -> None:
         found = await memory.bank.distill(agent, as_of=parse_as_of(as_of), look=look)
         _print_patterns(found, json)
 
@@ -138,8 +139,8 @@ def advise(
     Abstaining, because nothing similar is known, is an answer too: exit code 0.
     """
 
-    async def body(memory: MemorySystem) -> None:
-        async def use(embedding: Any) -> Advice:
+    async def body(memory: Memory) -> None:
+        async def use(embedding: Any) -> Told:
             return await memory.bank.advise(
                 agents,
                 embedding,

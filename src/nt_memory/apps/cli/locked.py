@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 
 from nt_memory.apps.cli.exits import SIGNALLED, Exit
 from nt_memory.apps.cli.printing import note
-from nt_memory.apps.cli.running import locate, patiently, run
-from nt_memory.system.memory import Opening
+from nt_memory.apps.cli.running import opened, run
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -53,18 +52,13 @@ def run_locked(
         StoreInUseError: another process writes the store all that time.
         NtMemoryError: whatever opening the store raises.
     """
-    config, adopts = locate(store)
     code = int(Exit.FAILED)
-
-    def opening() -> Opening:
-        return Opening(config, clock=None, read_only=False, adopt_settings=adopts)
 
     async def locked() -> None:
         nonlocal code
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
-        async with await patiently(opening, timeout) as whole:
-            memory = whole if acting is None else whole.as_agent(acting)
+        async with opened(store, writes=True, acting=acting, wait=timeout) as memory:
             left = max(deadline - loop.time(), 0.0)
             scope = memory.lock(name, timeout=left, lease=lease, holder=holder or _who())
             async with scope as token:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nt_memory.apps.cli import printing
+from nt_memory.apps.cli.asking import arrived
 from nt_memory.apps.cli.commands import Family
 from nt_memory.apps.cli.completing import locks
 from nt_memory.apps.cli.exits import Exit, NotThereError
@@ -15,7 +16,7 @@ from nt_memory.apps.cli.running import over_store
 from nt_memory.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from nt_memory import MemorySystem
+    from nt_memory.apps.cli.asking import Memory
     from nt_memory.coordination.tokens import LockInfo
 
 
@@ -62,7 +63,7 @@ def lock(
     With a command: waits for the lock, runs it with NT_LOCK_NAME and NT_LOCK_FENCE in its environment,
     gives the lock back, and ends with its exit code. If the lock is lost meanwhile the command gets
     SIGTERM, and the exit code is 10. Whoever holds a lock of a store in a directory has the store
-    itself: the command can read it but not write it.
+    itself: the command can read it but not write it. Over a server it can do both.
 
     Without one: prints holder, fence, seconds left and who waits, also while another process writes.
     """
@@ -91,6 +92,7 @@ def register(app: typer.Typer) -> None:
         "lock",
         "lock rebalance",
         "lock rebalance --timeout 60 -- ./rebalance.sh --all",
+        "lock rebalance --store http://127.0.0.1:3000 -- ./rebalance.sh",
         "lock rebalance --force --fence 17 --reason 'desk_2 hangs'",
         document="Lock",
         streams=True,
@@ -100,8 +102,11 @@ def register(app: typer.Typer) -> None:
 
 
 def _inspect(name: str | None, store: str | None, acting: str | None, *, as_json: bool) -> None:
-    async def body(memory: MemorySystem) -> None:
-        found = memory.list_locks() if name is None else [memory.inspect_lock(name)]
+    async def body(memory: Memory) -> None:
+        if name is None:
+            found = await arrived(memory.list_locks())
+        else:
+            found = [await arrived(memory.inspect_lock(name))]
         if as_json:
             _print_documents(found)
             return
@@ -150,7 +155,7 @@ def _force(
     if name is None:
         raise InvalidInputError("--force needs the NAME of a lock")
 
-    async def body(memory: MemorySystem) -> None:
+    async def body(memory: Memory) -> None:
         is_forced = await memory.force_release(name, fence=fence, reason=reason)
         if as_json:
             from nt_memory.apps.cli import documents  # noqa: PLC0415 - numpy

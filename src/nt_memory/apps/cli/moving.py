@@ -49,7 +49,9 @@ def export(
 
     with _progress() as told:
         done = export_store(
-            path_of(store),
+            path_of(
+                store, "name its directory with --store where it is; export works beside a server"
+            ),
             target,
             format=format_,
             agents=agent or (),
@@ -86,7 +88,7 @@ def import_(
 
     if source != "-" and not Path(source).exists():
         raise NotThereError(f"{source}: there is no such export")
-    path = path_of(store)
+    path = path_of(store, "import into a directory, then serve that")
     with _progress() as told:
         done = import_store(source, path, progress=printing.named(told, "imported"))
         if done.is_new:

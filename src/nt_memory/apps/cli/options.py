@@ -12,9 +12,10 @@ Store = Annotated[
     str | None,
     typer.Option(
         "--store",
-        metavar="DIR",
+        metavar="DIR|URL",
         envvar="NT_MEMORY_URL",
-        help="Directory of the store. [default: NT_MEMORY_STORAGE_PATH, or ./data/memory]",
+        help="Directory of the store, or the URL of a server, such as http://127.0.0.1:3000. "
+        "[default: NT_MEMORY_STORAGE_PATH, or ./data/memory]",
     ),
 ]
 AsJson = Annotated[
@@ -35,7 +36,7 @@ Wait = Annotated[
         "--wait",
         metavar="SECONDS",
         min=0.0,
-        help="Wait this long for a store that another process writes.",
+        help="Wait this long for a store that another process writes, or a server that starts.",
     ),
 ]
 AsOfText = Annotated[

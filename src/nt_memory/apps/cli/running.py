@@ -7,23 +7,31 @@ import functools
 import os
 import signal
 import sys
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
 from nt_memory.apps.cli.exits import DAMAGED, IN_USE, SIGNALLED, Exit, code_of, explained
-from nt_memory.errors import NoStoreError, NtMemoryError, StoreInUseError, UnsupportedError
+from nt_memory.errors import (
+    InvalidInputError,
+    NoStoreError,
+    NtMemoryError,
+    StoreInUseError,
+    UnsupportedError,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
     from pathlib import Path
 
     from nt_memory import MemoryConfig, MemorySystem
+    from nt_memory.apps.cli.asking import Memory
 
-    Body = Callable[[MemorySystem], Awaitable[None]]
+    Body = Callable[[Memory], Awaitable[None]]
 
 _LOOK_AGAIN_S = 0.05
+_SCHEMES = frozenset({"http", "https", "nats", "tls"})
 
 
 class StoppedError(Exception):
@@ -97,43 +105,92 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     asyncio.run(guarded())
 
 
-def over_store(
-    body: Body,
+def over_store(body: Body, store: str | None, **how: Any) -> None:
+    """Run `body` over a store that is opened for it, here or on a server.
+
+    Args:
+        body: What to do with the memory.
+        store: Its directory or URL; None: what the environment says, else `./data/memory`.
+        how: See `opened`.
+
+    Raises:
+        NtMemoryError: whatever opening it or `body` raises.
+    """
+
+    async def over() -> None:
+        async with opened(store, **how) as memory:
+            await body(memory)
+
+    run(over())
+
+
+def in_directory(
+    body: Callable[[MemorySystem], Awaitable[None]], store: str | None, *, instead: str, **how: Any
+) -> None:
+    """Run `body` over a store that this process itself opens, not over a server; see `over_store`.
+
+    Raises:
+        UnsupportedError: it is on a server; with what to do instead.
+    """
+    check_not_served(store, instead)
+
+    async def here(memory: Memory) -> None:
+        await body(cast("MemorySystem", memory))
+
+    over_store(here, store, **how)
+
+
+@asynccontextmanager
+async def opened(
     store: str | None,
     *,
     writes: bool = False,
     acting: str | None = None,
     wait: float = 0.0,
     must_exist: bool = False,
-) -> None:
-    """Open a store, run `body` over it, close it.
+) -> AsyncGenerator[Memory]:
+    """A store that is open for as long as the block runs.
 
     Args:
-        body: What to do with the memory.
-        store: Its directory or URL; None: what the environment says, else `./data/memory`.
+        store: Its directory or URL.
         writes: Open it for writing, which one process at a time may, and make it when missing.
         acting: In whose name and with whose rights.
-        wait: Seconds to wait for a store that another process writes.
+        wait: Seconds to wait for a store that another process writes, or a server that starts.
         must_exist: Do not make it.
 
     Raises:
-        NtMemoryError: whatever opening it or `body` raises.
+        NtMemoryError: whatever opening it raises.
     """
+    config, adopts = locate(store)
+    if is_served(config.url):
+        async with _reached(config.url or "", acting, wait) as remote:
+            yield remote
+        return
+    if must_exist and config.url is None:
+        check_exists(config)
+    from nt_memory.system.memory import Opening  # noqa: PLC0415 - slow, and may be in vain
 
-    async def opened() -> None:
-        from nt_memory.system.memory import Opening  # noqa: PLC0415 - slow, and may be in vain
+    def opening() -> Opening:
+        return Opening(config, clock=None, read_only=not writes, adopt_settings=adopts)
 
-        config, adopts = locate(store)
-        if must_exist:
-            check_exists(config)
+    async with await patiently(opening, wait) as memory:
+        yield memory if acting is None else memory.as_agent(acting)
 
-        def opening() -> Opening:
-            return Opening(config, clock=None, read_only=not writes, adopt_settings=adopts)
 
-        async with await patiently(opening, wait) as memory:
-            await body(memory if acting is None else memory.as_agent(acting))
+@asynccontextmanager
+async def _reached(url: str, acting: str | None, wait: float) -> AsyncGenerator[Memory]:
+    from nt_memory.apps.cli.remote.address import address_of  # noqa: PLC0415 - slow
+    from nt_memory.apps.cli.remote.memory import RemoteMemory  # noqa: PLC0415
 
-    run(opened())
+    if acting is not None:
+        raise UnsupportedError(
+            "--as: over a server the token says in whose name; give that agent's by NT_MEMORY_TOKEN"
+        )
+    remote = await RemoteMemory.open(address_of(url), wait=wait)
+    try:
+        yield remote
+    finally:
+        await remote.close()
 
 
 async def patiently(opening: Callable[[], Awaitable[MemorySystem]], wait: float) -> MemorySystem:
@@ -161,34 +218,58 @@ def locate(store: str | None) -> tuple[MemoryConfig, bool]:
     """Where a store is, and whether it keeps the timeline, history and swarm it was made with.
 
     Raises:
-        UnsupportedError: it is on a server, which this version does not reach.
-        InvalidInputError: the environment has an unknown or malformed setting.
+        InvalidInputError: the environment has an unknown or malformed setting, or the URL is of no
+            kind that there is.
     """
     import dataclasses  # noqa: PLC0415
 
     from nt_memory.config import MemoryConfig, names_swarm_settings  # noqa: PLC0415
 
     config = MemoryConfig.from_env()
-    url = store if store is not None else config.url
-    if url is not None and "://" in url:
-        raise UnsupportedError(
-            f"{url}: this version opens a store by its directory only; name that with --store, on "
-            "the machine where it is"
+    given = store if store is not None else config.url
+    if given is None:
+        pass
+    elif "://" not in given:
+        config = dataclasses.replace(config, storage_path=given, url=None)
+    elif given.partition("://")[0] in _SCHEMES:
+        config = dataclasses.replace(config, url=given)
+    else:
+        scheme = given.partition("://")[0]
+        raise InvalidInputError(
+            f"--store {scheme}://…: a directory, http://, https:// or nats:// is wanted"
         )
-    if url is not None:
-        config = dataclasses.replace(config, storage_path=url, url=None)
     return config, not names_swarm_settings()
 
 
-def path_of(store: str | None) -> Path:
+def is_served(url: str | None) -> bool:
+    """Whether a URL is that of `nt-memory serve`."""
+    return url is not None and url.startswith(("http://", "https://"))
+
+
+def check_not_served(store: str | None, instead: str) -> None:
+    """Refuse the URL of a server.
+
+    Raises:
+        UnsupportedError: it is one; with what to do instead.
+    """
+    url = locate(store)[0].url
+    if is_served(url):
+        raise UnsupportedError(f"{url}: a server does not offer this; {instead}")
+
+
+def path_of(store: str | None, instead: str) -> Path:
     """The directory of a store.
 
     Raises:
+        UnsupportedError: it is named by a URL; with what to do instead.
         As `locate`.
     """
     from pathlib import Path  # noqa: PLC0415
 
-    return Path(locate(store)[0].storage_path)
+    config, _ = locate(store)
+    if config.url is not None:
+        raise UnsupportedError(f"{config.url}: this is about a store's files; {instead}")
+    return Path(config.storage_path)
 
 
 def check_exists(config: MemoryConfig) -> None:

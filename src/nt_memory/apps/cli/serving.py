@@ -10,6 +10,7 @@ import typer
 from nt_memory.apps.cli.commands import Family
 from nt_memory.apps.cli.doors import mcp
 from nt_memory.apps.cli.options import Store
+from nt_memory.apps.cli.running import check_not_served
 from nt_memory.errors import InvalidInputError, UnsupportedError
 
 _TokenFile = Annotated[
@@ -46,6 +47,7 @@ def serve(
     ] = False,
 ) -> None:
     """Offer a store over HTTP, until Ctrl-C or SIGTERM; logs are lines of JSON on stderr."""
+    check_not_served(store, "what it serves needs no other; name a directory with --store")
     # Slow to import, and only used here.
     from nt_memory.apps.server.settings import ServerSettings, check_exposure  # noqa: PLC0415
     from nt_memory.config import MemoryConfig  # noqa: PLC0415

@@ -26,7 +26,8 @@ from nt_memory.apps.cli.options import (
 from nt_memory.apps.cli.running import over_store
 
 if TYPE_CHECKING:
-    from nt_memory import Hit, MemorySystem
+    from nt_memory import Hit
+    from nt_memory.apps.cli.asking import Memory
 
 Tags = Annotated[
     list[str] | None, typer.Option("--tag", metavar="TAG", help="A label; may be repeated.")
@@ -54,7 +55,7 @@ def search(
     """Print the observations most similar to an embedding, best first."""
     passes = None if where is None else parse_json(where, "--where")
 
-    async def body(memory: MemorySystem) -> None:
+    async def body(memory: Memory) -> None:
         async def use(embedding: Any) -> list[Hit]:
             return await memory.search_similar(
                 agents,
@@ -89,7 +90,7 @@ def observe(
     """Remember something with the situation it belongs to, and print its key."""
     parsed = parse_json(data, "DATA")
 
-    async def body(memory: MemorySystem) -> None:
+    async def body(memory: Memory) -> None:
         from nt_memory.apps.cli import documents  # noqa: PLC0415 - numpy
 
         async def use(embedding: Any) -> str:

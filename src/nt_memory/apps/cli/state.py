@@ -29,7 +29,8 @@ from nt_memory.apps.cli.running import over_store
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from nt_memory import MemorySystem, Record
+    from nt_memory import Record
+    from nt_memory.apps.cli.asking import Memory
 
 Expect = Annotated[
     int | None,
@@ -51,7 +52,7 @@ def get(
 ) -> None:
     """Print the value of a key; exit code 1 if there is none."""
 
-    async def body(memory: MemorySystem) -> None:
+    async def body(memory: Memory) -> None:
         from nt_memory.apps.cli.records import record_document  # noqa: PLC0415 - numpy
         from nt_memory.apps.cli.rendering import value_line  # noqa: PLC0415
 
@@ -86,7 +87,7 @@ def put(
     raw = read_text(value)
     parsed = raw if text else parse_json(raw, "VALUE", "; for plain text add --text")
 
-    async def body(memory: MemorySystem) -> None:
+    async def body(memory: Memory) -> None:
         revision = await memory.put(agent, key, parsed, ttl=ttl, expect=expect, fence=fence)
         _print_revision(revision, as_json=json)
 
@@ -106,7 +107,7 @@ def delete(
 ) -> None:
     """Delete a key or an observation, and print the revision; its past stays. 1: there is none."""
 
-    async def body(memory: MemorySystem) -> None:
+    async def body(memory: Memory) -> None:
         revision = await memory.delete(agent, key, expect=expect, fence=fence)
         if revision is None:
             raise NotThereError(f"{agent} has no {key}")
@@ -127,7 +128,7 @@ def scan(
 ) -> None:
     """Print an agent's keys and values, by key, one a line."""
 
-    async def body(memory: MemorySystem) -> None:
+    async def body(memory: Memory) -> None:
         records = memory.scan(agent, prefix, as_of=parse_as_of(as_of))
         await _print_records(records, lambda r, value: (r.key, value), limit, as_json=json)
 
@@ -145,7 +146,7 @@ def history(
 ) -> None:
     """Print every version of a key, newest first: revision, when it was known, value."""
 
-    async def body(memory: MemorySystem) -> None:
+    async def body(memory: Memory) -> None:
         await _print_records(
             memory.history(agent, key),
             lambda r, value: (str(r.revision), r.known_at.isoformat(), value),
@@ -164,6 +165,7 @@ def register(app: typer.Typer) -> None:
         "get agent_1 position",
         "get agent_1 position --as-of 2026-03-02T16:00:00-05:00",
         "get agent_1 position --json | jq .revision",
+        "get agent_1 position --store http://127.0.0.1:3000",
         document="Record",
     )
     family.add(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from nt_memory.apps.cli import printing
+from nt_memory.apps.cli.asking import arrived
 from nt_memory.apps.cli.commands import Family
 from nt_memory.apps.cli.completing import agents as complete_agents
 from nt_memory.apps.cli.completing import proposals as complete_proposals
@@ -17,7 +18,7 @@ from nt_memory.apps.cli.running import over_store
 from nt_memory.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from nt_memory import MemorySystem
+    from nt_memory.apps.cli.asking import Memory
     from nt_memory.coordination.proposals import ProposalRecord
 
 Voters = Annotated[
@@ -55,7 +56,7 @@ def propose(
     until = None if deadline is None else parse_time(deadline, "--deadline")
     weights = None if not voter else dict(_voter(text) for text in voter)
 
-    async def body(memory: MemorySystem) -> None:
+    async def body(memory: Memory) -> None:
         from nt_memory.apps.cli import documents  # noqa: PLC0415 - numpy
         from nt_memory.coordination.proposals import Proposal  # noqa: PLC0415
 
@@ -85,7 +86,7 @@ def vote(
 ) -> None:
     """Cast a vote, and print where the proposal stands; casting it again is harmless."""
 
-    async def body(memory: MemorySystem) -> None:
+    async def body(memory: Memory) -> None:
         from nt_memory.apps.cli.ballots import standing_document, standing_line  # noqa: PLC0415
         from nt_memory.coordination.proposals import Vote  # noqa: PLC0415
 
@@ -121,7 +122,7 @@ def proposals(
     if decided and proposal_id is None:
         raise InvalidInputError("--decided waits for one proposal: say which")
 
-    async def body(memory: MemorySystem) -> None:
+    async def body(memory: Memory) -> None:
         if proposal_id is not None and decided:
             await _until_decided(memory, proposal_id, timeout)
         if proposal_id is None:
@@ -154,7 +155,7 @@ def agents(
     """Print who has stored something: keys, bytes, observations with all their versions."""
     voters = [_voter(text) for text in register_ or ()]
 
-    async def body(memory: MemorySystem) -> None:
+    async def body(memory: Memory) -> None:
         from nt_memory.apps.cli import documents  # noqa: PLC0415 - numpy
         from nt_memory.apps.cli.rendering import size  # noqa: PLC0415
 
@@ -162,14 +163,14 @@ def agents(
             await memory.consensus.register_agent(name, weight)
         found: list[documents.Agent] = []
         for name in await memory.agents():
-            usage = memory.usage(name)
+            usage = await arrived(memory.usage(name))
             found.append(
                 documents.Agent(
                     agent=name,
                     keys=usage.keys,
                     bytes=usage.bytes,
                     vectors=usage.vectors,
-                    has_policy=memory.policy(name) is not None,
+                    has_policy=await arrived(memory.policy(name)) is not None,
                 )
             )
         if json:
@@ -202,6 +203,7 @@ def register(app: typer.Typer) -> None:
         "proposals --open",
         "proposals halt-1",
         "proposals halt-1 --decided --timeout 60 --json | jq -r .status",
+        "proposals --store http://127.0.0.1:3000",
         document="Proposal",
         streams=True,
     )
@@ -236,7 +238,7 @@ def _voter(text: str) -> tuple[str, str]:
     return name, weight or "1"
 
 
-async def _until_decided(memory: MemorySystem, proposal_id: str, timeout: float | None) -> None:
+async def _until_decided(memory: Memory, proposal_id: str, timeout: float | None) -> None:
     """Wait for a decision that another process takes, entry by entry.
 
     Raises:

@@ -24,6 +24,7 @@ from nt_memory.apps.server.routes import (
     advice,
     agentdb,
     coordination,
+    journal,
     live,
     messages,
     operation,
@@ -100,7 +101,7 @@ def create_app(
     )
     parts = (
         *(operation, agentdb, state, similarity, trajectories, advice),
-        *(messages, coordination, swarm, live, overview, page),
+        *(messages, coordination, swarm, journal, live, overview, page),
     )
     for router in (*(part.router for part in parts), *routers):
         app.include_router(router)

@@ -50,6 +50,7 @@ class AdviceIn(Situation):
     memories: Annotated[
         int, Field(ge=0, le=MAX_MEMORIES, description="How many of the memories used to name.")
     ] = 10
+    max_chars: Annotated[int, Field(ge=1, le=10_000, description="Length of `text`.")] = 600
 
 
 class AdviceOut(BaseModel):
@@ -107,7 +108,7 @@ async def advise(me: Me, house: Here, body: AdviceIn) -> Response:
     return reply(
         {
             **advice.to_dict(),
-            "text": advice.as_text(),
+            "text": advice.as_text(body.max_chars),
             "recalled": [{**spell_fields(one.ref), **_rest(one)} for one in recalled],
             "receipt": house.receipts.sign(advice.to_doc(), me),
         }
@@ -126,9 +127,10 @@ async def distill(
     me: Me,
     agent: Agent,
     look: Annotated[bool, Query(description="Test for promotion: takes a declared look.")] = False,  # noqa: FBT002
+    as_of: AsOfQuery = None,
 ) -> Response:
     """Cluster an agent's situations, and store what each cluster led to."""
-    found = await me.memory.bank.distill(agent, look=look)
+    found = await me.memory.bank.distill(agent, as_of=as_of, look=look)
     return reply({"patterns": [_spell_pattern(one) for one in found]})
 
 

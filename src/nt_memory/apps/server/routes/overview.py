@@ -103,12 +103,6 @@ class MapOut(BaseModel):
     points: list[list[float]]
 
 
-class EmbeddingOut(BaseModel):
-    """The vector of an observation."""
-
-    embedding: list[float]
-
-
 class MomentOut(BaseModel):
     """When a revision was recorded, and the first and the last that can be asked for."""
 
@@ -171,15 +165,6 @@ async def memory_map(
         agent, action_type=action_type, as_of=as_of, sample=sample, seed=seed
     )
     return reply(found.to_dict())
-
-
-@router.get("/embeddings/{agent}/{key:path}", response_model=EmbeddingOut)
-async def embedding(me: Me, agent: Agent, key: Key, as_of: AsOfQuery = None) -> Response:
-    """The vector that an observation is kept with, to search by example; 404 if there is none."""
-    found = await me.memory.get_embedding(agent, key, as_of=as_of)
-    if found is None:
-        raise refused(404, "there is no such observation")
-    return reply({"embedding": found.tolist()})
 
 
 @router.get("/moments/{revision}", response_model=MomentOut)

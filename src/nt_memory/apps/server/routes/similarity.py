@@ -13,6 +13,7 @@ from nt_memory.apps.server.bodies import (
     AGENT_PATTERN,
     PROBLEMS,
     AgentName,
+    AsOfQuery,
     Body,
     KeyName,
     Moment,
@@ -31,6 +32,7 @@ from nt_memory.apps.server.bodies import (
 )
 from nt_memory.apps.server.callers import Me
 from nt_memory.apps.server.house import Here, House
+from nt_memory.apps.server.problems import refused
 from nt_memory.codec.plain import to_plain
 from nt_memory.embedders import aembed
 from nt_memory.errors import InvalidInputError
@@ -41,6 +43,7 @@ MAX_TEXT_CHARS = 100_000
 router = APIRouter(prefix="/v1", tags=["similarity"], responses=PROBLEMS, route_class=StrictRoute)
 
 Agent = Annotated[str, Path(pattern=AGENT_PATTERN, description="Whose observations.")]
+Key = Annotated[str, Path(min_length=1, max_length=256, description="The key; may have `/`.")]
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARS)]
 
 
@@ -88,6 +91,12 @@ class KeyOut(BaseModel):
     """The key of an observation."""
 
     key: str
+
+
+class EmbeddingOut(BaseModel):
+    """The vector of an observation."""
+
+    embedding: list[float]
 
 
 class KeysOut(BaseModel):
@@ -163,6 +172,15 @@ async def observe_many(
         request_id=request_id,
     )
     return reply({"keys": keys}, 201)
+
+
+@router.get("/embeddings/{agent}/{key:path}", response_model=EmbeddingOut)
+async def embedding(me: Me, agent: Agent, key: Key, as_of: AsOfQuery = None) -> Response:
+    """The vector an observation is kept with, of length 1; 404 if there is none."""
+    found = await me.memory.get_embedding(agent, key, as_of=as_of)
+    if found is None:
+        raise refused(404, "there is no such observation")
+    return reply({"embedding": found})
 
 
 @router.post("/search", response_model=HitsOut)

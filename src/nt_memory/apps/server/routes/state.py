@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Response
@@ -22,6 +23,7 @@ from nt_memory.apps.server.bodies import (
     Time,
     Value,
     bytes_of,
+    parse_time,
     reply,
     reply_with,
     size_of,
@@ -39,6 +41,7 @@ from nt_memory.records import Change, Record
 PAGE_BYTES = 8 << 20
 MAX_OPERATIONS = 1_000
 _MAX_EVENT_ID_CHARS = 40
+_MAX_PLACE_CHARS = 60
 
 router = APIRouter(prefix="/v1", tags=["state"], responses=PROBLEMS, route_class=StrictRoute)
 
@@ -78,6 +81,7 @@ class HistoryOut(BaseModel):
     """Versions of a key, newest first."""
 
     records: list[RecordOut]
+    next: str | None = Field(description="Pass it as `after` for the next page; null: no more.")
 
 
 class PutOp(Body):
@@ -188,16 +192,32 @@ async def scan(
 
 
 @router.get("/history/{agent}/{key:path}", response_model=HistoryOut)
-async def history(me: Me, agent: Agent, key: Key, limit: Limit = 100) -> Response:
-    """The newest versions of a key, newest first by when they were known; deletes are left out."""
+async def history(
+    me: Me,
+    agent: Agent,
+    key: Key,
+    after: Annotated[str, Query(max_length=_MAX_PLACE_CHARS)] = "",
+    limit: Limit = 100,
+) -> Response:
+    """Versions of a key, newest first by when they were known, a page at a time; deletes are left out."""
+    place = _parse_place(after) if after else None
     found: list[Record] = []
     size = 0
+    is_cut = False
     async for record in me.memory.history(agent, key):
+        if place is not None and _place_of(record) >= place:
+            continue
+        if len(found) == limit or (found and size > PAGE_BYTES):
+            is_cut = True
+            break
         size += size_of(record.value)
         found.append(record)
-        if len(found) == limit or size > PAGE_BYTES:
-            break
-    return reply_with(lambda: {"records": [spell_record(one) for one in found]}, size)
+
+    def page() -> dict[str, Any]:
+        records = [spell_record(one) for one in found]
+        return {"records": records, "next": _spell_place(found[-1]) if is_cut else None}
+
+    return reply_with(page, size)
 
 
 @router.post("/transactions", response_model=RevisionOut)
@@ -271,8 +291,14 @@ class Place:
         }
         record = change.record
         if record is not None:
-            content |= {"known_at": record.known_at, "actor": record.actor}
-            content["value"] = None
+            content |= {
+                "known_at": record.known_at,
+                "recorded_at": record.recorded_at,
+                "expires_at": record.expires_at,
+                "actor": record.actor,
+                "tags": record.tags,
+                "value": None,
+            }
             if bytes_of(record.value) <= OFF_LOOP_BYTES:
                 content["value"] = to_plain(record.value)
             else:
@@ -289,6 +315,28 @@ def _written(revision: int | None) -> int:
     if revision is None:
         raise InvalidInputError("this Idempotency-Key was used for another request")
     return revision
+
+
+def _place_of(record: Record) -> tuple[datetime, int]:
+    """Where a version stands in a key's history, which is sorted by this."""
+    return record.known_at, record.revision
+
+
+def _spell_place(record: Record) -> str:
+    return f"{record.known_at.isoformat()}/{record.revision}"
+
+
+def _parse_place(text: str) -> tuple[datetime, int]:
+    """Behind which version to go on.
+
+    Raises:
+        InvalidInputError: it is none of ours.
+    """
+    time, _, revision = text.partition("/")
+    try:
+        return parse_time(time), int(revision)
+    except ValueError:
+        raise InvalidInputError("after: not what a page of this history named as next") from None
 
 
 def _parse_event_id(text: str) -> tuple[int, int]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from nt_memory import Policy
@@ -23,7 +25,7 @@ from nt_memory.apps.server.bodies import (
     reply,
 )
 from nt_memory.apps.server.callers import Me
-from nt_memory.apps.server.house import Here
+from nt_memory.apps.server.house import Here, while_connected
 from nt_memory.errors import TimelineError
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 router = APIRouter(prefix="/v1", tags=["swarm"], responses=PROBLEMS, route_class=StrictRoute)
 
 ANYBODY = "*"
+MAX_WAIT_S = 60.0
 Agent = Annotated[str, Path(pattern=AGENT_PATTERN, description="Whose.")]
 AgentOrAll = Annotated[
     str,
@@ -218,8 +221,17 @@ async def stats(me: Me, house: Here) -> Response:
 
 
 @router.get("/timeline", response_model=TimelineOut)
-async def timeline(me: Me) -> Response:
-    """The agents' now, and the newest revision."""
+async def timeline(
+    request: Request,
+    me: Me,
+    house: Here,
+    revision: Annotated[Revision, Query(description="Wait until this one is visible.")] = 0,
+    wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="Seconds at most.")] = 0.0,
+) -> Response:
+    """The agents' now, and the newest revision; once `revision` is visible, or after `wait` seconds."""
+    if me.memory.revision < revision:
+        with contextlib.suppress(TimeoutError):
+            await while_connected(request, house, _until(me.memory, revision, wait))
     return reply(_spell_timeline(me.memory))
 
 
@@ -228,6 +240,11 @@ async def advance(me: Me, body: AdvanceIn, request_id: RequestId = None) -> Resp
     """Move a backtest's now forward."""
     await me.memory.timeline.advance(body.to, request_id=request_id)
     return reply(_spell_timeline(me.memory))
+
+
+async def _until(memory: MemorySystem, revision: int, wait: float) -> None:
+    async with asyncio.timeout(wait):
+        await memory.wait_for(revision)
 
 
 def _spell_timeline(memory: MemorySystem) -> dict[str, Any]:

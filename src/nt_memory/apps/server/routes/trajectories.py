@@ -190,6 +190,7 @@ class TrajectoryIdsOut(BaseModel):
     """Ids of trajectories."""
 
     ids: list[str]
+    trajectories: list[TrajectoryOut] | None = Field(default=None, description="Only with `whole`.")
     next: str | None = Field(description="Pass it as `after` for the next page; null: no more.")
 
 
@@ -259,10 +260,18 @@ async def trajectories(
     after: Annotated[str, Query(max_length=240)] = "",
     limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
     as_of: AsOfQuery = None,
+    *,
+    whole: Annotated[bool, Query(description="All of each, beside its id.")] = False,
 ) -> Response:
     """Ids of an agent's trajectories, by id, a page at a time."""
     found = await me.memory.bank.trajectory_ids(agent, after=after, limit=limit + 1, as_of=as_of)
-    return reply({"ids": found[:limit], "next": found[limit - 1] if len(found) > limit else None})
+    page = found[:limit]
+    next_ = page[-1] if len(found) > limit else None
+    if not whole:
+        return reply({"ids": page, "next": next_})
+    each = [await me.memory.bank.trajectory(one, as_of=as_of) for one in page]
+    spelled = [_spell_trajectory(one) for one in each if one is not None]
+    return reply({"ids": page, "trajectories": spelled, "next": next_})
 
 
 @router.post("/outcomes", response_model=VerdictOut)
