@@ -1508,3 +1508,22 @@ def test_a_read_only_instance_refuses_writes(live):
 
     live(write)
     live(read, read_only=True)
+
+
+def test_every_read_of_the_present_counts(live):
+    """`get`, `get_record` and `get_many` count as a hit or a miss of L1 once each, as_of reads do not."""
+
+    async def body(memory):
+        revision = await memory.put("a", "k", 1)
+        await memory.get("a", "k")
+        before = memory.stats().l1
+        assert await memory.get("a", "k") == 1
+        assert (await memory.get_record("a", "k")).value == 1
+        assert await memory.get_many([("a", "k")]) == [1]
+        assert await memory.get("a", "k", as_of=revision) == 1
+        assert await memory.get_record("a", "none") is None
+        after = memory.stats().l1
+        assert after.hits - before.hits == 3
+        assert after.misses - before.misses == 1
+
+    live(body)

@@ -10,6 +10,7 @@ import pytest
 from nt_memory import AsOf, CacheConfig, ManualClock, MemoryConfig, MemoryStats, MemorySystem
 from nt_memory.errors import (
     ConfigMismatchError,
+    DisconnectedError,
     ForeignStoreError,
     InvalidInputError,
     InvalidTimeError,
@@ -528,15 +529,15 @@ def test_a_path_takes_over_the_settings_of_its_store(backtest, store, clock, run
     run(check())
 
 
-def test_targets_this_version_cannot_open_are_refused(tmp_path, run):
-    """A cluster URL, or a backtest on an AgentDB server, raises UnsupportedError; nothing is made on disk."""
+def test_targets_that_cannot_be_opened_are_refused(tmp_path, run):
+    """A cluster nobody answers for, or a backtest on an AgentDB server, is refused; nothing is made on disk."""
 
     async def body(target):
         async with MemorySystem.open(target):
             pass
 
-    with pytest.raises(UnsupportedError):
-        run(body("nats://127.0.0.1:4222"))
+    with pytest.raises(DisconnectedError, match="no server could be reached"):
+        run(body(MemoryConfig(storage_path=tmp_path / "s", url="nats://127.0.0.1:9")))
     config = MemoryConfig(
         storage_path=tmp_path / "s", agentdb_url="http://127.0.0.1:1", timeline="backtest"
     )

@@ -176,13 +176,18 @@ class StateCalls:
             record = self._engine.hot.get(agent, key)
             if record is not None and record.expires_at is None:
                 return record.value
-        found = await self.get_record(agent, key, as_of=as_of)
+        found = await self._record(agent, key, as_of)
         return default if found is None else found.value
 
     async def get_record(
         self, agent: str, key: str, *, as_of: AsOfLike | None = None
     ) -> Record | None:
         """The version of a key with its times, or None; arguments and errors as `get`."""
+        if as_of is None:
+            self._engine.hot.get(agent, key)  # counts as a read of L1, as it does in `get`
+        return await self._record(agent, key, as_of)
+
+    async def _record(self, agent: str, key: str, as_of: AsOfLike | None) -> Record | None:
         engine = self._engine
         engine.check_usable()
         moment = resolve(engine, as_of)
@@ -200,7 +205,7 @@ class StateCalls:
             except TrimmedError:
                 if as_of is not None:
                     raise
-                return await self.get_record(agent, key)  # a follower that was behind is not now
+                return await self._record(agent, key, None)  # a follower that was behind is not now
             is_promotable = as_of is None and seen == engine.revision
         else:
             record = to_record(stored, engine.values)
