@@ -529,13 +529,14 @@ def test_a_path_takes_over_the_settings_of_its_store(backtest, store, clock, run
     run(check())
 
 
-def test_targets_that_cannot_be_opened_are_refused(tmp_path, run):
+def test_targets_that_cannot_be_opened_are_refused(tmp_path, run, monkeypatch):
     """A cluster nobody answers for, or a backtest on an AgentDB server, is refused; nothing is made on disk."""
 
     async def body(target):
         async with MemorySystem.open(target):
             pass
 
+    monkeypatch.setattr("nt_memory.transport.nats.link.CONNECT_S", 0.2)
     with pytest.raises(DisconnectedError, match="no server could be reached"):
         run(body(MemoryConfig(storage_path=tmp_path / "s", url="nats://127.0.0.1:9")))
     config = MemoryConfig(
