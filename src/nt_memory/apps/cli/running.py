@@ -9,6 +9,7 @@ import signal
 import sys
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 import typer
 
@@ -171,7 +172,9 @@ async def opened(
     from nt_memory.system.memory import Opening  # noqa: PLC0415 - slow, and may be in vain
 
     def opening() -> Opening:
-        return Opening(config, clock=None, read_only=not writes, adopt_settings=adopts)
+        # A node of a cluster has its own replica, and follows by writing it.
+        read_only = not writes and config.url is None
+        return Opening(config, clock=None, read_only=read_only, adopt_settings=adopts)
 
     async with await patiently(opening, wait) as memory:
         yield memory if acting is None else memory.as_agent(acting)
@@ -232,7 +235,8 @@ def locate(store: str | None) -> tuple[MemoryConfig, bool]:
     elif "://" not in given:
         config = dataclasses.replace(config, storage_path=given, url=None)
     elif given.partition("://")[0] in _SCHEMES:
-        config = dataclasses.replace(config, url=given)
+        swarm = config.swarm if is_served(given) else urlsplit(given).path.strip("/")
+        config = dataclasses.replace(config, url=given, swarm=swarm or config.swarm)
     else:
         scheme = given.partition("://")[0]
         raise InvalidInputError(
