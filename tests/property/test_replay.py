@@ -35,6 +35,7 @@ from nt_memory.entries import (
     Embed,
     Fence,
     ForceRelease,
+    Mark,
     ObserveMany,
     Propose,
     Reembed,
@@ -130,6 +131,8 @@ BODIES: dict[type, st.SearchStrategy[Any]] = {
         st.none() | few,
     ),
     Sweep: st.builds(Sweep, st.just(MAX), st.just(MAX), st.integers(1, 50)),
+    # From anybody but a node's own journal it counts for nothing.
+    Mark: st.builds(Mark, st.just("s"), st.integers(1, 9), ids | st.just(""), few, few),
     Tick: st.just(Tick()),
     SetQuota: st.builds(
         SetQuota,

@@ -263,6 +263,7 @@ class BacktestSearchMachine(SearchMachine):
     is_deterministic = True
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("machine", [SearchMachine, BacktestSearchMachine])
 def test_search_equals_an_exact_model(
     machine: type[SearchMachine], monkeypatch: pytest.MonkeyPatch

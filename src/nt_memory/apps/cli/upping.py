@@ -10,7 +10,6 @@ import typer
 
 from nt_memory.apps.cli import printing
 from nt_memory.apps.cli.commands import Family
-from nt_memory.apps.cli.documents import Credentials, ServersDown, ServersUp
 from nt_memory.apps.cli.options import AsJson
 from nt_memory.apps.cli.running import StoppedError, run
 from nt_memory.errors import InvalidInputError, NoStoreError
@@ -68,7 +67,9 @@ def up(
 def _tell(fleet: Fleet, pids: list[int], *, is_detached: bool, as_json: bool) -> None:
     stop = f"nt-memory down --dir {fleet.directory}"
     if as_json:
-        document = ServersUp(
+        from nt_memory.apps.cli import documents  # noqa: PLC0415 - only for --json
+
+        document = documents.ServersUp(
             url=fleet.url,
             nkey_file=str(fleet.operator_seed.absolute()),
             directory=str(fleet.directory.absolute()),
@@ -96,7 +97,9 @@ def down(*, directory: _Directory = Path("data/servers"), as_json: AsJson = Fals
     async def stop() -> None:
         pids = await place.stop_holders(SystemClock())
         if as_json:
-            printing.document(ServersDown(pids=pids))
+            from nt_memory.apps.cli import documents  # noqa: PLC0415 - only for --json
+
+            printing.document(documents.ServersDown(pids=pids))
         else:
             printing.line(f"stopped {', '.join(map(str, pids))}" if pids else "nothing ran")
 
@@ -136,7 +139,9 @@ def enrol(
     finally:
         fleet.leave()
     if as_json:
-        printing.document(Credentials(agent=agent, nkey_file=str(seed)))
+        from nt_memory.apps.cli import documents  # noqa: PLC0415 - only for --json
+
+        printing.document(documents.Credentials(agent=agent, nkey_file=str(seed)))
     else:
         printing.line(str(seed))
 
