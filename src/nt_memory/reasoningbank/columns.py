@@ -100,8 +100,8 @@ class Lane:
         self.agent = agent
         self.number = number
         self.partition = -1
-        self.entry_of_row = Growing(np.int64, -1)
-        self.entries = Growing(np.int64)
+        self.entry_of_row: Growing = Growing(np.int64, -1)
+        self.entries: Growing = Growing(np.int64)
 
     def place(self, rows: Sequence[int], entries: Sequence[int]) -> None:
         """Note which entries rows belong to."""
@@ -157,9 +157,9 @@ class Table:
         self.lanes: dict[str, Lane] = {}
         self.lane_list: list[Lane] = []
         self.quantiles: dict[int, Floats] = {}
-        self.log = Growing(OUTCOME_VERSION)
-        self.epoch = 0
-        self.lanes_with_situations = 0
+        self.log: Growing = Growing(OUTCOME_VERSION)
+        self.epoch: int = 0
+        self.lanes_with_situations: int = 0
         self._tagged: dict[str, Growing] = {}
         self._entry = Growing(ENTRY)
         self._value = Growing(np.float64)

@@ -35,7 +35,7 @@ class Growing:
             grown[: self.size] = self._data[: self.size]
             self._data = grown
         self._data[self.size : wanted] = values
-        self.size = wanted
+        self.size: int = wanted
 
     @property
     def array(self) -> NDArray[Any]:

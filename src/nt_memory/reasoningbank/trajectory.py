@@ -121,8 +121,8 @@ class Trajectory:
         id: str | None = None,  # noqa: A002  the public name
         tags: Iterable[str] = (),
     ) -> None:
-        self.agent_id = check_agent(agent_id)
-        self.id = check_key(uuid.uuid4().hex if id is None else id)
+        self.agent_id: str = check_agent(agent_id)
+        self.id: str = check_key(uuid.uuid4().hex if id is None else id)
         if len(self.id.encode()) > MAX_ID_BYTES:
             raise TrajectoryError(f"a trajectory id may have at most {MAX_ID_BYTES} bytes")
         self._observations: list[Observation] = []
@@ -132,7 +132,7 @@ class Trajectory:
         self._last_at: int | None = None
         self._is_complete = False
         self._is_abandoned = False
-        self.tags = check_tags(tags)
+        self.tags: tuple[str, ...] = check_tags(tags)
 
     def __repr__(self) -> str:  # type: ignore[explicit-override]
         status = "complete" if self._is_complete else "open"

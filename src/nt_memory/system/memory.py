@@ -112,11 +112,13 @@ class MemorySystem(
         self._bus = make_bus(engine)
         self._pubsub = PubSub(self._bus, encode, decode, engine.clock)
         self._locks = Locks(engine.submit, self._read_lock, engine.clock, engine.session)
-        self.consensus = Consensus(engine.submit, BallotViews(engine), engine.clock, encode, decode)
-        self.elections = Elections(self._locks)
-        self.timeline = TimelineHandle(engine)
+        self.consensus: Consensus = Consensus(
+            engine.submit, BallotViews(engine), engine.clock, encode, decode
+        )
+        self.elections: Elections = Elections(self._locks)
+        self.timeline: TimelineHandle = TimelineHandle(engine)
         backing = EngineBacking(engine)
-        self.bank = ReasoningBank(backing, kmeans=backing.kmeans)
+        self.bank: ReasoningBank = ReasoningBank(backing, kmeans=backing.kmeans)
         engine.listeners.locks = self._locks.follow
         engine.listeners.ballots = self.consensus.follow
         engine.listeners.bank = self.bank.follow

@@ -31,7 +31,7 @@ class MemoryView:
 
     def __init__(self, memory: MemorySystem, moment: Moment) -> None:
         self._memory = memory
-        self.as_of = AsOf(to_datetime(max(moment.time_us, _EARLIEST_US)), moment.revision)
+        self.as_of: AsOf = AsOf(to_datetime(max(moment.time_us, _EARLIEST_US)), moment.revision)
 
     async def get(self, agent: str, key: str, default: Any = None) -> Any:
         """See `MemorySystem.get`."""

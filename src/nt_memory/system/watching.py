@@ -148,7 +148,7 @@ class Tail:
             if not self._ready:
                 await engine.wait_visible()
         revision, row = self._ready.popleft()
-        self.revision = revision
+        self.revision: int = revision
         entry = _entry_of(engine, revision, row)
         changes = tuple(
             [
