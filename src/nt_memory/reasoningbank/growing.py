@@ -17,7 +17,7 @@ class Growing:
 
     def __init__(self, dtype: Any, fill: Any = 0) -> None:
         self._data = np.full(16, fill, dtype=dtype)
-        self.size = 0
+        self.size: int = 0
 
     def append(self, value: Any) -> int:
         """Add one element; its index."""
@@ -35,7 +35,7 @@ class Growing:
             grown[: self.size] = self._data[: self.size]
             self._data = grown
         self._data[self.size : wanted] = values
-        self.size: int = wanted
+        self.size = wanted
 
     @property
     def array(self) -> NDArray[Any]:

@@ -134,7 +134,7 @@ class Tail:
     def __init__(self, engine: Engine, after: int) -> None:
         self._engine = engine
         self._ready: deque[tuple[int, LogRow]] = deque()
-        self.revision = after
+        self.revision: int = after
         engine.holds.add_feed(self)
 
     def __aiter__(self) -> Self:
@@ -148,7 +148,7 @@ class Tail:
             if not self._ready:
                 await engine.wait_visible()
         revision, row = self._ready.popleft()
-        self.revision: int = revision
+        self.revision = revision
         entry = _entry_of(engine, revision, row)
         changes = tuple(
             [
