@@ -105,3 +105,14 @@ def test_score_compares_with_the_frozen_baseline_and_is_safe_at_zero():
     assert score(0.0, 0.0, 0.0) == 0.0
     assert score(2.0, 0.0, 1.0) == 0.0
     assert score(1.0, None, 1.0) is None
+
+
+@pytest.mark.parametrize("scale", [1e245, 1e39, 1e-60, 1.0])
+def test_an_embedding_of_any_scale_is_kept(scale: float) -> None:
+    """What float32 cannot hold is kept as its direction, so that it can be read again."""
+    trajectory = Trajectory("a").add_observation({}, [3.0 * scale, -4.0 * scale])
+    (kept,) = (one.embedding for one in trajectory.observations)
+    assert kept is not None
+    assert np.isfinite(kept).all()
+    length = float(np.linalg.norm(kept))
+    assert kept / length == pytest.approx([0.6, -0.8])

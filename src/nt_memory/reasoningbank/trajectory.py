@@ -54,6 +54,14 @@ def unit_vector(embedding: ArrayLike, what: str = "embedding") -> NDArray[np.flo
     return (vector / math.sqrt(float(np.sum(vector * vector)))).astype(np.float32)
 
 
+def _as_given(embedding: ArrayLike, direction: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A checked embedding as float32; its direction, where float32 cannot hold how long it is."""
+    with np.errstate(over="ignore", under="ignore"):
+        given = np.array(embedding, dtype=np.float64).astype(np.float32)
+    peak = float(np.max(np.abs(given)))
+    return given if 0.0 < peak < math.inf else direction.copy()
+
+
 def real(value: object, what: str) -> float:
     """`value` as a finite float; booleans count as 0 and 1.
 
@@ -184,10 +192,11 @@ class Trajectory:
         """
         situation = None if embedding is None else unit_vector(embedding)
         when = self._advance(at)
-        given = None if embedding is None else np.array(embedding, dtype=np.float32)
-        self._observations.append(Observation(data, given, when))
-        if situation is not None:
+        given = None
+        if embedding is not None and situation is not None:
+            given = _as_given(embedding, situation)
             self._situation = situation
+        self._observations.append(Observation(data, given, when))
         return self
 
     def add_action(
