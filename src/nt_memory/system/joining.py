@@ -18,8 +18,9 @@ from nt_memory.errors import StoreInUseError
 from nt_memory.replica import load_publishers
 from nt_memory.system.opening import apply_frames, open_writer
 from nt_memory.transport.directory import StoreDirectory
+from nt_memory.transport.nats.address import Credentials, parse_url
 from nt_memory.transport.nats.journal import NatsJournal
-from nt_memory.transport.nats.link import Credentials, Link, parse_url
+from nt_memory.transport.nats.link import Link
 from nt_memory.transport.nats.publishing import PATIENCE_S
 from nt_memory.transport.nats.streams import make_streams
 from nt_memory.transport.nats.subjects import Subjects

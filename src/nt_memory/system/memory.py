@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -36,6 +35,7 @@ from nt_memory.system.similarity import SimilarityCalls
 from nt_memory.system.state import StateCalls
 from nt_memory.system.view import MemoryView
 from nt_memory.system.watching import Tail
+from nt_memory.transport.nats.address import parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -421,7 +421,7 @@ def _to_config(target: MemoryConfig | str | os.PathLike[str] | None) -> MemoryCo
     if isinstance(target, MemoryConfig):
         return target
     if isinstance(target, str) and "://" in target:
-        swarm = urlsplit(target).path.strip("/")
+        _, swarm = parse_url(target)
         return MemoryConfig(url=target, swarm=swarm) if swarm else MemoryConfig(url=target)
     if not isinstance(target, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidInputError(

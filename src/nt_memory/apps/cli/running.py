@@ -9,7 +9,6 @@ import signal
 import sys
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
 
 import typer
 
@@ -227,6 +226,7 @@ def locate(store: str | None) -> tuple[MemoryConfig, bool]:
     import dataclasses  # noqa: PLC0415
 
     from nt_memory.config import MemoryConfig, names_swarm_settings  # noqa: PLC0415
+    from nt_memory.transport.nats.address import parse_url  # noqa: PLC0415
 
     config = MemoryConfig.from_env()
     given = store if store is not None else config.url
@@ -235,7 +235,7 @@ def locate(store: str | None) -> tuple[MemoryConfig, bool]:
     elif "://" not in given:
         config = dataclasses.replace(config, storage_path=given, url=None)
     elif given.partition("://")[0] in _SCHEMES:
-        swarm = config.swarm if is_served(given) else urlsplit(given).path.strip("/")
+        swarm = "" if is_served(given) else parse_url(given)[1]
         config = dataclasses.replace(config, url=given, swarm=swarm or config.swarm)
     else:
         scheme = given.partition("://")[0]
