@@ -170,6 +170,17 @@ def test_a_reader_that_goes_away_is_no_error(cli, written_to):
     assert len(done.stdout.splitlines()) == 1
 
 
+@pytest.mark.parametrize("feed", [("tail", "-f"), ("watch", "desk_1")])
+def test_a_feed_notices_that_nobody_reads(cli, read_from, feed):
+    """A quiet store sends no line that could fail: the command ends all the same, silently."""
+    process = cli.start(*feed, "--json", store=read_from)
+    if feed[0] == "tail":
+        process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=20) == Exit.PIPE
+    assert process.stderr.read() == ""
+
+
 def test_help_into_a_closed_pipe_is_silent(cli):
     """So is `--help | head -1`."""
     done = subprocess.run(

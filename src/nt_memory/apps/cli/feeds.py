@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,7 +23,7 @@ from nt_memory.apps.cli.running import over_store
 from nt_memory.errors import TrimmedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Generator
 
     from nt_memory import Change
     from nt_memory.apps.cli.asking import Memory
@@ -163,15 +164,59 @@ async def show_as_they_come(
 
     sys.stdout.flush()  # what was there before
     shown = 0
-    while shown != limit:
-        try:
-            async with asyncio.timeout(timeout):
-                item = await anext(items)
-        except TimeoutError:
-            raise NothingCameError(f"nothing came within {timeout:g} s") from None
-        show(item)
-        sys.stdout.flush()
-        shown += 1
+    with _while_somebody_reads():
+        while shown != limit:
+            try:
+                async with asyncio.timeout(timeout):
+                    item = await anext(items)
+            except TimeoutError:
+                raise NothingCameError(f"nothing came within {timeout:g} s") from None
+            show(item)
+            sys.stdout.flush()
+            shown += 1
+
+
+@contextmanager
+def _while_somebody_reads() -> Generator[None]:
+    """End the block when the reader of a pipe goes away, without waiting for the next line to fail.
+
+    A quiet market may not send one for hours: `tail -f | head -1` would seem to hang.
+
+    Raises:
+        BrokenPipeError: it went away.
+    """
+    import asyncio  # noqa: PLC0415
+    import os  # noqa: PLC0415
+    import stat  # noqa: PLC0415
+    import sys  # noqa: PLC0415
+
+    try:
+        pipe = sys.stdout.fileno()
+    except OSError:  # replaced by something without a file
+        pipe = -1
+    if pipe < 0 or not stat.S_ISFIFO(os.fstat(pipe).st_mode):
+        yield
+        return
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    has_left = False
+
+    def leave() -> None:
+        nonlocal has_left
+        has_left = True
+        loop.remove_reader(pipe)
+        if task is not None:
+            task.cancel()
+
+    # Nothing is ever read from this end: its only event is the error that the other is closed.
+    loop.add_reader(pipe, leave)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not has_left or (task is not None and task.uncancel() > 0):
+            raise  # a signal's
+        raise BrokenPipeError from None
+    finally:
+        loop.remove_reader(pipe)
 
 
 def _print_change(as_json: bool) -> Callable[[Change], None]:  # noqa: FBT001 - private
