@@ -585,6 +585,7 @@ def test_searching_many_finds_what_single_searches_find(live, monkeypatch, eleme
     """For every query, with every kind of filter, one agent or several, on one thread or two."""
     monkeypatch.setattr(searching, "OFF_LOOP_ELEMENTS", elements)
     monkeypatch.setattr(searching, "TWO_THREADS_ELEMENTS", elements)
+    monkeypatch.setattr(searching, "TWO_SCANS_ELEMENTS", elements)
     monkeypatch.setattr(searching, "QUICK_NS", -1)
     monkeypatch.setattr(searching, "ALONE_NS", -1)
 

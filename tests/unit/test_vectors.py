@@ -21,10 +21,10 @@ from nt_memory.errors import (
     ReadOnlyError,
     StorageFullError,
 )
-from nt_memory.tiers.vectors import NEVER, Tuning, VectorFiles, VectorTier, kmeans
+from nt_memory.tiers.vectors import NEVER, Tuning, VectorFiles, VectorTier, kmeans, ranking
 from nt_memory.tiers.vectors.batches import Batches
 from nt_memory.tiers.vectors.growth import Outcome, Pace
-from nt_memory.tiers.vectors.ranking import preselect
+from nt_memory.tiers.vectors.ranking import Segment, preselect
 from nt_memory.tiers.vectors.snapshots import Description, write_snapshot
 
 DIM = 16
@@ -350,6 +350,35 @@ def test_preselection_keeps_the_best(share: float | None) -> None:
         kth = np.sort(inside)[-min(50, len(inside))]
         expected = scores >= kth - 2e-6 if mask is None else (scores >= kth - 2e-6) & mask
         assert np.array_equal(kept, np.flatnonzero(expected))
+
+
+@pytest.mark.parametrize("group", [1, 700, 1 << 16])
+@pytest.mark.parametrize("k", [1, 40, 10_000])
+def test_a_scan_in_pieces_finds_what_a_scan_of_all_at_once_finds(
+    monkeypatch: pytest.MonkeyPatch, group: int, k: int
+) -> None:
+    """Whatever is looked through together, the rows are those that one look at all scores keeps."""
+    monkeypatch.setattr(ranking, "_GROUP_SCORES", group)
+    draw = np.random.default_rng(5)
+    segments = []
+    for place, size in enumerate((300, 0, 5, 900, 400)):
+        rows = unit(size, place, 6).astype(np.float16)
+        mask = draw.random(size) < 0.7 if place % 2 else None
+        columns = np.ascontiguousarray(rows.astype(np.float32).T)
+        segments.append(Segment(place, 0, size, columns, None, mask))
+    queries = unit(3, 9, 6).astype(np.float32)
+    masks = [np.ones(one.size, bool) if one.mask is None else one.mask for one in segments]
+    found = ranking.scan(segments, queries, k)
+    for query, pieces in zip(queries, found, strict=True):
+        scores = np.concatenate([query @ one.columns for one in segments])
+        error = ranking._largest_error(query)
+        kept = preselect(scores, np.concatenate(masks), k, error)
+        owner = np.repeat(np.arange(5), [one.size for one in segments])
+        first = np.cumsum([0, *(one.size for one in segments)])
+        expected = {(int(owner[at]), int(at - first[owner[at]])) for at in kept}
+        assert {(one.place, int(row)) for one in pieces for row in one.rows} == expected
+        for piece in pieces:
+            assert np.array_equal(piece.vectors, segments[piece.place].columns[:, piece.rows].T)
 
 
 # --- graphs, snapshots and determinism ------------------------------------------------------------
