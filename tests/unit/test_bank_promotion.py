@@ -300,3 +300,33 @@ def test_a_promoted_pattern_advises_without_a_search():
         assert replaced.pattern_bytes < replaced.memory_bytes
 
     run(body)
+
+
+def test_savings_count_answers_by_where_they_came_from():
+    """Answers from patterns and from memories are counted and timed apart; abstentions are neither."""
+
+    async def body():
+        world = World()
+        await world.define()
+        await world.live(800, effect=1.0)
+        await world.bank.distill("a", look=True)
+        assert np.isnan((await world.bank.savings()).saved_s)
+
+        def slow():
+            world.clock.advance(0.5)
+
+        world.backing.before_search = slow
+        pattern = up_of(await world.bank.patterns("a"))
+        for from_patterns in (True, True, False):
+            await world.bank.advise(
+                "a", UP, action_type="f", baseline=0.0, exact=True, from_patterns=from_patterns
+            )
+        await world.bank.advise("nobody", UP, action_type="f")
+        saved = await world.bank.savings()
+        assert (saved.from_patterns, saved.from_memories) == (2, 1)
+        assert saved.memories == 2 * pattern.n
+        assert saved.pattern_s == 0.0
+        assert saved.memory_s >= 0.5
+        assert saved.saved_s == 2 * saved.memory_s
+
+    run(body)

@@ -8,6 +8,7 @@ from nt_memory.reasoningbank.frame import Frame
 from nt_memory.reasoningbank.pattern import Pattern
 from nt_memory.reasoningbank.recent import RecentAction
 from nt_memory.reasoningbank.regimes import Ranked
+from nt_memory.reasoningbank.savings import Savings
 from nt_memory.reasoningbank.trajectory import Trajectory
 from nt_memory.reasoningbank.uplift import Uplift
 from nt_memory.reasoningbank.verdict import Verdict
@@ -24,6 +25,7 @@ __all__ = [
     "RecalledMemory",
     "Receipt",
     "RecentAction",
+    "Savings",
     "Tolerance",
     "Trajectory",
     "Uplift",

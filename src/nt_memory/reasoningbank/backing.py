@@ -66,6 +66,22 @@ class StoredChange(Protocol):
         ...
 
 
+class Drafts(Protocol):
+    """Where unfinished work under one request id is kept, on this machine. Blocks; any thread."""
+
+    def load(self, name: str) -> bytes | None:
+        """What was saved; None if nothing was, or it cannot be read."""
+        ...
+
+    def save(self, name: str, data: bytes) -> None:
+        """Keep it, as a whole or not at all. That it cannot be kept is no error: it costs time."""
+        ...
+
+    def clear(self) -> None:
+        """Keep nothing of this request any more."""
+        ...
+
+
 class Made(NamedTuple):
     """What a request did when it was made.
 
@@ -92,6 +108,10 @@ class Backing(Protocol):
         Raises:
             InvalidInputError: something else than a write was.
         """
+        ...
+
+    def drafts(self, request_id: str) -> Drafts | None:
+        """Where work under a request id is kept until it is done; None: nowhere."""
         ...
 
     def read(self, space: str, agent: str, key: str, moment: Moment) -> Stored | None:
@@ -146,6 +166,10 @@ class Backing(Protocol):
         Raises:
             DimensionError: a partition holds another dimension.
         """
+        ...
+
+    def now_ns(self) -> int:
+        """A monotonic time, to measure by. Nothing that is answered may depend on it."""
         ...
 
     def resolve(self, as_of: AsOfLike | None) -> Moment:

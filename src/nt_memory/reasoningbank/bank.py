@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from nt_memory.clock import to_us
-from nt_memory.errors import InvalidInputError
+from nt_memory.errors import ConflictError, InvalidInputError
 from nt_memory.namespace import check_agent
 from nt_memory.reasoningbank import calibration, uplift, votes
 from nt_memory.reasoningbank.advice import Advice
 from nt_memory.reasoningbank.distillation import PatternBook
+from nt_memory.reasoningbank.drafting import Drafting
 from nt_memory.reasoningbank.feedback import Advisor
 from nt_memory.reasoningbank.question import ask, choose_type
 from nt_memory.reasoningbank.recent import PENDING, RecentAction, Wanted, find_recent
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from nt_memory.reasoningbank.frame import Frame
     from nt_memory.reasoningbank.judging import History
     from nt_memory.reasoningbank.pattern import Pattern
+    from nt_memory.reasoningbank.savings import Savings
     from nt_memory.reasoningbank.verdict import Verdict
     from nt_memory.timeline import AsOfLike, Moment
 
@@ -89,7 +91,7 @@ class ReasoningBank(Recording):
             agent: Whose.
             action_type: Only of this type.
             level: Of the intervals counted.
-            by_regime: One record for each of its patterns too: of the forecasts made in situations
+            by_regime: One record for each of its patterns: of the forecasts made in situations
                 nearest to that one.
             as_of: From what was known then.
         """
@@ -222,7 +224,9 @@ class ReasoningBank(Recording):
             action_type: Only of this type; by default of each.
             look: Test for promotion.
             progress: Called with how many sets of patterns are done, and how many there are.
-            request_id: A repeated id acts once, and returns what was stored.
+            request_id: A repeated id acts once, and returns what was stored. What a call under an id had
+                worked out when it was killed is not worked out again by the next one under it on
+                this machine, which distils as of the moment of the first: the result is the same.
 
         Returns:
             The agents' patterns as of then, old ones of other action types included.
@@ -232,7 +236,7 @@ class ReasoningBank(Recording):
             ConflictError: another look at the same action type was stored meanwhile. Retryable.
 
         Cost: k-means over each agent's situations, in a worker thread; the event loop goes on. Cut
-            short, nothing of it is stored; sets of single agents or types are units to resume by.
+            short, nothing of it is stored but what a repeated request goes on with.
         Source: Benjamini & Hochberg 1995 over all patterns of the look, at 0.1 divided by the number
             of looks; p-values as in `promotion`, retirement as in `drift`.
         """
@@ -242,13 +246,25 @@ class ReasoningBank(Recording):
         request = Request(self._backing, request_id)
         moment = await self._at(as_of)
         made = request.made()
+        drafting = Drafting(
+            None if request_id is None else self._backing.drafts(request_id),
+            (agents, action_type, look),
+            is_of_now=as_of is None,
+        )
         if made is None:
+            moment = await drafting.begin(moment)
             ops = await self._patterns.distil(
-                agents, moment, action_type=action_type, is_look=look, progress=progress
+                agents, moment, drafting, action_type=action_type, is_look=look, progress=progress
             )
-            revision = await self._write(ops, moment.revision, request.part())
+            try:
+                revision = await self._write(ops, moment.revision, request.part())
+            except ConflictError:
+                # Whoever tries again has to begin after the look that was taken meanwhile.
+                await drafting.end()
+                raise
         else:
             revision = made.revision or moment.revision
+        await drafting.end()
         then = moment._replace(revision=revision)
         return [pattern for one in agents for pattern in self._patterns.at(one, then)]
 
@@ -294,7 +310,8 @@ class ReasoningBank(Recording):
             gain: Step of the bias correction; 0: none.
             exact: Search by scanning.
             from_patterns: Where a promoted pattern of these agents covers the situation, advise from that
-                alone, without a search. Its `Pattern.replaced` says what that saves.
+                alone, without a search. Its `Pattern.replaced` says what memory that saves, `savings` what
+                time.
 
         Returns:
             The advice; abstaining if fewer than 10 outcomes are known or all of them belong to
@@ -330,6 +347,13 @@ class ReasoningBank(Recording):
             from_patterns=from_patterns,
         )
         return await self._advisor.answer(question)
+
+    async def savings(self) -> Savings:
+        """What answering from patterns has saved in this process since the memory was opened.
+
+        Cost: reads counters.
+        """
+        return self._advisor.meter.read()
 
     async def frame(
         self,

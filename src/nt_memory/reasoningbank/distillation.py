@@ -25,8 +25,6 @@ from nt_memory.entries import PATTERN, WriteOp
 from nt_memory.errors import InvalidInputError
 from nt_memory.reasoningbank.backing import SWARM
 from nt_memory.reasoningbank.describing import (
-    WITH_BASELINE,
-    WITHOUT_BASELINE,
     Material,
     describe_all,
     surprises,
@@ -35,7 +33,7 @@ from nt_memory.reasoningbank.drift import refer
 from nt_memory.reasoningbank.judging import judge_entries
 from nt_memory.reasoningbank.pattern import GRID, Pattern, decode_patterns
 from nt_memory.reasoningbank.promotion import Q, day_means, measure_clusters, promoted
-from nt_memory.reasoningbank.recall import distances
+from nt_memory.reasoningbank.shelf import shelve
 from nt_memory.reasoningbank.sources import Sources
 from nt_memory.reasoningbank.watching import keep, watch
 
@@ -46,15 +44,18 @@ if TYPE_CHECKING:
 
     from nt_memory.reasoningbank.advice import MemoryRef
     from nt_memory.reasoningbank.backing import Backing, KMeans
+    from nt_memory.reasoningbank.drafting import Drafting
+    from nt_memory.reasoningbank.judging import History
     from nt_memory.reasoningbank.memories import Memories
     from nt_memory.reasoningbank.promotion import ClusterEffects
     from nt_memory.reasoningbank.question import Question
+    from nt_memory.reasoningbank.shelf import Shelf
     from nt_memory.timeline import Moment
 
 MIN_SITUATIONS = 50
 PER_PATTERN = 50
 MAX_PATTERNS = 64
-NEAREST = 3
+MAX_SHELVES = 64
 
 
 class LookDoc(msgspec.Struct, frozen=True, array_like=True):
@@ -121,6 +122,7 @@ class PatternBook:
         self._seed = seed
         self._sources = Sources(backing, memories)
         self._decoded: dict[tuple[str, str, int], tuple[Pattern, ...]] = {}
+        self._shelves: dict[tuple[tuple[str, ...], str, int], Shelf] = {}
 
     # --- distilling -------------------------------------------------------------------------
 
@@ -128,6 +130,7 @@ class PatternBook:
         self,
         agents: Sequence[str],
         moment: Moment,
+        drafting: Drafting,
         *,
         action_type: str | None = None,
         is_look: bool = False,
@@ -146,7 +149,7 @@ class PatternBook:
         drafts: dict[str, list[Draft]] = {}
         for done, (name, agent) in enumerate(work):
             tell(done, len(work))
-            draft = await self._draft(agent, name, moment, is_look=is_look)
+            draft = await self._draft(agent, name, moment, drafting, is_look=is_look)
             if draft is not None:
                 drafts.setdefault(name, []).append(draft)
         ops: list[WriteOp] = []
@@ -155,7 +158,9 @@ class PatternBook:
         tell(len(work), len(work))
         return ops
 
-    async def _draft(self, agent: str, name: str, moment: Moment, *, is_look: bool) -> Draft | None:
+    async def _draft(
+        self, agent: str, name: str, moment: Moment, drafting: Drafting, *, is_look: bool
+    ) -> Draft | None:
         table = self._memories.tables.get(name)
         lane = None if table is None else table.lanes.get(agent)
         if table is None or lane is None or lane.partition < 0:
@@ -173,10 +178,16 @@ class PatternBook:
         )
         vectors = self._backing.vectors(lane.partition, rows)
         k = min(MAX_PATTERNS, max(1, len(rows) // PER_PATTERN))
-        _, cluster = await asyncio.to_thread(self._kmeans, vectors, k, self._seed)
+        said = f"{moment.time_us} {moment.revision} {k} {self._seed} {found.horizon_days}"
+        _, values = surprises(found)
+        cluster, tests = await drafting.worked_out(
+            f"{name}\0{agent}",
+            (said.encode(), rows, vectors, values, found.at),
+            lambda: self._kmeans(vectors, k, self._seed)[1],
+            (lambda cluster: _test(found, cluster)) if is_look else None,
+        )
         material = Material(found, rows, vectors, cluster, moment)
         described = await asyncio.to_thread(describe_all, material)
-        tests = await asyncio.to_thread(_test, material) if is_look else None
         sources = await self._sources.of(lane, table, entries, cluster, agent, moment)
         clusters = np.unique(cluster).tolist()
         patterns = [
@@ -264,38 +275,36 @@ class PatternBook:
         """
         if not self._memories.patterns:
             return ()
-        found = [
-            pattern
-            for agent in dict.fromkeys(question.agents)
-            for pattern in self._set_at(agent, question.action_type, question.moment)
-            if len(pattern.centroid) == len(question.query) and pattern.is_in_force
-        ]
-        if not found:
-            return ()
-        centroids = np.stack([pattern.centroid for pattern in found]).astype(np.float64)
-        scores = np.sum(centroids * question.query, axis=1)
-        return tuple(found[place] for place in np.argsort(-scores, kind="stable")[:NEAREST])
+        return self._shelf(question).nearest(question)
 
     def covering(self, question: Question) -> Pattern | None:
         """The nearest promoted pattern that a question lies within, if it speaks of what is asked.
 
         With a baseline it has to be one of outcomes against baselines, without one of outcomes.
         """
-        wanted = WITH_BASELINE if question.baseline is not None else WITHOUT_BASELINE
-        definition = question.definition
-        unit = "" if definition is None else definition.unit
-        best: Pattern | None = None
-        nearest = np.inf
-        for agent in dict.fromkeys(question.agents):
-            for one in self._set_at(agent, question.action_type, question.moment):
-                is_meant = one.is_promoted and one.surprise == wanted and one.unit == unit
-                if not is_meant or len(one.centroid) != len(question.query):
-                    continue
-                score = np.sum(one.centroid.astype(np.float64) * question.query)
-                distance = float(distances(np.array([score]))[0])
-                if distance <= one.radius and distance < nearest:
-                    best, nearest = one, distance
-        return best
+        return self._shelf(question).covering(question)
+
+    def _shelf(self, question: Question) -> Shelf:
+        """The patterns that a question may be about; made anew only when a set of them was."""
+        kind, dim = question.action_type, len(question.query)
+        revisions: list[int] = []
+        for agent in question.agents:
+            versions = self._memories.patterns.get((agent, kind))
+            stored = None if versions is None else versions.at(question.moment)
+            revisions.append(0 if stored is None else stored.revision)
+        key = (question.agents, kind, dim)
+        shelf = self._shelves.get(key)
+        if shelf is None or shelf.revisions != revisions:
+            if len(self._shelves) >= MAX_SHELVES:
+                self._shelves.clear()
+            found = [
+                pattern
+                for agent in dict.fromkeys(question.agents)
+                for pattern in self._set_at(agent, kind, question.moment)
+                if len(pattern.centroid) == dim
+            ]
+            shelf = self._shelves[key] = shelve(revisions, found)
+        return shelf
 
     def _set_at(self, agent: str, action_type: str, moment: Moment) -> tuple[Pattern, ...]:
         versions = self._memories.patterns.get((agent, action_type))
@@ -311,11 +320,9 @@ class PatternBook:
         return found
 
 
-def _test(material: Material) -> ClusterEffects:
-    _, values = surprises(material.found)
-    return measure_clusters(
-        values, material.found.at, material.cluster, material.found.horizon_days
-    )
+def _test(found: History, cluster: NDArray[np.int64]) -> ClusterEffects:
+    _, values = surprises(found)
+    return measure_clusters(values, found.at, cluster, found.horizon_days)
 
 
 def _tell_nobody(done: int, of: int) -> None:

@@ -37,6 +37,7 @@ from nt_memory.reasoningbank.evidence import (
 from nt_memory.reasoningbank.pattern import GRID
 from nt_memory.reasoningbank.question import Question, Rows
 from nt_memory.reasoningbank.recall import distances, recall
+from nt_memory.reasoningbank.savings import Meter
 from nt_memory.reasoningbank.steering import Steer, Steering
 
 if TYPE_CHECKING:
@@ -83,9 +84,16 @@ class Advisor:
         self._groups: dict[tuple[object, ...], Group] = {}
         self._steering: dict[tuple[object, ...], Steering] = {}
         self._typical: dict[tuple[object, ...], float] = {}
+        self.meter = Meter()
 
     async def answer(self, question: Question) -> Advice:
         """Answer a question."""
+        start = self._backing.now_ns()
+        advice = await self._answer(question)
+        self.meter.took(advice, self._backing.now_ns() - start)
+        return advice
+
+    async def _answer(self, question: Question) -> Advice:
         if question.withhold > 0.0 and self._coin(question.coin) < question.withhold:
             return self._advice(question, is_withheld=True, expected=question.baseline)
         table = self._memories.tables.get(question.action_type)

@@ -51,6 +51,7 @@ _BANK: dict[str, rights.Claims] = {
             "record_outcome",
             "record_outcomes",
             "forget",
+            "savings",  # counters
         ),
         rights.free,
     ),

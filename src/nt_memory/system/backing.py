@@ -11,6 +11,7 @@ from nt_memory.reasoningbank.backing import Made
 from nt_memory.replica import partition_name
 from nt_memory.replica.requests import recall
 from nt_memory.system.arguments import resolve
+from nt_memory.system.drafts import DraftFiles
 from nt_memory.system.reads import read, scan
 from nt_memory.system.searching import search_rows
 from nt_memory.tiers.layout import name_of, parse_tail, to_stored
@@ -51,6 +52,12 @@ class EngineBacking:
             engine.snapshot, engine.writing.actor, request_id, WRITE_KIND, engine.clock.now_us()
         )
         return None if found is None else Made(found.result)
+
+    def drafts(self, request_id: str) -> DraftFiles | None:
+        """Files beside the store."""
+        if self._engine.is_read_only:
+            return None
+        return DraftFiles(self._engine.opened.directory.path / "drafts", request_id)
 
     def read(self, space: str, agent: str, key: str, moment: Moment) -> Stored | None:
         """The version a moment shows."""
@@ -107,6 +114,10 @@ class EngineBacking:
         return await search_rows(
             self._engine, partitions, queries, k, moment, allow=allow, exact=exact
         )
+
+    def now_ns(self) -> int:
+        """A monotonic time."""
+        return self._engine.pace.now_ns()
 
     def resolve(self, as_of: AsOfLike | None) -> Moment:
         """The moment an `as_of` argument names."""

@@ -34,6 +34,7 @@ from nt_memory.reasoningbank.frame import Frame
 from nt_memory.reasoningbank.pattern import Pattern
 from nt_memory.reasoningbank.recent import RecentAction
 from nt_memory.reasoningbank.regimes import Ranked
+from nt_memory.reasoningbank.savings import Savings
 from nt_memory.reasoningbank.trajectory import Trajectory
 from nt_memory.reasoningbank.verdict import Verdict
 from nt_memory.records import (
@@ -92,7 +93,7 @@ class SyncBank:
             agent: Whose.
             action_type: Only of this type.
             level: Of the intervals counted.
-            by_regime: One record for each of its patterns too: of the forecasts made in situations
+            by_regime: One record for each of its patterns: of the forecasts made in situations
                 nearest to that one.
             as_of: From what was known then.
         """
@@ -182,7 +183,9 @@ class SyncBank:
             action_type: Only of this type; by default of each.
             look: Test for promotion.
             progress: Called with how many sets of patterns are done, and how many there are.
-            request_id: A repeated id acts once, and returns what was stored.
+            request_id: A repeated id acts once, and returns what was stored. What a call under an id had
+                worked out when it was killed is not worked out again by the next one under it on
+                this machine, which distils as of the moment of the first: the result is the same.
 
         Returns:
             The agents' patterns as of then, old ones of other action types included.
@@ -192,7 +195,7 @@ class SyncBank:
             ConflictError: another look at the same action type was stored meanwhile. Retryable.
 
         Cost: k-means over each agent's situations, in a worker thread; the event loop goes on. Cut
-            short, nothing of it is stored; sets of single agents or types are units to resume by.
+            short, nothing of it is stored but what a repeated request goes on with.
         Source: Benjamini & Hochberg 1995 over all patterns of the look, at 0.1 divided by the number
             of looks; p-values as in `promotion`, retirement as in `drift`.
         """
@@ -235,7 +238,8 @@ class SyncBank:
             gain: Step of the bias correction; 0: none.
             exact: Search by scanning.
             from_patterns: Where a promoted pattern of these agents covers the situation, advise from that
-                alone, without a search. Its `Pattern.replaced` says what that saves.
+                alone, without a search. Its `Pattern.replaced` says what memory that saves, `savings` what
+                time.
 
         Returns:
             The advice; abstaining if fewer than 10 outcomes are known or all of them belong to
@@ -249,6 +253,11 @@ class SyncBank:
         Cost: one search and about 0.2 ms; the first call after memory doubled searches 64 more.
         Source: kernel-weighted nearest neighbours with adaptive conformal intervals (Gibbs & Candès
             2021), stepped when outcomes become known.
+        """
+    def savings(self) -> Savings:
+        """What answering from patterns has saved in this process since the memory was opened.
+
+        Cost: reads counters.
         """
     def frame(
         self,

@@ -51,6 +51,25 @@ class _Partition:
         return self.wide
 
 
+class MemoryDrafts:
+    """Keeps unfinished work in a dictionary."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+
+    def load(self, name: str) -> bytes | None:
+        """See `Drafts.load`."""
+        return self.kept.get(name)
+
+    def save(self, name: str, data: bytes) -> None:
+        """See `Drafts.save`."""
+        self.kept[name] = data
+
+    def clear(self) -> None:
+        """See `Drafts.clear`."""
+        self.kept.clear()
+
+
 class MemoryBacking:
     """Keeps everything in dictionaries; `follow` callbacks run before `write` returns.
 
@@ -66,6 +85,7 @@ class MemoryBacking:
         self._names: dict[tuple[str, str], int] = {}
         self._times: list[int] = [0]
         self._made: dict[str, Made] = {}
+        self.kept_drafts: dict[str, MemoryDrafts] = {}
         self.followers: list[Callable[[Sequence[StoredChange]], None]] = []
         self.before_search: Callable[[], None] = lambda: None
         self.searches = 0
@@ -87,6 +107,14 @@ class MemoryBacking:
     def made(self, request_id: str) -> Made | None:
         """See `Backing.made`."""
         return self._made.get(request_id)
+
+    def drafts(self, request_id: str) -> MemoryDrafts:
+        """See `Backing.drafts`; they outlive the banks that stand on this backing."""
+        return self.kept_drafts.setdefault(request_id, MemoryDrafts())
+
+    def now_ns(self) -> int:
+        """See `Backing.now_ns`."""
+        return self._clock.now_us() * 1_000
 
     def write_now(self, ops: Sequence[WriteOp]) -> int:
         """The same as `write`, for tests that are not in a coroutine."""
