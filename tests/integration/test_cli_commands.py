@@ -22,6 +22,11 @@ READS = {
     "trajectories": ("desk_1", "-n", 4),
     "patterns": ("desk_1",),
     "advise": ("desk_1", "--vector", "[1, 0.4, 0.5]"),
+    "recent": ("desk_1", "-n", 3, "--skip", 1, "--verdict", "incorrect"),
+    "calibration": ("desk_1", "--by-regime"),
+    "rank": ("desk_2", "desk_1", "--vector", "[1, 0.4, 0.5]", "--action-type", "forecast"),
+    "uplift": ("desk_1",),
+    "weights": ("desk_1", "desk_2"),
     "lock": (),
     "proposals": (),
     "agents": (),
@@ -92,6 +97,16 @@ def test_what_reads_prints_its_schema(cli, read_from, command):
         "trajectories": lambda: [one.id for one in found] == ["t/00", "t/01", "t/02", "t/03"],
         "patterns": lambda: sum(one.n for one in found) == 60,
         "advise": lambda: found[0].memories >= 10 and found[0].low < found[0].high,
+        "recent": lambda: len(found) == 3 and found[0].at > found[2].at,
+        "calibration": lambda: (
+            all(one.regime for one in found) and sum(one.n for one in found) == 60
+        ),
+        "rank": lambda: (
+            [one.agent for one in found] == ["desk_1", "desk_2"]
+            and (found[0].n, found[1].skill.value) == (50, None)
+        ),
+        "uplift": lambda: (found[0].value, found[0].shown, found[0].withheld) == (None, 0, 0),
+        "weights": lambda: [one.agent for one in found] == ["desk_1", "desk_2"],
         "lock": lambda: (found[0].resource, found[0].holder) == ("book", "keeper"),
         "proposals": lambda: [one.status for one in found] == ["pending", "approved"],
         "agents": lambda: [one.agent for one in found] == ["desk_1", "desk_2"],

@@ -83,6 +83,7 @@ def test_every_tool_says_what_it_takes_gives_and_does(at_desk: Any) -> None:
     assert reading == {
         *("recall", "list_keys", "history", "list_agents", "search", "list_trajectories"),
         *("advise", "list_patterns", "list_locks", "list_proposals", "await_decision"),
+        *("calibration", "rank_agents", "uplift", "vote_weights"),
     }
     assert {name for name, hint in hints.items() if hint.destructive_hint} == {"forget"}
 
@@ -422,6 +423,7 @@ def test_advice_and_patterns_from_what_happened(at_desk: Any, clock: Any) -> Non
             one["id"] for one in found["patterns"]
         )
         assert all("centroid" not in page[0] for page in shown)
+        await asked_of_records(client, memory, made[7].observations[0].embedding.tolist())
         prompt = await client.get_prompt("review_my_last_decisions", {"count": "3"})
         text = prompt.messages[0].content.text
         assert all(f'"t{day}"' in text for day in (119, 118, 117))
@@ -431,6 +433,28 @@ def test_advice_and_patterns_from_what_happened(at_desk: Any, clock: Any) -> Non
         assert json.loads(whole.contents[0].text)["verdicts"][0]["actual"] is not None
 
     at_desk(body, clock=clock)
+
+
+async def asked_of_records(client: Client, memory: MemorySystem, situation: list[float]) -> None:
+    """The tools over records say what the calls of the bank say."""
+    bank, name = memory.bank, "ann"
+    (record,) = (await did(client, "calibration"))["calibration"]
+    regimes = (await did(client, "calibration", by_regime=True))["calibration"]
+    (known,) = await bank.calibration(name)
+    assert (record["n"], record["regime"]) == (known.n, "")
+    assert record["skill"]["value"] == known.skill.value
+    assert sum(one["n"] for one in regimes) == known.n
+    assert "" not in {one["regime"] for one in regimes}
+    ranking = (await did(client, "rank_agents", embedding=situation, agents=[name, "none"]))[
+        "ranking"
+    ]
+    assert [one["agent"] for one in ranking][0 if ranking[0]["score"] > 0 else -1] == name
+    assert {one["n"] for one in ranking} == {50, 0}
+    assert (await did(client, "uplift"))["value"] is None
+    weights = await bank.vote_weights([name])
+    assert (await did(client, "vote_weights"))["weights"] == weights
+    told = await did(client, "list_trajectories", verdict="pending")
+    assert told["decisions"] == []
 
 
 def test_prompts_are_filled_and_checked(at_desk: Any) -> None:

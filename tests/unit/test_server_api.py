@@ -303,6 +303,25 @@ def test_a_trajectory_from_advice_to_verdict(asked, clock):
         assert (await client.get("/v1/verdicts/t3")).json()["verdicts"][0]["predicted"] == 1.0
         calibration = (await client.get("/v1/calibration/a")).json()["calibration"]
         assert calibration[0]["n"] == 12
+        asked_for = {"action_type": "vol", "by_regime": True}
+        found = (await client.get("/v1/calibration/a", params=asked_for)).json()["calibration"]
+        assert [one["n"] for one in found] == [12]
+        assert (await client.get("/v1/calibration/a?action_type=x")).json()["calibration"] == []
+        sent = {"agents": ["b", "a"], "embedding": [1, 0, 0, 0], "action_type": "vol"}
+        ranking = (await client.post("/v1/rank", json=sent)).json()["ranking"]
+        assert [one["agent"] for one in ranking] == ["a", "b"]
+        assert (ranking[0]["n"], ranking[1]["skill"]["value"]) == (12, None)
+        uplift = (await client.get("/v1/uplift/a")).json()
+        assert (uplift["value"], uplift["withheld"]) == (None, 0)
+        for query, names in (
+            ({"verdict": "pending"}, ["acted"]),
+            ({"verdict": "very_wrong"}, []),
+            ({"until": "2000-01-01T00:00:00Z"}, []),
+            ({"tag": "none"}, []),
+        ):
+            told = (await client.get("/v1/decisions/a", params=query)).json()["decisions"]
+            assert [one["trajectory_id"] for one in told] == names, query
+        assert (await client.get("/v1/decisions/a?verdict=lucky")).status_code == 400
         assert (await client.get("/v1/weights", params={"agent": ["a"]})).json()["weights"]["a"] > 0
 
     asked(body)

@@ -10,10 +10,10 @@ import inspect
 from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from nt_memory import (
         Change,
@@ -31,12 +31,15 @@ if TYPE_CHECKING:
     )
     from nt_memory.coordination.proposals import Approved, Pending, ProposalRecord, Rejected
     from nt_memory.coordination.tokens import LockInfo
+    from nt_memory.reasoningbank import Calibration, Ranked, RecentAction, Uplift
     from nt_memory.system.watching import JournalEntry
 
     Result = Approved | Rejected | Pending
 
 Moment = datetime | int
 """What `--as-of` gives."""
+VerdictKind = Literal["correct", "incorrect", "very_wrong", "insufficient", "pending"]
+"""What `--verdict` gives."""
 _T = TypeVar("_T")
 
 
@@ -95,7 +98,13 @@ class Bank(Protocol):
     async def judge(self, trajectory: Trajectory) -> list[Verdict]: ...
     async def patterns(self, agent: str, *, as_of: Moment | None = None) -> list[Pattern]: ...
     async def distill(
-        self, agent: str, *, as_of: Moment | None = None, look: bool = False
+        self,
+        agent: str,
+        *,
+        as_of: Moment | None = None,
+        look: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+        request_id: str | None = None,
     ) -> list[Pattern]: ...
     async def advise(
         self,
@@ -108,6 +117,42 @@ class Bank(Protocol):
         baseline: float | None = None,
         exact: bool = False,
     ) -> Told: ...
+    async def recent(
+        self,
+        agent: str,
+        limit: int = 20,
+        *,
+        skip: int = 0,
+        action_type: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        verdict: VerdictKind | None = None,
+        tag: str | None = None,
+        as_of: Moment | None = None,
+    ) -> list[RecentAction]: ...
+    async def calibration(
+        self,
+        agent: str,
+        *,
+        action_type: str | None = None,
+        level: float = 0.8,
+        by_regime: bool = False,
+        as_of: Moment | None = None,
+    ) -> list[Calibration]: ...
+    async def rank(
+        self,
+        agents: Sequence[str],
+        embedding: Any,
+        *,
+        action_type: str | None = None,
+        as_of: Moment | None = None,
+    ) -> list[Ranked]: ...
+    async def uplift(
+        self, agent: str, *, action_type: str | None = None, as_of: Moment | None = None
+    ) -> Uplift: ...
+    async def vote_weights(
+        self, agents: Sequence[str], *, as_of: Moment | None = None
+    ) -> dict[str, float]: ...
 
 
 class Ballots(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,6 +29,8 @@ from nt_memory.apps.cli.running import over_store
 if TYPE_CHECKING:
     from nt_memory import Pattern
     from nt_memory.apps.cli.asking import Memory, Told
+
+_progress = contextmanager(printing.progress)
 
 ActionType = Annotated[
     str | None, typer.Option("--action-type", metavar="TYPE", help="About which kind of actions.")
@@ -99,6 +102,14 @@ def distill(
             "--look", help="Test for promotion: takes one of the looks that were declared."
         ),
     ] = False,
+    request_id: Annotated[
+        str | None,
+        typer.Option(
+            "--request-id",
+            metavar="ID",
+            help="Repeated under the same id, it goes on where it was killed, and acts once.",
+        ),
+    ] = None,
     as_of: AsOfText = None,
     store: Store = None,
     acting: Acting = None,
@@ -111,7 +122,14 @@ def distill(
     """
 
     async def body(memory: Memory) -> None:
-        found = await memory.bank.distill(agent, as_of=parse_as_of(as_of), look=look)
+        with _progress() as told:
+            found = await memory.bank.distill(
+                agent,
+                as_of=parse_as_of(as_of),
+                look=look,
+                progress=printing.named(told, "distilled"),
+                request_id=request_id,
+            )
         _print_patterns(found, json)
 
     over_store(body, store, writes=True, acting=acting, wait=wait, must_exist=True)
@@ -187,7 +205,13 @@ def register(app: typer.Typer) -> None:
         "advise AAPL --vector @today.json --action-type forecast --json",
         document="Advice",
     )
-    family.add(distill, "distill AAPL", document="Pattern", streams=True)
+    family.add(
+        distill,
+        "distill AAPL",
+        "distill AAPL --look --request-id first-look",
+        document="Pattern",
+        streams=True,
+    )
 
 
 def _print_patterns(found: list[Pattern], as_json: bool) -> None:  # noqa: FBT001 - private

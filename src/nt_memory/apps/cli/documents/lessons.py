@@ -113,3 +113,83 @@ class Advice(Document):
     patterns: list[str]
     memories: int
     text: str
+
+
+class Decision(Document):
+    """An action an agent took."""
+
+    agent: str
+    trajectory: str
+    action: int
+    action_type: str
+    at: datetime
+
+
+class Mean(Document):
+    """A mean with its 95 % interval; null where it cannot be said."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    n_effective: float
+
+
+class Reliability(Document):
+    """Probabilities claimed, and the share of them that came true."""
+
+    claimed: float
+    observed: float
+    n: int
+
+
+class Calibration(Document):
+    """How far forecasts can be trusted; of a `regime`: in situations nearest to that pattern."""
+
+    agent: str
+    action_type: str
+    regime: str
+    level: float
+    n: int
+    coverage: Mean
+    bias: Mean
+    loss: Mean
+    skill: Mean
+    sharpness: Mean
+    interval_score: Mean
+    brier: Mean
+    crps: Mean
+    drift: Mean
+    reliability: list[Reliability]
+    alpha: float
+    steps: int
+
+
+class Rank(Document):
+    """How good an agent's forecasts were in situations like one."""
+
+    agent: str
+    score: float
+    skill: Mean
+    n: int
+    distance: float | None
+
+
+class Uplift(Document):
+    """What showing advice was worth, in units of the loss; null where it cannot be said."""
+
+    agent: str
+    value: float | None
+    low: float | None
+    high: float | None
+    relative: float | None
+    shown: int
+    withheld: int
+    units: int
+
+
+class Weight(Document):
+    """How much an agent's vote should weigh."""
+
+    agent: str
+    weight: float

@@ -11,6 +11,7 @@ import numpy as np
 from nt_memory.apps.cli.remote.paths import of_agent, of_name, spell_moment
 from nt_memory.apps.cli.remote.reading import read
 from nt_memory.apps.cli.remote.refusals import AbsentError
+from nt_memory.apps.cli.remote.standings import RemoteStandings
 from nt_memory.clock import to_us
 from nt_memory.codec.plain import from_plain
 from nt_memory.namespace import check_agent
@@ -20,7 +21,7 @@ from nt_memory.reasoningbank.verdict import Verdict
 from nt_memory.reasoningbank.wire import ActionDoc
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from nt_memory.apps.cli.asking import Moment
     from nt_memory.apps.cli.remote.client import Client
@@ -29,7 +30,7 @@ PAGE = 1_000
 MAX_CHARS = 10_000
 
 
-class RemoteBank:
+class RemoteBank(RemoteStandings):
     """The calls of `ReasoningBank` that commands make."""
 
     def __init__(self, client: Client) -> None:
@@ -77,9 +78,16 @@ class RemoteBank:
         return _patterns(answer)
 
     async def distill(
-        self, agent: str, *, as_of: Moment | None = None, look: bool = False
+        self,
+        agent: str,
+        *,
+        as_of: Moment | None = None,
+        look: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+        request_id: str | None = None,
     ) -> list[Pattern]:
-        """Make them anew."""
+        """Make them anew; how far that is a server does not say."""
+        del progress
         path, query = (
             f"{of_agent('patterns', agent)}/distill",
             {
@@ -87,7 +95,8 @@ class RemoteBank:
                 "look": look,
             },
         )
-        return _patterns(await self._client.ask("POST", path, query=query))
+        found = await self._client.ask("POST", path, query=query, request_id=request_id)
+        return _patterns(found)
 
     async def advise(
         self,

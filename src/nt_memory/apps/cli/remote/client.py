@@ -73,6 +73,7 @@ class Client:
         query: Mapping[str, Any] | None = None,
         waits: float = 0.0,
         repeats: bool = True,
+        request_id: str | None = None,
     ) -> Any:
         """Send a request; what it answers.
 
@@ -85,6 +86,7 @@ class Client:
             query: What is None is left out.
             waits: Seconds the server may wait before it answers.
             repeats: Whether sending it twice is harmless.
+            request_id: Under which id; made up by default.
 
         Raises:
             NtMemoryError: as the call in process.
@@ -93,7 +95,7 @@ class Client:
         content = None if body is None else _encode(body)
         headers = {} if content is None else {"content-type": "application/json"}
         if method != "GET":
-            headers["idempotency-key"] = uuid.uuid4().hex
+            headers["idempotency-key"] = request_id or uuid.uuid4().hex
         request = self._http.build_request(
             method,
             f"{self.url}/v1{path}",

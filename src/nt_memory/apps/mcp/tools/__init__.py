@@ -6,6 +6,7 @@ from nt_memory.apps.mcp.tools import (
     learning,
     locks,
     messages,
+    records,
     similarity,
     state,
     trajectories,
@@ -13,6 +14,6 @@ from nt_memory.apps.mcp.tools import (
 
 TOOLS: dict[str, type[Tool]] = {
     tool.called: tool
-    for module in (state, similarity, trajectories, learning, locks, consensus, messages)
+    for module in (state, similarity, trajectories, learning, records, locks, consensus, messages)
     for tool in module.TOOLS
 }

@@ -333,6 +333,13 @@ class ListTrajectories(Tool):
 
     agent: Whose = None
     action_type: Annotated[str | None, Field(description="Only of this type.")] = None
+    since: Annotated[Time | None, Field(description="Only those taken then or later.")] = None
+    until: Annotated[Time | None, Field(description="Only those taken before.")] = None
+    verdict: Annotated[
+        Literal["correct", "incorrect", "very_wrong", "insufficient", "pending"] | None,
+        Field(description="Only those judged so; pending: whose outcome is not known."),
+    ] = None
+    tag: Annotated[str | None, Field(description="Only of trajectories with this tag.")] = None
     as_of: AsOf = None
     limit: Annotated[int, Field(ge=1, le=100)] = 20
     cursor: Cursor = None
@@ -347,6 +354,10 @@ class ListTrajectories(Tool):
             self.limit + 1,
             skip=skip,
             action_type=self.action_type,
+            since=self.since,
+            until=self.until,
+            verdict=self.verdict,
+            tag=self.tag,
             as_of=moment,
         )
         following = None

@@ -15,6 +15,7 @@ from nt_memory.apps.server.bodies import (
     KeyName,
     Moment,
     Real,
+    RequestId,
     StrictRoute,
     reply,
     spell_fields,
@@ -32,6 +33,9 @@ MAX_MEMORIES = 300
 router = APIRouter(prefix="/v1", tags=["reasoning"], responses=PROBLEMS, route_class=StrictRoute)
 
 Agent = Annotated[str, Path(pattern=AGENT_PATTERN, description="Whose.")]
+OfType = Annotated[
+    str | None, Query(min_length=1, max_length=256, description="Only actions of this type.")
+]
 
 
 class AdviceIn(Situation):
@@ -82,6 +86,34 @@ class CalibrationOut(BaseModel):
     calibration: list[dict[str, Any]]
 
 
+class RankIn(Situation):
+    """In which situation agents are compared."""
+
+    agents: Annotated[list[AgentName], Field(min_length=1, max_length=1_000)]
+    action_type: KeyName | None = None
+    as_of: Moment | None = None
+
+
+class RankOut(BaseModel):
+    """Agents, best first; numbers that cannot be said are null."""
+
+    ranking: list[dict[str, Any]]
+
+
+class UpliftOut(BaseModel):
+    """What showing advice was worth; numbers that cannot be said are null."""
+
+    agent: str
+    value: float | None = Field(description="By how much advice lowered the loss.")
+    standard_error: float | None
+    relative: float | None
+    low: float | None = Field(description="Lower end of the 95 % interval.")
+    high: float | None
+    shown: int
+    withheld: int
+    units: int
+
+
 class WeightsOut(BaseModel):
     """How much each agent's vote should weigh."""
 
@@ -128,9 +160,13 @@ async def distill(
     agent: Agent,
     look: Annotated[bool, Query(description="Test for promotion: takes a declared look.")] = False,  # noqa: FBT002
     as_of: AsOfQuery = None,
+    request_id: RequestId = None,
 ) -> Response:
-    """Cluster an agent's situations, and store what each cluster led to."""
-    found = await me.memory.bank.distill(agent, as_of=as_of, look=look)
+    """Cluster an agent's situations, and store what each cluster led to.
+
+    Repeated under the same id it goes on where it was killed, and takes one look.
+    """
+    found = await me.memory.bank.distill(agent, as_of=as_of, look=look, request_id=request_id)
     return reply({"patterns": [_spell_pattern(one) for one in found]})
 
 
@@ -140,10 +176,36 @@ async def calibration(
     agent: Agent,
     level: Annotated[float, Query(gt=0, lt=1)] = 0.8,
     as_of: AsOfQuery = None,
+    *,
+    action_type: OfType = None,
+    by_regime: Annotated[bool, Query(description="One record for each of its patterns.")] = False,
 ) -> Response:
     """How far an agent's forecasts can be trusted."""
-    found = await me.memory.bank.calibration(agent, level=level, as_of=as_of)
+    found = await me.memory.bank.calibration(
+        agent, level=level, action_type=action_type, by_regime=by_regime, as_of=as_of
+    )
     return reply({"calibration": [spell_fields(one) for one in found]})
+
+
+@router.get("/uplift/{agent}", response_model=UpliftOut)
+async def uplift(
+    me: Me, agent: Agent, action_type: OfType = None, as_of: AsOfQuery = None
+) -> Response:
+    """What showing advice was worth to an agent; needs advice withheld at random."""
+    found = await me.memory.bank.uplift(agent, action_type=action_type, as_of=as_of)
+    return reply({**spell_fields(found), "low": found.low, "high": found.high})
+
+
+@router.post("/rank", response_model=RankOut)
+async def rank(me: Me, house: Here, body: RankIn) -> Response:
+    """Agents by how good their forecasts were in situations like this one, best first."""
+    found = await me.memory.bank.rank(
+        body.agents,
+        await vector_of(house, body),
+        action_type=body.action_type,
+        as_of=body.as_of,
+    )
+    return reply({"ranking": [spell_fields(one) for one in found]})
 
 
 @router.get("/weights", response_model=WeightsOut)

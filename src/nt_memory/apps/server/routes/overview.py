@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,6 +14,7 @@ from nt_memory.apps.server.bodies import (
     AsOfQuery,
     Revision,
     StrictRoute,
+    Time,
     Value,
     bytes_of,
     reply,
@@ -40,6 +41,15 @@ router = APIRouter(prefix="/v1", tags=["overview"], responses=PROBLEMS, route_cl
 Agent = Annotated[str, Path(pattern=AGENT_PATTERN, description="Whose.")]
 Key = Annotated[str, Path(min_length=1, max_length=256, description="The key; may have `/`.")]
 ActionTypeQuery = Annotated[str | None, Query(max_length=256)]
+SinceQuery = Annotated[Time | None, Query(description="Only those taken then or later.")]
+UntilQuery = Annotated[Time | None, Query(description="Only those taken before.")]
+VerdictQuery = Annotated[
+    Literal["correct", "incorrect", "very_wrong", "insufficient", "pending"] | None,
+    Query(description="Only those judged so; pending: whose outcome is not known."),
+]
+TagQuery = Annotated[
+    str | None, Query(max_length=256, description="Only of trajectories with this tag.")
+]
 
 
 class StandingOut(BaseModel):
@@ -134,17 +144,30 @@ async def swarm(
 
 
 @router.get("/decisions/{agent}", response_model=DecisionsOut)
-async def decisions(
+async def decisions(  # noqa: PLR0913 - each is a part of the query
     me: Me,
     agent: Agent,
     action_type: ActionTypeQuery = None,
     skip: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     as_of: AsOfQuery = None,
+    *,
+    since: SinceQuery = None,
+    until: UntilQuery = None,
+    verdict: VerdictQuery = None,
+    tag: TagQuery = None,
 ) -> Response:
     """What an agent forecast and what came of it, newest first, now or as was known at a moment."""
     recent = await me.memory.bank.recent(
-        agent, limit, skip=skip, action_type=action_type, as_of=as_of
+        agent,
+        limit,
+        skip=skip,
+        action_type=action_type,
+        since=since,
+        until=until,
+        verdict=verdict,
+        tag=tag,
+        as_of=as_of,
     )
     known = _Known(me.memory, as_of)
     found = [await known.spell(one) for one in recent]
