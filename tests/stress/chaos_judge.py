@@ -109,7 +109,7 @@ def judge(calls: list[Call], found: Found) -> Verdict:
         by_target[call.on].append(call)
         known = "unknown" if call.result is UNKNOWN else "told"
         verdict.counts[f"{call.do[0]} {known}"] += 1
-        if isinstance(call.result, list) and isinstance(call.result[0], str):
+        if isinstance(call.result, list) and call.do[0] != "get":
             verdict.counts[f"{call.do[0]} {call.result[0]}"] += 1
     for target, some in by_target.items():
         verbs = {call.do[0] for call in some}
