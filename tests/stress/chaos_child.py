@@ -35,7 +35,7 @@ from nt_memory.errors import (
 from nt_memory.tiers.tables import TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
 SHARED = "swarm"
 KEYS = 4
@@ -43,6 +43,7 @@ PROPOSALS = 3
 LEASES = 2
 LEASE_S = 2.0
 LONG_S = 3600.0
+LONG_WAIT_S = 5.0
 WRITERS = 2
 MOVED_BY_SYNC = (b"sequence", b"recorded_at", b"origin", b"publisher")
 """How far a node has followed the stream, in which every `sync` is a message, and no revision."""
@@ -100,6 +101,15 @@ class Child:
             except DisconnectedError:
                 await asyncio.sleep(0.2)
 
+    def work(self, writers: int) -> list[Coroutine[Any, Any, None]]:
+        return [
+            *(self.use_keys() for _ in range(writers)),
+            self.use_long_lock(),
+            self.use_leases(),
+            self.use_votes(),
+            self.speak(),
+        ]
+
     async def pause(self, most_s: float) -> None:
         await asyncio.sleep(self.rng.uniform(0.0, most_s))
 
@@ -145,10 +155,10 @@ class Child:
             await self.pause(0.2)
             lock = f"e{self.epoch}/lock"
             # Who waits and gives up may have held it for a moment; so it is tried once, or for long.
-            wait = self.rng.choice((0.0, 60.0))
+            wait = self.rng.choice((0.0, LONG_WAIT_S))
             try:
                 token = await self.ask(
-                    lock, ["acquire"],
+                    lock, ["acquire", wait],
                     lambda lock=lock, wait=wait: self.memory.acquire_lock(lock, wait, lease=LONG_S, holder=self.number()),
                 )  # fmt: skip
                 if isinstance(token, list):  # a timeout
@@ -290,10 +300,8 @@ async def lines() -> asyncio.StreamReader:
     return reader
 
 
-async def obey(child: Child) -> None:
-    work = [child.use_keys() for _ in range(WRITERS)]
-    work += [child.use_long_lock(), child.use_leases(), child.use_votes(), child.speak()]
-    working = [asyncio.ensure_future(each) for each in work]
+async def obey(child: Child, writers: int) -> None:
+    working: list[asyncio.Future[Any]] = []
     listening = asyncio.ensure_future(child.listen())
     orders = await lines()
     taking = asyncio.ensure_future(orders.readline())
@@ -308,6 +316,8 @@ async def obey(child: Child) -> None:
         taking = asyncio.ensure_future(orders.readline())
         if what == "epoch":
             child.epoch = int(more[0])
+            if not working:
+                working += [asyncio.ensure_future(each) for each in child.work(writers)]
         elif what == "stop":
             child.is_stopping = True
             await asyncio.gather(*working)
@@ -328,7 +338,9 @@ async def main() -> None:
     rng = random.Random(f"{settings['seed']}/{config.agent}")  # noqa: S311
     async with MemorySystem.open(config) as memory:
         say(open=config.agent)
-        await obey(Child(config.agent, memory, settings["history"], rng))
+        await obey(
+            Child(config.agent, memory, settings["history"], rng), settings.get("writers", WRITERS)
+        )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ Everything that contradicts a promise becomes a sentence in `Verdict.violations`
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import Counter, defaultdict
@@ -173,10 +174,11 @@ def _judge_lock(target: str, calls: list[Call]) -> Iterator[str]:
             note(tuple(call.do), call.result, call)
         elif isinstance(call.result, int):
             note(("acquire",), call.result, call)
-        elif call.result == ["timeout"]:
+        elif call.result == ["timeout"] and call.do[1] == 0.0:
             note(("acquire",), ("timeout",), call)
         else:
-            # It may have held the lock, until it was withdrawn or for good.
+            # It may have held the lock, until it was withdrawn or for good; so may one that was granted
+            # in the moment when it gave up waiting.
             note(("acquire",), UNKNOWN, call)
             note(("release", None), UNKNOWN, call)
     yield from (violation.explain() for violation in check(operations, LockModel()))
@@ -185,19 +187,16 @@ def _judge_lock(target: str, calls: list[Call]) -> Iterator[str]:
 def _judge_grants(target: str, calls: list[Call]) -> Iterator[str]:
     """Nobody's lease, by the time that its holder may count on, overlaps another's."""
     given = {call.do[1]: call.called for call in calls if call.do[0] == "give"}
-    held: list[tuple[float, float, int, str]] = []
-    fences: Counter[int] = Counter()
-    for call in calls:
-        if call.do[0] == "lease" and isinstance(call.result, int):
-            fences[call.result] += 1
-            end = min(call.called + LEASE_S, given.get(call.result, math.inf))
-            if call.returned < end:
-                held.append((call.returned, end, call.result, call.by))
-    for fence, times in fences.items():
+    granted = [call for call in calls if call.do[0] == "lease" and isinstance(call.result, int)]
+    for fence, times in Counter(call.result for call in granted).items():
         if times > 1:
             yield f"{target}: fence {fence} was granted {times} times"
-    held.sort()
-    for one, other in zip(held, held[1:], strict=False):
+    held: list[tuple[float, float, int, str]] = []
+    for call in granted:
+        end = min(call.called + LEASE_S, given.get(call.result, math.inf))
+        if call.returned < end:
+            held.append((call.returned, end, call.result, call.by))
+    for one, other in itertools.pairwise(sorted(held)):
         if other[0] < one[1]:
             yield f"{target}: {one[3]} held it until {one[1]:.3f}, {other[3]} from {other[0]:.3f}"
         if other[2] <= one[2]:
@@ -230,41 +229,37 @@ def _judge_fences(
 
 
 def _judge_decision(target: str, calls: list[Call], record: Any) -> Iterator[str]:
+    """Decided once, as everybody was told, and as the votes that were acknowledged say."""
     told = {call.result for call in calls if call.result in ("approved", "rejected")}
-    final = "" if record is None else record["result"]
-    if len(told | ({final} - {"pending", ""})) > 1:
+    if record is None:
+        if told or any(call.result == "pending" for call in calls):
+            yield f"{target}: was told of, and is not there"
+        return
+    final = record["result"]
+    if told - {final}:
         yield f"{target}: was told to be {sorted(told)}, and is {final}"
-    if told and final not in told:
-        yield f"{target}: was {told}, and is {final!r} in the end"
-    cast = {
-        call.by: call.do[1] for call in calls if call.do[0] == "vote" and call.result != "unknown"
-    }
-    votes = [] if record is None else record["votes"]
-    voters = [voter for voter, _ in votes]
-    for call in calls:
-        # A vote after the decision changes nothing and is not kept.
-        is_late = call.result in ("approved", "rejected")
-        if (
-            call.do[0] == "vote"
-            and call.result == "pending"
-            and call.by not in voters
-            and not is_late
-        ):
-            yield f"{target}: the vote of {call.by} was acknowledged, and is not there"
-    for voter, approve in votes:
-        if cast.get(voter) is not approve:
-            yield f"{target}: {voter} is said to have voted {approve}"
-    if len(set(voters)) < len(voters):
+    yes = sum(approve for _, approve in record["votes"])
+    if (final == "approved") != (yes >= record["needed"]):
+        yield f"{target}: {final} by {yes} of {record['needed']} that are needed"
+    yield from _judge_votes(target, calls, record["votes"])
+
+
+def _judge_votes(target: str, calls: list[Call], votes: list[tuple[str, bool]]) -> Iterator[str]:
+    voters = Counter(voter for voter, _ in votes)
+    if any(times > 1 for times in voters.values()):
         yield f"{target}: somebody has voted twice: {voters}"
-    if record is not None:
-        yes = sum(approve for _, approve in votes)
-        if final == "approved" and yes < record["needed"]:
-            yield f"{target}: approved by {yes} of {record['needed']} that are needed"
-        if final != "approved" and yes >= record["needed"]:
-            yield f"{target}: {final} with {yes} of {record['needed']} that are needed"
+    cast = [call for call in calls if call.do[0] == "vote" and call.result != "unknown"]
+    for call in cast:
+        # One that came after the decision changes nothing, and is told the decision.
+        if call.result == "pending" and call.by not in voters:
+            yield f"{target}: the vote of {call.by} was acknowledged, and is not there"
+    said = {(call.by, call.do[1]) for call in cast}
+    for vote in votes:
+        if vote not in said:
+            yield f"{target}: nobody cast the vote {vote}"
 
 
-async def look(memory: Any, epochs: int) -> Found:
+async def look(memory: Any) -> Found:
     """What a node holds of all that the processes work on."""
     found = Found()
     keys = [record.key async for record in memory.scan(SHARED)]
