@@ -23,7 +23,7 @@ import struct
 import threading
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from nt_memory.clock import SystemClock
+from nt_memory.clock import SystemClock, turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,6 +115,7 @@ class Wire:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await turn()  # an aborted transport closes its socket in the loop's next turn
 
     def _reset_all(self) -> None:
         for task, writers in list(self._pairs.items()):
