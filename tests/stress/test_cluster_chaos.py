@@ -12,6 +12,7 @@ everything would pass the right thing too.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -26,6 +27,7 @@ from chaos_child import LEASE_S
 from chaos_judge import Found, Verdict, judge, look, read_history
 
 from nt_memory import MemorySystem
+from nt_memory.errors import DisconnectedError
 from nt_memory.testing.chaos import ChaosCluster, paused
 from nt_memory.transport.nats.rights import ALL
 
@@ -292,6 +294,32 @@ def test_nothing_is_lost_in_chaos(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert verdict.counts[f"{verb} told"] > 5 * len(faults), verb
     assert verdict.counts["fenced stale"] > 0
     assert verdict.counts["put conflict"] > 0
+
+
+def test_a_client_of_a_parted_server_finds_another(tmp_path: Path) -> None:
+    """A node whose server is parted from the others, and not from the node, goes on by another server
+    while that lasts.
+    """
+
+    async def main() -> None:
+        async with ChaosCluster(tmp_path / "servers") as cluster:
+            config = cluster.config("desk", storage_path=tmp_path / "desk")
+            async with MemorySystem.open(config) as memory:
+                await memory.put("agent_1", "k", 0)
+                wires = cluster.wires_of("desk")
+                (mine,) = [name for name, wire in wires.items() if wire.connections]
+                cluster.isolate(mine)
+                async with asyncio.timeout(ANSWER_S):
+                    while True:
+                        with contextlib.suppress(DisconnectedError):
+                            await memory.put("agent_1", "k", 1, request_id="r")
+                            break
+                        await asyncio.sleep(0.2)
+                assert not wires[mine].connections
+                await memory.sync()
+                assert len([version async for version in memory.history("agent_1", "k")]) == 2
+
+    asyncio.run(main())
 
 
 PLANTED: dict[str, tuple[list[str], set[str]]] = {
