@@ -360,6 +360,30 @@ def test_a_late_message_is_dropped(nodes: tuple[Bench, Bus, Bus]) -> None:
     assert seen == [b"0", b"1", b"2", b"end"]
 
 
+def test_ones_own_message_does_not_come_back(nodes: tuple[Bench, Bus, Bus]) -> None:
+    """What a publisher sent by a connection that it has lost comes to its next one: it was told already."""
+    bench, one, other = nodes
+    mine: list[bytes] = []
+    bench.do(one.settle("**", one.subscribe("**", lambda _, p, _r: mine.append(p))))
+    frames: list[tuple[str, bytes]] = []
+    link = other._link  # type: ignore[attr-defined]
+
+    async def repeat() -> None:
+        async def send(message: Any) -> None:
+            frames.append((message.subject, message.data))
+            await link.client.publish(message.subject, message.data)
+
+        await link.client.subscribe(link.subjects.messages("t/*"), cb=send)
+        await link.client.flush()
+
+    asyncio.run_coroutine_threadsafe(repeat(), link.loop).result(10.0)
+    one.publish("t/0", b"once")
+    bench.until(lambda: len(frames) == 1)
+    other.publish("end", b"end")
+    bench.until(lambda: b"end" in mine)
+    assert mine == [b"once", b"end"]
+
+
 def test_senders_that_are_heard_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A subscription remembers some thousand senders, the newest ones; each by its name and session."""
     monkeypatch.setattr(bus_module, "_KNOWN", 3)
