@@ -27,7 +27,7 @@ from nt_memory.transport.nats.subjects import Subjects
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
     from pathlib import Path
 
     from nt_memory.testing.wires import Way, Wire
@@ -255,7 +255,7 @@ class ChaosCluster:
 
 
 @contextlib.contextmanager
-def paused(pid: int) -> Iterator[None]:
+def paused(pid: int) -> Generator[None]:
     """A process stands still for the block, as one that is swapped out, or whose machine hangs.
 
     Its clocks go on: a lease that it held may have run out when it wakes, and it has not noticed.

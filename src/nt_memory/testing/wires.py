@@ -78,8 +78,12 @@ class Wire:
 
     def hold(self, way: Way = "both") -> None:
         """Let nothing through, and keep the connections."""
-        ways = ("there", "back") if way == "both" else (way,)
-        self._call(lambda: [self._passes[each].clear() for each in ways])
+
+        def hold() -> None:
+            for each in ("there", "back") if way == "both" else (way,):
+                self._passes[each].clear()
+
+        self._call(hold)
 
     def slow(self, delay_s: float) -> None:
         """Have everything arrive `delay_s` later, each way."""
