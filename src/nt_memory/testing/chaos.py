@@ -52,12 +52,12 @@ class ChaosCluster:
     def __init__(
         self, directory: str | os.PathLike[str], *, nodes: int = 3, swarm: str = "default"
     ) -> None:
-        self.fleet = Fleet(directory, nodes=nodes, swarm=swarm)
+        self.fleet: Fleet = Fleet(directory, nodes=nodes, swarm=swarm)
         self._board = Wires()
         self._clients: dict[str, dict[str, Wire]] = {}
         self._clock = SystemClock()
         servers = self.fleet.nodes
-        self.wires = {
+        self.wires: dict[tuple[str, str], Wire] = {
             (one.name, other.name): self._board.lead(other.route)
             for one in servers
             for other in servers

@@ -48,8 +48,8 @@ class Wire:
     """
 
     def __init__(self, call: Callable[..., Any], target: int) -> None:
-        self.target = target
-        self.port = 0
+        self.target: int = target
+        self.port: int = 0
         self._call = call
         self._clock = SystemClock()
         self._server: asyncio.Server | None = None
