@@ -19,9 +19,10 @@ PAGE_ARGS ?=
 SOAK_ARGS ?=
 OVERLOAD_ARGS ?=
 FLOOD_ARGS ?=
+CHAOS_ROUNDS ?= 30
 TEST_ARGS ?=
 
-.PHONY: help demo test test-models test-nautilus test-agentdb test-package stress check bench bench-storage bench-vectors bench-coordination bench-http soak overload flood page screenshots bench-page docs session fmt clean
+.PHONY: help demo test test-models test-nautilus test-agentdb test-package stress check bench bench-storage bench-vectors bench-coordination bench-http soak overload flood chaos page screenshots bench-page docs session fmt clean
 .DELETE_ON_ERROR:
 
 help:
@@ -41,6 +42,7 @@ help:
 	@echo 'make soak    30 minutes of mixed load: does anything grow?   (SOAK_ARGS="--minutes 5")'
 	@echo 'make overload  10 minutes of writers faster than the disk    (OVERLOAD_ARGS="--minutes 1")'
 	@echo 'make flood   6 minutes of messages that some never read      (FLOOD_ARGS="--minutes 1")'
+	@echo 'make chaos   8 processes on 3 servers, 30 rounds of failures, 10 minutes (CHAOS_ROUNDS=3)'
 	@echo 'make page    build the live page from web/; needs Node 20 and npm'
 	@echo 'make screenshots  the page as pictures in docs/how-to/; needs Chromium'
 	@echo 'make bench-page  100 agents at 1,000 events/s: does the page keep up? Needs Chromium'
@@ -102,6 +104,9 @@ overload: $(VENV)/.installed-dev
 
 flood: $(VENV)/.installed-dev
 	$(BIN)/python bench/flood.py $(FLOOD_ARGS)
+
+chaos: $(VENV)/.installed-dev
+	CHAOS_ROUNDS=$(CHAOS_ROUNDS) $(BIN)/python -m pytest -m stress tests/stress/test_cluster_chaos.py $(TEST_ARGS)
 
 page:
 	cd web && npm ci --ignore-scripts --no-audit --no-fund && npm run build

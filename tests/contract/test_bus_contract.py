@@ -329,6 +329,73 @@ def test_a_loop_that_is_held_up(
     assert seen == [b"%d" % i for i in range(900, 1000)]
 
 
+def test_a_late_message_is_dropped(nodes: tuple[Bench, Bus, Bus]) -> None:
+    """What a server held back, or sends twice, does not come after a later message of its sender: each
+    comes once, in its sender's order, or not at all. Others' are not affected.
+    """
+    bench, one, other = nodes
+    seen: list[bytes] = []
+    bench.do(other.settle("**", other.subscribe("**", lambda _, p, _r: seen.append(p))))
+    link = one._link  # type: ignore[attr-defined]
+    frames: list[tuple[str, bytes]] = []
+
+    async def eavesdrop() -> None:
+        async def note(message: Any) -> None:
+            frames.append((message.subject, message.data))
+
+        await other._link.client.subscribe(link.subjects.messages("**"), cb=note)  # type: ignore[attr-defined]
+        await other._link.client.flush()  # type: ignore[attr-defined]
+
+    async def again() -> None:
+        for subject, data in frames:
+            await link.client.publish(subject, data)
+
+    asyncio.run_coroutine_threadsafe(eavesdrop(), other._link.loop).result(10.0)  # type: ignore[attr-defined]
+    for number in range(3):
+        one.publish(f"t/{number}", b"%d" % number)
+    bench.until(lambda: len(frames) == 3 and len(seen) == 3)
+    asyncio.run_coroutine_threadsafe(again(), link.loop).result(10.0)
+    one.publish("t/0", b"end")
+    bench.until(lambda: b"end" in seen)
+    assert seen == [b"0", b"1", b"2", b"end"]
+
+
+def test_ones_own_message_does_not_come_back(nodes: tuple[Bench, Bus, Bus]) -> None:
+    """What a publisher sent by a connection that it has lost comes to its next one: it was told already."""
+    bench, one, other = nodes
+    mine: list[bytes] = []
+    bench.do(one.settle("**", one.subscribe("**", lambda _, p, _r: mine.append(p))))
+    frames: list[tuple[str, bytes]] = []
+    link = other._link  # type: ignore[attr-defined]
+
+    async def repeat() -> None:
+        async def send(message: Any) -> None:
+            frames.append((message.subject, message.data))
+            await link.client.publish(message.subject, message.data)
+
+        await link.client.subscribe(link.subjects.messages("t/*"), cb=send)
+        await link.client.flush()
+
+    asyncio.run_coroutine_threadsafe(repeat(), link.loop).result(10.0)
+    one.publish("t/0", b"once")
+    bench.until(lambda: len(frames) == 1)
+    other.publish("end", b"end")
+    bench.until(lambda: b"end" in mine)
+    assert mine == [b"once", b"end"]
+
+
+def test_senders_that_are_heard_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A subscription remembers some thousand senders, the newest ones; each by its name and session."""
+    monkeypatch.setattr(bus_module, "_KNOWN", 3)
+    remote = bus_module._Remote("s", "**", lambda *_: None, object())
+    for sender in range(5):
+        assert remote.is_next((str(sender), b"s"), 7)
+        assert not remote.is_next((str(sender), b"s"), 7)
+        assert remote.is_next((str(sender), b"s"), 8)
+    assert list(remote.heard.items()) == [((str(n), b"s"), 8) for n in (2, 3, 4)]
+    assert remote.is_next(("4", b"another run"), 1)
+
+
 def test_forged_frames_are_dropped(nodes: tuple[Bench, Bus, Bus]) -> None:
     """Whatever is published on the bus's subjects past this code does no harm."""
     bench, one, other = nodes
@@ -338,9 +405,19 @@ def test_forged_frames_are_dropped(nodes: tuple[Bench, Bus, Bus]) -> None:
 
     async def forge() -> None:
         subject = link.subjects.message("", "a")
-        for data in (b"", b"x", b"\xb1", b"\xb1\x01", b"\xb1\x01\x00\x05evil!x", b'{"a":1}'):
+        evil = b"\xb1\x02" + bytes(16) + b"\x00\x05evil!x"
+        for data in (
+            b"",
+            b"x",
+            b"\xb1",
+            b"\xb1\x02",
+            evil,
+            b'{"a":1}',
+        ):
             await link.client.publish(subject, data)
-        await link.client.publish(subject, b"\xb1\x01\x00\x00x", headers={"Nats-Stream": "s"})
+        await link.client.publish(
+            subject, b"\xb1\x02" + bytes(18) + b"x", headers={"Nats-Stream": "s"}
+        )
 
     asyncio.run_coroutine_threadsafe(forge(), link.loop).result(10.0)
     one.publish("a", b"good")

@@ -24,8 +24,11 @@ from nt_memory.errors import (
     FormatVersionError,
     PermissionDeniedError,
     StorageError,
+    StorageFullError,
 )
 from nt_memory.system import joining
+from nt_memory.transport.nats import publishing
+from nt_memory.transport.nats.link import ApiError, Link
 from nt_memory.transport.nats.parcels import Parcel, encode_parcel
 from nt_memory.transport.nats.subjects import Subjects
 
@@ -243,6 +246,61 @@ async def test_a_message_stored_twice_acts_once(server: NatsServer, tmp_path: Pa
         await store_raw(again, second, "id9")
         await again.sync()
         assert again.revision == before + 2
+
+
+IN_PROCESS = {"code": 409, "err_code": 10158, "description": "duplicate message id is in process"}
+CLOSED = {"code": 503, "err_code": 10077, "description": "store is closed"}
+TOO_MANY = {"code": 429, "err_code": 10167, "description": "too many requests"}
+
+
+@pytest.mark.parametrize("refusal", [IN_PROCESS, CLOSED, TOO_MANY])
+@pytest.mark.parametrize("is_stored", [True, False])
+async def test_a_refusal_that_decides_nothing(
+    server: NatsServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refusal: dict[str, Any],
+    is_stored: bool,
+) -> None:
+    """Leaders refuse what they may have stored, or may store yet: it is tried again, under another id if
+    they go on saying that it is in process, and happens once. The node goes on.
+    """
+    store, asked = Link.store, list[str]()
+
+    async def refuse(link: Any, subject: str, data: bytes, headers: Any, **more: Any) -> None:
+        asked.append(headers["Nats-Msg-Id"])
+        if len(asked) > 3:
+            await store(link, subject, data, headers, **more)
+            return
+        if is_stored and len(asked) == 1:
+            await store(link, subject, data, headers, **more)
+        raise ApiError(refusal)
+
+    monkeypatch.setattr(publishing, "_STUCK_TRIES", 2)
+    monkeypatch.setattr(publishing, "_RETRY_S", 0.01)
+    async with node(server, tmp_path) as memory:
+        monkeypatch.setattr(Link, "store", refuse)
+        revision = await memory.put("agent_1", "k", 1)
+        monkeypatch.setattr(Link, "store", store)
+        assert await memory.put("agent_1", "k", 2) == revision + 1
+        await memory.sync()
+        assert len([r async for r in memory.history("agent_1", "k")]) == 2
+        if not is_stored:
+            assert len(set(asked)) == (2 if refusal is IN_PROCESS else 1)
+
+
+async def test_a_full_stream_is_said_to_be_full(
+    server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that says that a stream has no room left is believed at once."""
+
+    async def refuse(*_: Any, **__: Any) -> None:
+        raise ApiError({"code": 503, "err_code": 10077, "description": "maximum bytes exceeded"})
+
+    async with node(server, tmp_path) as memory:
+        monkeypatch.setattr(Link, "store", refuse)
+        with pytest.raises(StorageFullError, match="maximum bytes"):
+            await memory.put("agent_1", "k", 1)
 
 
 async def test_rubbish_in_the_stream(server: NatsServer, tmp_path: Path) -> None:

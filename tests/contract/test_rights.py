@@ -14,8 +14,24 @@ pytest.importorskip("nats")
 
 import nats
 
-from nt_memory import MemoryConfig, MemorySystem
+from nt_memory import MemoryConfig, MemorySystem, Policy, Proposal
+from nt_memory.codec import encode
+from nt_memory.entries import (
+    STATE,
+    Acquire,
+    CastVote,
+    Entry,
+    ForceRelease,
+    Propose,
+    Register,
+    SetPolicy,
+    SetQuota,
+    Write,
+    WriteOp,
+    encode_entry,
+)
 from nt_memory.errors import InvalidNameError, PermissionDeniedError
+from nt_memory.transport.nats.parcels import Parcel, encode_parcel
 from nt_memory.transport.nats.rights import ALL, rights_of
 from nt_memory.transport.nats.servers.fleet import Fleet
 from nt_memory.transport.nats.subjects import Subjects, name_of, token
@@ -242,6 +258,72 @@ def test_a_stored_piece_stays_what_it_was(run: Any, raw: Any, opened: Any, tmp_p
         async with opened("") as joining:
             await joining.sync()
             assert await joining.get("victim", "large") == large
+
+    run(main())
+
+
+def _parcel(number: int, *bodies: Any) -> bytes:
+    """What a client of its own making publishes: entries in mallory's name."""
+    entries = tuple(encode_entry(Entry(body, actor="mallory")) for body in bodies)
+    return encode_parcel(Parcel("m" * 24, number, entries))
+
+
+def test_raw_entries_do_not_pass_a_policy(run: Any, raw: Any, opened: Any) -> None:
+    """Entries that an agent makes by hand and publishes in its own name, past this program, write, lock,
+    take away locks, propose, vote, register and set policies no more than its policy allows, and nothing
+    on behalf of another; every replica refuses them alike.
+    """
+    lease = 30_000_000
+    refused = (
+        Write((WriteOp(STATE, "victim", "cash", encode(0)),)),
+        Write((WriteOp(STATE, "victim", "cash", None),)),
+        Acquire("book", "t", "victim", "s", lease, 0),
+        ForceRelease("vault", None, "mine"),
+        Propose("mine", "mallory", encode(1), "1/2", None, None),
+        Propose("theirs", "victim", encode(1), "1/2", None, None),
+        CastVote("raise", "mallory", True, None),
+        CastVote("raise", "victim", True, None),
+        Register("mallory", "100"),
+        SetPolicy("mallory", None),
+        SetQuota("victim", 0, 0, 0),
+    )
+
+    async def main() -> None:
+        async with opened("") as operator, opened("victim") as victim:
+            await operator.set_policy("mallory", Policy(write=("mallory/**",), lock=("mallory/*",)))
+            await operator.consensus.register_agent("victim")
+            await victim.put("victim", "cash", 100)
+            await operator.consensus.submit_proposal(
+                Proposal("victim", 1, quorum="1/2", id="raise")
+            )
+            token = await victim.acquire_lock("vault", lease=600.0)
+            await operator.sync()
+            before = operator.revision
+            async with raw("mallory") as mallory:
+                for number, body in enumerate(refused, 1):
+                    answer = await mallory.client.request(
+                        S.journal("mallory"), _parcel(number, body), timeout=WAIT_S
+                    )
+                    assert "error" not in json.loads(answer.data), (
+                        body
+                    )  # the server knows no entries
+                await operator.sync()
+                assert operator.revision == before
+                # What its policy allows goes through the same way: it was not refused for its form.
+                allowed = Write((WriteOp(STATE, "mallory", "k", encode(1)),))
+                await mallory.client.request(
+                    S.journal("mallory"), _parcel(99, allowed), timeout=WAIT_S
+                )
+            for memory in (operator, victim):
+                await memory.sync()
+                assert await memory.get("mallory", "k") == 1
+                assert await memory.get("victim", "cash") == 100
+                assert memory.inspect_lock("book").holder == ""
+                assert memory.inspect_lock("vault").fence == token.fence
+                assert (await memory.consensus.get_proposal("raise")).votes == ()
+                assert [p.id for p in await memory.consensus.list_proposals()] == ["raise"]
+            await victim.release_lock(token)
+            await operator.set_policy("mallory", None)  # the servers are other tests', too
 
     run(main())
 

@@ -2,7 +2,12 @@
 
 Who is subscribed in this process is reached as in an embedded memory, without a server. The
 connection does not echo, so nothing comes twice, and what one publisher says arrives everywhere in
-its order. A message that a server carries is a frame: a topic for replies, and the payload.
+its order. A message that a server carries is a frame: who sent it as which of its messages, a topic for
+replies, and the payload.
+
+Servers keep the order of a connection only. Whoever loses one and finds another server may be overtaken
+by itself: what the first server still had comes when that wakes, or finds the others again. So
+whatever comes after a later message of its sender is dropped here, as messages may be.
 
 A subscription takes no message that bears another subject than its own: JetStream delivers stored
 messages to whatever subject somebody names, but they bear the one they were stored under.
@@ -12,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,7 +35,10 @@ if TYPE_CHECKING:
 
     from nt_memory.transport.nats.link import Link
 
-_MAGIC: Final = b"\xb1\x01"
+_MAGIC: Final = b"\xb1\x02"
+_SESSION_BYTES: Final = 8
+_NUMBER_BYTES: Final = 8
+_SENDER_END: Final = len(_MAGIC) + _SESSION_BYTES + _NUMBER_BYTES
 _REPLY_BYTES: Final = 2
 _REPLIES: Final = f"{OWN}reply/"
 _KNOWN: Final = 4096
@@ -43,6 +52,7 @@ class _Remote:
 
     __slots__ = (
         "handle",
+        "heard",
         "is_open",
         "lost",
         "matches",
@@ -64,7 +74,22 @@ class _Remote:
         self.most = WAITING_MESSAGES
         self.waiting: deque[tuple[str, bytes, str]] = deque(maxlen=self.most)
         self.lost = 0
+        self.heard: dict[tuple[str, bytes], int] = {}
         self.is_open = True
+
+    def is_next(self, sender: tuple[str, bytes], number: int) -> bool:
+        """Whether a message comes after all that were heard of its sender.
+
+        Nobody speaks as another: the name in the subject, which servers check, is part of a sender.
+        """
+        heard = self.heard
+        last = heard.get(sender)
+        if last is not None and number <= last:
+            return False
+        if last is None and len(heard) >= _KNOWN:
+            del heard[next(iter(heard))]
+        heard[sender] = number
+        return True
 
 
 class NatsBus(LocalBus):
@@ -81,6 +106,8 @@ class NatsBus(LocalBus):
         self._remotes: dict[object, _Remote] = {}
         self._settled: set[str] = set()
         self._outgoing: deque[tuple[str, bytes, str]] = deque()
+        self._session = secrets.token_bytes(_SESSION_BYTES)
+        self._sent = 0
         self._is_sending = False
         # Where servers say that nobody is subscribed to what a request was published under.
         self._void = ""
@@ -141,7 +168,10 @@ class NatsBus(LocalBus):
                 self._asked[answer_to] = reply_to
                 if len(self._asked) > _KNOWN:
                     del self._asked[next(iter(self._asked))]
-        frame = b"".join((_MAGIC, len(shown).to_bytes(_REPLY_BYTES, "big"), shown, payload))
+        self._sent += 1
+        number = self._sent.to_bytes(_NUMBER_BYTES, "big")
+        length = len(shown).to_bytes(_REPLY_BYTES, "big")
+        frame = b"".join((_MAGIC, self._session, number, length, shown, payload))
         self._outgoing.append((subject, frame, answer_to))
         if not self._is_sending:
             self._is_sending = True
@@ -246,8 +276,13 @@ class NatsBus(LocalBus):
             await remote.subscription.unsubscribe()
 
     def _take(self, remote: _Remote, message: Msg) -> None:
-        found = self._read(message)
-        if found is None or not remote.matches(found[0]):
+        read = self._read(message)
+        if read is None:
+            return
+        found, sender, number = read
+        # Servers do not echo what came by the same connection; but what came by one before it, they do.
+        is_mine = sender[1] == self._session
+        if is_mine or not remote.matches(found[0]) or not remote.is_next(sender, number):
             return
         was_empty = not remote.waiting
         remote.lost += len(remote.waiting) == remote.most
@@ -255,15 +290,18 @@ class NatsBus(LocalBus):
         if was_empty:
             self._post(self._hand_out, remote)
 
-    def _read(self, message: Msg) -> tuple[str, bytes, str] | None:
-        """Topic, payload and reply topic of a frame; None: it is none, or not what it says."""
+    def _read(self, message: Msg) -> tuple[tuple[str, bytes, str], tuple[str, bytes], int] | None:
+        """Topic, payload and reply topic of a frame, its sender, and which of the sender's it is.
+
+        None: it is no frame, or not what it says.
+        """
         data: bytes = message.data
         if not data.startswith(_MAGIC) or message.headers:
             return None
         try:
             place = self._link.subjects.read(message.subject)
-            start = len(_MAGIC) + _REPLY_BYTES
-            end = start + int.from_bytes(data[len(_MAGIC) : start], "big")
+            start = _SENDER_END + _REPLY_BYTES
+            end = start + int.from_bytes(data[_SENDER_END:start], "big")
             reply_to = data[start:end].decode()
         except (InvalidNameError, UnicodeDecodeError):
             return None
@@ -274,7 +312,9 @@ class NatsBus(LocalBus):
             topic = _REPLIES + topic
         elif place.kind != "bus" or topic.startswith(OWN):
             return None
-        return topic, data[end:], reply_to
+        session = data[len(_MAGIC) : _SENDER_END - _NUMBER_BYTES]
+        number = int.from_bytes(data[_SENDER_END - _NUMBER_BYTES : _SENDER_END], "big")
+        return (topic, data[end:], reply_to), (place.agent, session), number
 
     async def _on_nobody(self, message: Msg) -> None:
         if (message.headers or {}).get("Status") == "503":

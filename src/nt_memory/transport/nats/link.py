@@ -43,12 +43,16 @@ if TYPE_CHECKING:
 CONNECT_S: Final = 10.0
 CALL_S: Final = 5.0
 RECONNECT_WAIT_S: Final = 0.2
+MOVE_S: Final = 6.0
+"""A server that answers nothing for so long may be parted from the others, and not from this node."""
 LEAST_PAYLOAD_BYTES: Final = 1 << 20
 _CLOSE_S: Final = 2.0
 _DENIED = re.compile(
     r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE
 )
 _REFUSED: Final = "uthorization"
+_NO_LEADER: Final = (500, 503)
+_NOT_STORED: Final = 10077  # the leader's own store says no
 
 
 class Link:
@@ -87,6 +91,7 @@ class Link:
         self.denied: set[str] = set()
         self.on_connected: list[Callable[[], None]] = []
         self._is_closed = False
+        self._unanswered_ns = 0  # since when no server has answered; 0: one has
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
@@ -254,6 +259,7 @@ class Link:
         except PermissionDeniedError:  # which is an OSError, too
             raise
         except (TimeoutError, OSError, nats.errors.Error) as error:
+            await self._go_unanswered()
             raise DisconnectedError(
                 f"{self.name}: no answer: {str(error) or type(error).__name__}"
             ) from None
@@ -273,10 +279,7 @@ class Link:
             PermissionDeniedError, DisconnectedError: as `ask`.
         """
         answer = await self.ask(f"$JS.API.{what}", json.dumps(body).encode(), timeout_s=timeout_s)
-        found: dict[str, Any] = json.loads(answer.data)
-        if "error" in found:
-            raise ApiError(found["error"])
-        return found
+        return await self._said(answer)
 
     async def store(
         self, subject: str, data: bytes, headers: dict[str, str], *, timeout_s: float
@@ -287,10 +290,26 @@ class Link:
             ApiError: it refuses.
             PermissionDeniedError, DisconnectedError: as `ask`.
         """
-        answer = await self.ask(subject, data, headers, timeout_s=timeout_s)
+        await self._said(await self.ask(subject, data, headers, timeout_s=timeout_s))
+
+    async def _said(self, answer: Msg) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(answer.data)
-        if "error" in found:
-            raise ApiError(found["error"])
+        if "error" not in found:
+            self._unanswered_ns = 0
+            return found
+        error = ApiError(found["error"])
+        if error.code in _NO_LEADER and error.number != _NOT_STORED:
+            await self._go_unanswered()
+        raise error
+
+    async def _go_unanswered(self) -> None:
+        """Find another server once this one has been of no use for long, though it is connected."""
+        now_ns = self._clock.monotonic_ns()
+        self._unanswered_ns = self._unanswered_ns or now_ns
+        if len(self._servers) > 1 and now_ns - self._unanswered_ns > MOVE_S * 1e9:
+            self._unanswered_ns = 0
+            if self.is_connected:
+                await self.client.force_reconnect()
 
     async def check(self) -> None:
         """Wait until a server has seen all that was published and subscribed: refusals are known then.

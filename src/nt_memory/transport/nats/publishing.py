@@ -49,8 +49,20 @@ ATTEMPT_S: Final = 2.0
 _RETRY_S: Final = 0.1
 _LOOK_S: Final = 0.5
 _REFERENCE_WEIGHT: Final = 64
-_FULL = (10077, 10122, 10123)  # maximum bytes, messages, or an account's resources
-_NO_LEADER = (500, 503)
+_STUCK_TRIES: Final = 20
+_NOT_STORED: Final = 10077
+"""Whatever a server's file store said: that it is full, or that it was just closed to begin anew, when the
+message may have been stored by the others.
+"""
+_FULL_WORDS: Final = ("exceeded", "no space left")
+_FULL: Final = (10122, 10123)  # messages, or an account's resources
+_IN_PROCESS: Final = 10158
+_UNDECIDED: Final = (_IN_PROCESS, 10167)  # this one: too many requests wait
+_NO_LEADER: Final = (500, 503)
+
+
+class _InProcessError(DisconnectedError):
+    """A leader says that it has begun to store a message of this id."""
 
 
 @dataclass(slots=True)
@@ -270,10 +282,21 @@ class Publishing:
             DisconnectedError: nobody has accepted anything for too long.
             PermissionDeniedError, StorageError: it was refused, and not stored.
         """
-        headers = {"Nats-Msg-Id": f"{self.session}-{number}"}
+        name = f"{self.session}-{number}"
+        headers, stuck = {"Nats-Msg-Id": name}, 0
 
         def attempt() -> None:
-            self.link.call(self._store(subject, data, headers), ATTEMPT_S * 2)
+            nonlocal stuck
+            try:
+                self.link.call(self._store(subject, data, headers), ATTEMPT_S * 2)
+            except _InProcessError:
+                # A leader that lost its place may have dropped what it had begun, and say so for as
+                # long as it remembers ids. Under another one it is stored, if need be twice: who
+                # applies it goes by its number.
+                stuck += 1
+                if stuck % _STUCK_TRIES == 0:
+                    headers["Nats-Msg-Id"] = f"{name}-{stuck}"
+                raise
 
         self._persist(attempt, is_done=lambda: number not in self._under_way)
         sending.is_acknowledged = True
@@ -314,11 +337,19 @@ class Publishing:
         try:
             await self.link.store(subject, data, headers, timeout_s=ATTEMPT_S)
         except ApiError as error:
-            if error.number in _FULL:
-                raise StorageFullError(f"the stream is full: {error}") from None
-            if error.code in _NO_LEADER:
-                raise DisconnectedError(f"{self.link.name}: {error}") from None
-            raise StorageError(f"{self.link.name}: the servers refuse it: {error}") from None
+            raise self._meaning(error) from None
+
+    def _meaning(self, error: ApiError) -> NtMemoryError:
+        """What a refusal says about the message: not stored for good, or nobody knows yet."""
+        said = str(error)
+        is_full = error.number == _NOT_STORED and any(words in said for words in _FULL_WORDS)
+        if is_full or error.number in _FULL:
+            return StorageFullError(f"the stream is full: {error}")
+        if error.number == _IN_PROCESS:
+            return _InProcessError(f"{self.link.name}: {error}")
+        if error.number in _UNDECIDED or error.code in _NO_LEADER:
+            return DisconnectedError(f"{self.link.name}: {error}")
+        return StorageError(f"{self.link.name}: the servers refuse it: {error}")
 
     def _drop_overdue(self) -> None:
         """Acknowledged, but not seen: as long as no server is there, nobody knows when it will be."""

@@ -138,7 +138,9 @@ def _routes(settings: Settings, node: Node) -> list[str]:
         f"  listen: {_text(f'{settings.host}:{node.route}')}",
         # Servers would otherwise tell each other, and clients, ports that a proxy stands before.
         "  no_advertise: true",
-        *(["  pool_size: -1"] if settings.advertised else []),
+        # One connection a pair, and none that servers find by hearsay: they tell each other where the
+        # third one is, and would go there past the proxy. Nobody listens at the port they are told.
+        *(["  pool_size: -1", '  advertise: "127.0.0.1:1"'] if settings.advertised else []),
         f"  authorization {{ user: {_text(_ROUTE_USER)}, password: {_text(password)}, timeout: 5 }}",
         f"  routes: [{', '.join(routes)}]",
         "}",

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nt_memory.clock import SystemClock
@@ -115,8 +116,29 @@ class Fleet:
             make_key(seed)
         self._place.write(chosen)
         settings = self._settings
-        self._settings = self._set(chosen, settings.host, sync_always=settings.sync_always)
+        self._settings = replace(
+            self._set(chosen, settings.host, sync_always=settings.sync_always),
+            advertised=settings.advertised,
+        )
         return seed
+
+    def reach_by(self, advertised: Iterable[tuple[str, str, int]]) -> None:
+        """Have servers reach each other by other ports than their own, such as proxies'.
+
+        Servers do so when they are started next, and for as long as this object lives.
+
+        Args:
+            advertised: A server's name, another's, and where the first reaches the second.
+        """
+        self._settings = replace(self._settings, advertised=tuple(advertised))
+
+    def launch(self, name: str) -> None:
+        """Start one server, if it does not run, without waiting for anything."""
+        for node in self.nodes:
+            if node.name == name:
+                self._configure(node)
+        self.servers[name].start()
+        self._place.note(self.pids, owner=os.getpid())
 
     async def start(self, within_s: float = READY_S) -> None:
         """Start what does not run, and return when streams can be made and written.
@@ -125,9 +147,7 @@ class Fleet:
             StorageError: a server ended, or they were not ready in time; says what one said last.
         """
         for node in self.nodes:
-            self._configure(node)
-            self.servers[node.name].start()
-        self._place.note(self.pids, owner=os.getpid())
+            self.launch(node.name)
         try:
             await self._ready(within_s)
         except BaseException:
