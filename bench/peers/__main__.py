@@ -41,6 +41,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=RESULTS)
     asked = parser.parse_args()
     sizes = replace(Sizes(), rows=asked.n, dim=asked.dim, limit_s=asked.limit)
+    command, text = f"make bench-peers PEERS_ARGS='--n {asked.n}'", ""
     with tempfile.TemporaryDirectory(prefix="nt-peers-") as made:
         work = Path(made)
         where = machine(work, PACKAGES)
@@ -51,8 +52,9 @@ def main() -> int:
             python = Path(sys.executable) if name == OURS else asked.python.absolute()
             runner = Runner(name, python, work / "workload", work / "peers", asked.budget)
             found[name] = runner.run()
-    command = f"make bench-peers PEERS_ARGS='--n {asked.n}'"
-    text = write(asked.out, command, where, sizes, found)
+            print(f"  {found[name]['seconds']:.0f} s", flush=True)
+            # After each: a run that is stopped leaves what it had found.
+            text = write(asked.out, command, where, sizes, found)
     print(text)
     return 0
 

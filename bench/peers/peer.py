@@ -61,6 +61,9 @@ class Peer:
         """Store the situations of these rows, as many at once as it takes."""
         raise NotImplementedError
 
+    def settle(self) -> Any:
+        """Wait until what was loaded is indexed, where that goes on after the call; counted as loading."""
+
     def observe(self, row: int, at: float) -> Any:
         """Store one situation."""
         raise NotImplementedError

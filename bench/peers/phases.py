@@ -141,6 +141,7 @@ async def _load(peer: Peer, report: Report) -> int:
         stop = min(sizes.rows, there + LOADED_AT_ONCE)
         await awaited(peer.load(there, stop, at))
         there = stop
+    await awaited(peer.settle())
     report(load={"rate": there / (_now() - start), "n": there})
     return there
 

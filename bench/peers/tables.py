@@ -141,7 +141,7 @@ def _situations(found: Found, sizes: Sizes) -> Table:
         "Situations and episodes",
         (
             "peer",
-            "load",
+            "load, indexed",
             "store one",
             f"search, recall@{K}",
             f"search of one instrument, recall@{K}",

@@ -53,8 +53,8 @@ class Sizes:
     episodes: int = 500
     messages: int = 2_000
     locks: int = 1_000
-    loading_s: float = 6.0
-    limit_s: float = 1.0
+    loading_s: float = 5.0
+    limit_s: float = 0.75
     seed: int = 7
 
 

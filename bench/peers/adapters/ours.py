@@ -57,6 +57,10 @@ class Ours(Peer):
             tags=[[symbol(row)] for row in range(first, stop)],
         )
 
+    async def settle(self) -> None:
+        while self._memory.stats().l2_pending or not self._memory.stats().l2.is_idle:  # noqa: ASYNC110 - a thread's work
+            await asyncio.sleep(0.01)
+
     async def observe(self, row: int, at: float) -> None:
         await self._memory.observe(
             DESK,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import socket
 import subprocess
@@ -47,6 +48,7 @@ class Server:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, user=user, group=user
             )
+        atexit.register(self.stop)  # also when the peer fails before it closes
         deadline = time.monotonic() + START_S
         while True:
             try:
@@ -62,6 +64,7 @@ class Server:
 
     def stop(self, number: int = 15) -> None:
         """End it, and wait until it has."""
+        atexit.unregister(self.stop)
         if self._process.poll() is None:
             self._process.send_signal(number)
         try:
