@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -152,6 +153,7 @@ def _situations(found: Found, sizes: Sizes) -> Table:
         [
             f"What followed: {OURS} answers with a forecast, its interval and a receipt, weighing all it recalls; the "
             "others with the outcomes of the ten most alike.",
+            "Load counts until what was loaded is indexed, with nt-memory also until its graph was measured and saved.",
             f"Who had not loaded all in {sizes.loading_s:g} s was searched with those that were there.",
         ],
     )

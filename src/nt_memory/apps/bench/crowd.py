@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from nt_memory.apps.bench.options import BenchOptions
     from nt_memory.apps.bench.vectors import Told
 
-NAMED = 100
-"""A search of all names so many agents at most, as many as one such call takes."""
 PUTS = 500
 WARM = 20
 
@@ -118,7 +116,7 @@ async def _fill(
     report(one=percentiles(samples) | {"recall": recall(answers, truth)}, phase="searching all")
 
     async def everyone(number: int) -> list[int]:
-        hits = await memory.search_similar(names[:NAMED], queries[number], K)
+        hits = await memory.search_similar(names, queries[number], K)
         return [int(hit.key[1:]) for hit in hits]
 
     samples, _ = await _timed(everyone, len(queries), limit_s)

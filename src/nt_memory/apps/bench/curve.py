@@ -210,7 +210,7 @@ def _crowds(crowds: Results, rows: int) -> Table:
         )
     notes = [
         f"{rows:,} observations in all, shared out evenly. A search of one asks one agent after another; a search of all "
-        f"names every agent, up to {crowd.NAMED} of them. A put is one agent's state after another's, one at a time.",
+        "names every agent. A put is one agent's state after another's, one at a time.",
     ]
     return Table(f"{rows:,} observations among more agents", CROWD_HEAD, lines, notes)
 
