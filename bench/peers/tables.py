@@ -83,6 +83,7 @@ def _about(sizes: Sizes) -> Table:
             "given",
             f"one call after another, at most {sizes.limit_s:g} s each kind; numerics on one thread",
         ],
+        ["beside it", f"load average of the machine at the end: {os.getloadavg()[0]:.1f}"],
         [
             "embedding",
             "looked up, so it costs nothing: what is measured is the memory, not a model",
