@@ -22,6 +22,8 @@ from nt_memory import MemoryConfig, MemorySystem
 COMMAND = str(Path(sys.executable).parent / "nt-memory")
 TRADERS = ("momentum", "reversion")
 FILLS = 10
+TRADER = "trader"
+"""The first argument of the processes that this program starts of itself."""
 
 
 def opened(up: dict[str, str], name: str, directory: str) -> MemoryConfig:
@@ -62,7 +64,7 @@ async def run(up: dict[str, str], directory: str) -> None:
         ):
             children = [
                 await asyncio.create_subprocess_exec(
-                    sys.executable, __file__, json.dumps(up), name, directory
+                    sys.executable, __file__, TRADER, json.dumps(up), name, directory
                 )
                 for name in TRADERS
             ]
@@ -102,7 +104,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        asyncio.run(trade(json.loads(sys.argv[1]), *sys.argv[2:]))
+    if sys.argv[1:2] == [TRADER]:
+        asyncio.run(trade(json.loads(sys.argv[2]), *sys.argv[3:]))
     else:
         main()
