@@ -251,12 +251,21 @@ def _setup(found: Found) -> Table:
     return Table("How each was used", ("peer", "versions", "set up", "has nothing for"), lines)
 
 
+def _named(name: str, one: Mapping[str, Any], most: int) -> str:
+    """A peer, and among how many it searched if others had more."""
+    there = one.get("load", {}).get("n", most)
+    return f"{name}, among {there:,} only" if there < most else name
+
+
 def _draw(stem: Path, kind: str, found: Found) -> bool:
     """A chart of one kind of call; False where too few have it."""
+    most = 0
+    if kind.startswith("search"):
+        most = max(one["load"]["n"] for one in found.values() if "load" in one)
     bars = [
         Bar(
             {OURS: "ours", LIMIT: "limit"}.get(name, "peer"),
-            name,
+            _named(name, one, most),
             f"{duration(one[kind]['p50'])} to {duration(one[kind]['p99'])}",
             one[kind]["p50"] * 1e6,
             one[kind]["p50"] * 1e6,
