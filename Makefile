@@ -6,6 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	done; echo python3)
 VENV := .venv
 NAUTILUS := .venv-nautilus
+PEERS := .venv-peers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -14,6 +15,7 @@ BENCH_ARGS ?=
 STORAGE_ARGS ?=
 VECTORS_ARGS ?=
 COORDINATION_ARGS ?=
+PEERS_ARGS ?=
 HTTP_ARGS ?=
 PAGE_ARGS ?=
 SOAK_ARGS ?=
@@ -22,7 +24,7 @@ FLOOD_ARGS ?=
 CHAOS_ROUNDS ?= 30
 TEST_ARGS ?=
 
-.PHONY: help demo test test-models test-nautilus test-agentdb test-package stress check bench bench-storage bench-vectors bench-coordination bench-http soak overload flood chaos page screenshots bench-page docs session fmt clean
+.PHONY: help demo test test-models test-nautilus test-agentdb test-package stress check bench bench-storage bench-vectors bench-coordination bench-http soak overload flood chaos page screenshots bench-page docs session fmt clean bench-peers
 .DELETE_ON_ERROR:
 
 help:
@@ -38,6 +40,7 @@ help:
 	@echo 'make bench-storage  puts and reads beside other stores and caches (STORAGE_ARGS)'
 	@echo 'make bench-vectors  search beside other indexes and databases (VECTORS_ARGS="--n 1000000")'
 	@echo 'make bench-coordination  messages, locks and votes beside others (COORDINATION_ARGS)'
+	@echo 'make bench-peers  one workload on other memories of agents  (PEERS_ARGS="--peers mem0 Redis")'
 	@echo 'make bench-http  put, get and search of nt-memory serve         (HTTP_ARGS="--clients 1 64")'
 	@echo 'make soak    30 minutes of mixed load: does anything grow?   (SOAK_ARGS="--minutes 5")'
 	@echo 'make overload  10 minutes of writers faster than the disk    (OVERLOAD_ARGS="--minutes 1")'
@@ -93,6 +96,9 @@ bench-vectors: $(VENV)/.installed-dev $(VENV)/.installed-bench-vectors
 bench-coordination: $(VENV)/.installed-dev $(VENV)/.installed-bench-coordination
 	$(BIN)/nt-memory bench coordination --out bench/results $(COORDINATION_ARGS)
 
+bench-peers: $(VENV)/.installed-dev $(PEERS)/.installed
+	PYTHONPATH=bench $(BIN)/python -m peers --python $(PEERS)/bin/python $(PEERS_ARGS)
+
 bench-http: $(VENV)/.installed-dev
 	$(BIN)/python bench/serving.py $(HTTP_ARGS)
 
@@ -130,7 +136,7 @@ fmt: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(NAUTILUS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(NAUTILUS) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf build dist site demo-report
 	find src tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -147,6 +153,17 @@ $(NAUTILUS)/.installed: pyproject.toml examples/nautilus/requirements.txt
 	@$(PYTHON) -m venv $(NAUTILUS)
 	@echo 'Installing nt-memory and NautilusTrader into $(NAUTILUS)'
 	@$(NAUTILUS)/bin/python -m pip install --quiet --disable-pip-version-check -e . -r examples/nautilus/requirements.txt
+	@touch $@
+
+# In an environment of its own, without nt-memory: with our pins, pip would find a mem0 of two years ago. What
+# is not Python is looked for by the bench, which says in its table what is missing.
+$(PEERS)/.installed: bench/peers/requirements.txt bench/peers/package.json bench/peers/package-lock.json
+	@$(PYTHON) -m venv $(PEERS)
+	@echo 'Installing the peers into $(PEERS)'
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r bench/peers/requirements.txt
+	@mkdir -p $(PEERS)/agentdb && cp bench/peers/package.json bench/peers/package-lock.json $(PEERS)/agentdb/
+	@npm ci --prefix $(PEERS)/agentdb --ignore-scripts --no-audit --no-fund --loglevel error || \
+		echo 'AgentDB is left out: it needs npm'
 	@touch $@
 
 # One stamp for each set of extras; a change of what they depend on installs again.

@@ -120,12 +120,30 @@ def test_what_was_measured_before_ctrl_c_is_reported(
 
 
 def test_curve_measures_each_size_beside_a_scan(tmp_path: Path) -> None:
-    """A line a size, with its growth against the first, and the verdict on growth."""
-    _, document = bench("curve", tmp_path, *SMALL, "--n", "2000,5000", "--queries", "60")
+    """A line a size and a number of agents, all costs with their exponents, and the verdict on growth."""
+    text, document = bench(
+        "curve", tmp_path, *SMALL, "--n", "2000,5000", "--agents", "1,40", "--queries", "60"
+    )
     assert list(document["sizes"]) == ["2000", "5000"]
     (growth,) = document["bars"]
     assert growth["figures"]["2000"] == 1.0
     assert growth["is_met"] in {True, False}
+    assert set(document["exponents"]) >= {"search, p50", "disk", "opening", "load, seconds"}
+    assert 0.3 < document["exponents"]["disk"] < 1.7
+    assert list(document["agents"]) == ["1", "40"]
+    for found in document["agents"].values():
+        assert found["failure"] == ""
+        assert found["one"]["recall"] > 0.95  # of the agent's own observations, not of all
+        assert 0 < found["opened_s"] <= found["answered_s"]
+        assert found["disk"] > 0
+    assert "durable put" in text
+
+
+def test_curve_refuses_more_agents_than_observations(tmp_path: Path) -> None:
+    """Before anything is measured, and by the name of the option."""
+    result = _invoke("bench", "curve", "--n", "1000", "--agents", "1,2000", "--out", str(tmp_path))
+    assert result.exit_code == 2
+    assert "--agents" in result.stderr
 
 
 def test_filters_measures_the_whole_matrix(tmp_path: Path) -> None:

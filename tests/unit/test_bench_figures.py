@@ -55,6 +55,14 @@ def test_recall_counts_each_neighbour_once() -> None:
         figures.recall([[1]], [[1], [2]])
 
 
+def test_an_exponent_is_that_of_the_power_that_made_the_costs() -> None:
+    """Costs of a · n^b give b whatever a is; what does not grow gives 0."""
+    sizes = [1e4, 1e5, 3e6]
+    assert figures.fitted_exponent(sizes, [3e-6 * n**0.5 for n in sizes]) == pytest.approx(0.5)
+    assert figures.fitted_exponent(sizes, [7.0] * 3) == pytest.approx(0.0, abs=1e-9)
+    assert figures.fitted_exponent([1, 10, 100], [8, 4, 2]) < 0
+
+
 @pytest.mark.parametrize("blocks", GENERATORS)
 def test_made_up_vectors_are_unit_and_repeatable(
     blocks: generators.Blocks, monkeypatch: pytest.MonkeyPatch

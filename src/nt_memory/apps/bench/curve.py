@@ -1,4 +1,4 @@
-"""`nt-memory bench curve`: how the cost of a search grows with what is remembered."""
+"""`nt-memory bench curve`: how what a memory costs grows with what it holds, and with who uses it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nt_memory.apps.bench.bars import OURS, SCAN_ALONE, WHOLE, scan_row
-from nt_memory.apps.bench.figures import K, duration
+from nt_memory.apps.bench import crowd
+from nt_memory.apps.bench.bars import OURS, SCAN_ALONE, WHOLE, grown, scan_row
+from nt_memory.apps.bench.figures import K, duration, fitted_exponent, megabytes
 from nt_memory.apps.bench.machine import machine
 from nt_memory.apps.bench.report import Findings, Row, Table
 from nt_memory.apps.bench.vectors import measure, prepared
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from nt_memory.apps.bench.options import BenchOptions
     from nt_memory.apps.bench.vectors import Told
+
+    Results = Mapping[int, dict[str, Any]]
 
 HEAD = (
     "vectors",
@@ -28,17 +33,43 @@ HEAD = (
     "p50 against the first",
     "log n against the first",
 )
+COST_HEAD = (
+    "vectors",
+    "load, rows/s",
+    "anonymous",
+    "mapped",
+    "disk",
+    "disk a row",
+    "opened after kill -9",
+    "first answer",
+    "graph whole",
+)
+CROWD_HEAD = (
+    "agents",
+    "search of one, p50 / p99",
+    f"recall@{K}",
+    "search of all, p50 / p99",
+    "durable put, p50 / p99",
+    "anonymous",
+    "disk",
+    "opened after kill -9",
+    "first answer",
+)
 
 
-def run_curve(options: BenchOptions, told: Told, *, name: str = "") -> Findings:
+def run_curve(
+    options: BenchOptions, told: Told, *, agents: Sequence[int] = (), name: str = ""
+) -> Findings:
     """Measure this memory and a linear scan at each size, each in a process of its own.
 
     Args:
         options: `n` names the sizes, ascending.
         told: Takes a line when something begins.
+        agents: Also measure the first size shared out among so many agents, each.
         name: Of the run; made up from the data when empty.
     """
     results: dict[int, dict[str, Any]] = {}
+    crowds: dict[int, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(dir=options.workdir, prefix="nt-bench-") as workdir:
         where = machine(workdir)
         for rows in sorted(options.n):
@@ -48,19 +79,43 @@ def run_curve(options: BenchOptions, told: Told, *, name: str = "") -> Findings:
                 results[dataset.rows] = {
                     who: measure(who, dataset, options, Path(own)) for who in (OURS, SCAN_ALONE)
                 }
-    sizes = ",".join(map(str, sorted(options.n)))
+                if rows == min(options.n):
+                    crowds = {
+                        each: crowd.measure(each, dataset, options, Path(own), told)
+                        for each in sorted(agents)
+                    }
     return Findings(
         name=name or f"curve-{options.data}",
-        command=f"nt-memory bench curve --n {sizes} --dim {options.dim} --data {options.data} "
-        f"--seed {options.seed}",
+        command=_command(options, agents),
         where=where,
-        tables=[_table(results, options)],
+        tables=[
+            _table(results, options),
+            _costs(results),
+            *([_crowds(crowds, min(results))] if crowds else []),
+            _exponents(results, crowds),
+        ],
         bars=_bars(_medians(results)),
-        document={"data": options.data, "dim": options.dim, "sizes": results},
+        document={
+            "data": options.data,
+            "dim": options.dim,
+            "sizes": results,
+            "agents": crowds,
+            "exponents": _fitted(_series(results)),
+            "exponents_agents": _fitted(_crowd_series(crowds)),
+        },
     )
 
 
-def _medians(results: dict[int, dict[str, Any]]) -> dict[int, tuple[float, float]]:
+def _command(options: BenchOptions, agents: Sequence[int]) -> str:
+    sizes = ",".join(map(str, sorted(options.n)))
+    among = f" --agents {','.join(map(str, sorted(agents)))}" if agents else ""
+    return (
+        f"nt-memory bench curve --n {sizes}{among} --dim {options.dim} --data {options.data} "
+        f"--seed {options.seed}"
+    )
+
+
+def _medians(results: Results) -> dict[int, tuple[float, float]]:
     """p50 of a search and of a scan at each size where both were measured."""
     found: dict[int, tuple[float, float]] = {}
     for rows, result in results.items():
@@ -70,7 +125,7 @@ def _medians(results: dict[int, dict[str, Any]]) -> dict[int, tuple[float, float
     return found
 
 
-def _table(results: dict[int, dict[str, Any]], options: BenchOptions) -> Table:
+def _table(results: Results, options: BenchOptions) -> Table:
     medians = _medians(results)
     lines: list[list[str]] = []
     for rows, result in results.items():
@@ -96,6 +151,132 @@ def _table(results: dict[int, dict[str, Any]], options: BenchOptions) -> Table:
         "scan beside it is numpy float32 over all vectors, on one thread like the search.",
     ]
     return Table(f"Cost of a search, {options.data}, k = {K}", HEAD, lines, notes)
+
+
+def _costs(results: Results) -> Table:
+    """What a size takes: to fill, to hold, on disk, and to open."""
+    lines: list[list[str]] = []
+    for rows, result in results.items():
+        built, again = result[OURS]["build"], result[OURS].get("reopen", {})
+        disk = _disk(result)
+        lines.append(
+            [
+                f"{rows:,}",
+                f"{rows / built['build_s']:,.0f}" if "build_s" in built else "–",
+                megabytes(grown(built, "anonymous")),
+                megabytes(grown(built, "mapped")),
+                megabytes(disk),
+                f"{disk / rows:,.0f} B" if disk else "–",
+                *(
+                    duration(again[name]) if name in again else "–"
+                    for name in ("opened_s", "answered_s", "settled_s")
+                ),
+            ]
+        )
+    notes = [
+        "One agent. Memory is what the process took beyond importing the library, after searching. Disk is that of "
+        "the journal, the views and the graph. Opened: by a new process after `kill -9`, files in the page cache.",
+    ]
+    return Table("What a size takes", COST_HEAD, lines, notes)
+
+
+def _disk(result: Mapping[str, Any]) -> float | None:
+    """Bytes after opening and closing again; those before hold what the kill left unfinished."""
+    found: float | None = result[OURS].get("reopen", {}).get("disk") or result[OURS]["build"].get(
+        "disk"
+    )
+    return found
+
+
+def _crowds(crowds: Results, rows: int) -> Table:
+    """The same observations, shared out among more and more agents."""
+    lines: list[list[str]] = []
+    for agents, found in crowds.items():
+        if found["failure"]:
+            lines.append([f"{agents:,}", found["failure"], *[""] * (len(CROWD_HEAD) - 2)])
+            continue
+        lines.append(
+            [
+                f"{agents:,}",
+                _pair(found["one"]),
+                f"{found['one']['recall']:.3f}",
+                _pair(found["all"]),
+                _pair(found["put"]),
+                megabytes(grown(found, "anonymous")),
+                megabytes(found["disk"]),
+                duration(found["opened_s"]),
+                duration(found["answered_s"]),
+            ]
+        )
+    notes = [
+        f"{rows:,} observations in all, shared out evenly. A search of one asks one agent after another; a search of all "
+        "names every agent. A put is one agent's state after another's, one at a time.",
+    ]
+    return Table(f"{rows:,} observations among more agents", CROWD_HEAD, lines, notes)
+
+
+def _pair(found: Mapping[str, float]) -> str:
+    return f"{duration(found['p50'])} / {duration(found['p99'])}"
+
+
+def _series(results: Results) -> dict[str, dict[int, float]]:
+    """What grows with observations: a name, and its figure at each size where there is one."""
+    readers: dict[str, Callable[[dict[str, Any]], float | None]] = {
+        "search, p50": lambda one: _of(one[OURS]["build"].get("points"), "p50"),
+        "search, p95": lambda one: _of(one[OURS]["build"].get("points"), "p95"),
+        "scan, p50": lambda one: _of(one[SCAN_ALONE]["build"].get("points"), "p50"),
+        "load, seconds": lambda one: one[OURS]["build"].get("build_s"),
+        "anonymous memory": lambda one: grown(one[OURS]["build"], "anonymous"),
+        "disk": _disk,
+        "opening": lambda one: one[OURS].get("reopen", {}).get("opened_s"),
+        "first answer": lambda one: one[OURS].get("reopen", {}).get("answered_s"),
+    }
+    return {
+        name: {rows: value for rows, one in results.items() if (value := read(one))}
+        for name, read in readers.items()
+    }
+
+
+def _of(points: list[dict[str, float]] | None, name: str) -> float | None:
+    return points[0][name] if points else None
+
+
+def _crowd_series(crowds: Results) -> dict[str, dict[int, float]]:
+    """What grows with agents, over the same observations."""
+    whole = {agents: found for agents, found in crowds.items() if not found["failure"]}
+    series = {
+        f"{said}, p50": {agents: found[kind]["p50"] for agents, found in whole.items()}
+        for kind, said in (("one", "search of one"), ("all", "search of all"), ("put", "put"))
+    }
+    series |= {
+        said: {agents: found[kind] for agents, found in whole.items()}
+        for kind, said in (("disk", "disk"), ("opened_s", "opening"))
+    }
+    memory = {agents: grown(found, "anonymous") for agents, found in whole.items()}
+    return series | {"anonymous memory": {agents: size for agents, size in memory.items() if size}}
+
+
+def _fitted(series: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
+    return {
+        name: fitted_exponent(list(points), list(points.values()))
+        for name, points in series.items()
+        if len(points) > 1
+    }
+
+
+def _exponents(results: Results, crowds: Results) -> Table:
+    """One line a cost: the exponent b of a · n^b, fitted to all sizes."""
+    observed, shared = _fitted(_series(results)), _fitted(_crowd_series(crowds))
+    lines = [
+        [what, name, f"{exponent:+.2f}"]
+        for what, fitted in (("observations", observed), ("agents", shared))
+        for name, exponent in fitted.items()
+    ]
+    notes = [
+        "Least squares of the logarithms: 0 does not grow, 1 grows in step, below 0 shrinks. Two sizes fit exactly, and a "
+        "curve that bends, as from scan to graph, is not one power: read the tables beside it.",
+    ]
+    return Table("Fitted exponents", ("grows with", "cost", "exponent"), lines, notes)
 
 
 def _growth(medians: dict[int, tuple[float, float]], rows: int) -> tuple[float, float]:

@@ -124,3 +124,14 @@ def point(
 ) -> dict[str, Any]:
     """Percentiles and recall of the searches that were made, the first `len(found)` queries."""
     return percentiles(samples) | {"recall": recall(found, truth[: len(found)])}
+
+
+def fitted_exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
+    """The exponent b of cost = a · size^b, by least squares of the logarithms.
+
+    Args:
+        sizes: At least two, all above 0, not all the same.
+        costs: One for each, above 0.
+    """
+    slope, _ = np.polyfit(np.log(np.asarray(sizes, float)), np.log(np.asarray(costs, float)), 1)
+    return float(slope)

@@ -96,6 +96,12 @@ def vectors(
 def curve(
     *,
     n: _Sizes = "10000,100000",
+    agents: Annotated[
+        str,
+        typer.Option(
+            metavar="N,N,...", help="Share the first size out among so many agents, each; or none."
+        ),
+    ] = "1,10,100,1000",
     dim: _Dim = 384,
     data: _Data = "clustered",
     queries: _Queries = 1_000,
@@ -106,7 +112,10 @@ def curve(
     workdir: _Workdir = None,
     json: AsJson = False,
 ) -> None:
-    """See how the cost of a search grows with what is remembered, against a linear scan."""
+    """See how latency, memory, disk and opening grow with observations and with agents.
+
+    A linear scan is measured beside it; exponents are fitted to all sizes.
+    """
     from nt_memory.apps.bench.curve import run_curve  # noqa: PLC0415 - slow, only needed here
 
     options = _options(
@@ -118,7 +127,10 @@ def curve(
         seed=seed,
         workdir=workdir,
     )
-    _show(run_curve(options, _told, name=name), out, as_json=json)
+    among = () if agents == "none" else _numbers(agents, int, "--agents")
+    if any(not 0 < each <= min(options.n) for each in among):
+        raise InvalidInputError("--agents: each from 1 to the first size")
+    _show(run_curve(options, _told, agents=among, name=name), out, as_json=json)
 
 
 def filters(
