@@ -21,7 +21,7 @@ OVERLOAD_ARGS ?=
 FLOOD_ARGS ?=
 TEST_ARGS ?=
 
-.PHONY: help demo test test-models test-nautilus test-agentdb test-package stress check bench bench-storage bench-vectors bench-coordination bench-http soak overload flood page screenshots bench-page docs session fmt clean
+.PHONY: help demo test test-models test-nautilus test-agentdb test-package stress check bench bench-storage bench-vectors bench-coordination bench-http bench-prices soak overload flood page screenshots bench-page docs session fmt clean
 .DELETE_ON_ERROR:
 
 help:
@@ -38,6 +38,7 @@ help:
 	@echo 'make bench-vectors  search beside other indexes and databases (VECTORS_ARGS="--n 1000000")'
 	@echo 'make bench-coordination  messages, locks and votes beside others (COORDINATION_ARGS)'
 	@echo 'make bench-http  put, get and search of nt-memory serve         (HTTP_ARGS="--clients 1 64")'
+	@echo 'make bench-prices  33 years of real prices, walked forward by the memory (PRICES_ARGS)'
 	@echo 'make soak    30 minutes of mixed load: does anything grow?   (SOAK_ARGS="--minutes 5")'
 	@echo 'make overload  10 minutes of writers faster than the disk    (OVERLOAD_ARGS="--minutes 1")'
 	@echo 'make flood   6 minutes of messages that some never read      (FLOOD_ARGS="--minutes 1")'
@@ -93,6 +94,9 @@ bench-coordination: $(VENV)/.installed-dev $(VENV)/.installed-bench-coordination
 
 bench-http: $(VENV)/.installed-dev
 	$(BIN)/python bench/serving.py $(HTTP_ARGS)
+
+bench-prices: $(VENV)/.installed-dev $(VENV)/.installed-bench-prices
+	$(BIN)/python bench/prices.py --out bench/results $(PRICES_ARGS)
 
 soak: $(VENV)/.installed-dev
 	$(BIN)/python bench/soak.py $(SOAK_ARGS)
