@@ -173,8 +173,12 @@ class Judge:
 
     # --- patterns -----------------------------------------------------------------------------
 
-    def patterns(self) -> Part:
-        """Advice from patterns beside advice from recalled memories, where a pattern covers."""
+    def patterns(self, of: str) -> Part:
+        """Advice from patterns beside advice from recalled memories, where a pattern covers.
+
+        Args:
+            of: Which walk, for the titles.
+        """
         walked, actual = self.walked, self.actual
         is_by = np.isfinite(walked.pattern_expected) & self.where
         since = np.isfinite(walked.expected) & self.where
@@ -182,12 +186,12 @@ class Judge:
         since &= (years >= LOOK_YEARS[0])[:, None]
         both = np.where(is_by, walked.pattern_expected, walked.expected)
         lines = [
-            [f"{year}", *(f"{promoted:.0f} of {tested:.0f}" for promoted, tested in zip(
-                walked.promoted[n], walked.tested[n], strict=True))]
+            [f"{year}", *("" if np.isnan(tested) else f"{promoted:.0f} of {tested:.0f}"
+                          for promoted, tested in zip(walked.promoted[n], walked.tested[n], strict=True))]
             for n, year in enumerate(LOOK_YEARS)
             if np.isfinite(walked.tested[n, 0])
         ]  # fmt: skip
-        looks = Table("Patterns in force after each look", ["look", "volatility", "direction"], lines,
+        looks = Table(f"Patterns in force after each look, {of}", ["look", "volatility", "direction"], lines,
                       ["four looks were declared; each promotes at a false discovery rate of 0.025"])  # fmt: skip
         figures: dict[str, Any] = {"covered": float(is_by.sum() / max(since.sum(), 1))}
         rows = []
@@ -220,10 +224,14 @@ class Judge:
         if is_by.any():
             notes.append("80 % intervals there cover: " + ", ".join(
                 f"{n} {float(np.mean(one)):.1%}" for n, one in inside.items()))  # fmt: skip
-        table = Table("Advice from patterns, where one covers the situation",
+        if np.isfinite(walked.advise_seconds).all():
+            recalled_ms, pattern_ms = 1e3 * walked.advise_seconds
+            notes.append(f"one advice took {pattern_ms:.2f} ms from a pattern, {recalled_ms:.2f} ms from memories (medians)")
+            figures["advise_ms"] = {"memories": float(recalled_ms), "pattern": float(pattern_ms)}
+        table = Table(f"Advice from patterns, where one covers the situation, {of}",
                       ["loss", "pattern over recall", "pattern over linear", "recall over linear",
                        "all advice since the first look, with patterns over without"], rows, notes)  # fmt: skip
-        return Part([looks, table], [], {"patterns": figures})
+        return Part([looks, table], [], {f"patterns, {of}": figures})
 
     # --- direction ----------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -21,9 +22,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from _harness import machine
 from _prices_choices import Choices, choose
+from _prices_patterns import BareWalk
 from _prices_shifted import Look, shifted
 from _prices_tables import Judge, of_shifted
-from _prices_walk import Walked, plan_all, plan_choosing, walk
+from _prices_walk import Walk, Walked, plan_all, plan_choosing, walk
 
 from nt_memory.apps.bench.report import Findings, Table
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 WORLDS = 3
 
 
-def walked(name: str, plan: Plan, directory: Path) -> Walked:
+def walked(name: str, plan: Plan, directory: Path, how: type[Walk] = Walk) -> Walked:
     """What was said on a walk: of an earlier run, or walked now."""
     kept = directory / f"{name}.npz"
     if kept.exists():
@@ -44,19 +46,21 @@ def walked(name: str, plan: Plan, directory: Path) -> Walked:
             return found
     print(f"walking: {name}", flush=True)
     with tempfile.TemporaryDirectory(dir=directory) as store:
-        return asyncio.run(walk(plan, Path(store) / "memory", kept))
+        return asyncio.run(walk(plan, Path(store) / "memory", kept, how))
 
 
 def look_at_shifted(plan: Plan, directory: Path, worlds: int, seed: int) -> list[Look]:
     """Take looks at labels shifted by days drawn from the seed."""
+    kept = directory / "shifted.json"
+    looks = [Look(*one) for one in json.loads(kept.read_text())] if kept.exists() else []
     rng = np.random.default_rng(seed)
-    looks: list[Look] = []
-    for _ in range(worlds):
+    while len({one.shift for one in looks}) < worlds:
         with tempfile.TemporaryDirectory(dir=directory) as store:
             found = asyncio.run(shifted(plan, Path(store) / "memory", rng))
         for one in found:
             print(f"shifted by {one.shift} days, {one.what}: {one.promoted} of {one.patterns} promoted", flush=True)  # fmt: skip
         looks += found
+        kept.write_text(json.dumps(looks))
     return looks
 
 
@@ -77,11 +81,15 @@ def measure(directory: Path, worlds: int, seed: int, command: str) -> Findings:
     choices = choose(choosing, walked("choosing", choosing, directory))
     plan = plan_all()
     said = walked("all", plan, directory)
+    bare = walked("bare", choosing, directory, BareWalk)
     judge = Judge(plan, said, choices, seed % 2**32)
     parts = [
         judge.accuracy(),
         judge.intervals(),
-        judge.patterns(),
+        judge.patterns("errors of the linear forecast, all walked"),
+        Judge(choosing, bare, choices, seed % 2**32).patterns(
+            "volatility as such, ten tickers to 2014"
+        ),
         judge.direction(),
         judge.value_at_risk(),
     ]
