@@ -82,7 +82,9 @@ def choose(plan: Plan, walked: Walked) -> Choices:
     sigmas, _ = volatilities(plan, walked, moves)
     residuals: dict[str, int | None] = {}
     for name in FILTERS:
-        losses = {window: pinball(filtered(moves, sigmas[name], window), moves) for window in WINDOWS}
+        losses = {
+            window: pinball(filtered(moves, sigmas[name], window), moves) for window in WINDOWS
+        }
         # All windows on the days that the longest can be judged on.
         is_known = np.isfinite(np.stack(list(losses.values()))).all(axis=0)
         means = {window: float(np.mean(one[is_known])) for window, one in losses.items()}

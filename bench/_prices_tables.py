@@ -89,13 +89,15 @@ class Judge:
         """MAE and QLIKE against every baseline."""
         tables, figures, bars = [], {}, []
         for name, loss_of in (("MAE", absolute), ("QLIKE", qlike)):
-            mine = loss_of(self.walked.expected, self.actual)
-            others = {n: loss_of(f, self.actual) for n, f in self._baselines().items()}
+            mine = loss_of(self._there(self.walked.expected), self.actual)
+            others = {n: loss_of(self._there(f), self.actual) for n, f in self._baselines().items()}
             lines = []
             for group, mask in self.groups.items():
                 found = {n: compare(mine, other, mask, self.seed) for n, other in others.items()}
                 mean = float(np.mean(mine[mask]))
-                lines.append([group, f"{int(mask.sum()):,}", f"{mean:.4f}", *map(str, found.values())])
+                lines.append(
+                    [group, f"{int(mask.sum()):,}", f"{mean:.4f}", *map(str, found.values())]
+                )
                 figures[f"{name}, {group}"] = {
                     "memory": mean,
                     **{n: one.plain for n, one in found.items()},
@@ -108,8 +110,18 @@ class Judge:
             ))  # fmt: skip
             for n in ("har_long", "ewma_cal", "linear"):
                 one = compare(mine, others[n], self.where, self.seed)
-                bars.append(Row(f"{name} over {n}, all years", str(one), "< 1", "", one.value < 1.0))
+                bars.append(
+                    Row(f"{name} over {n}, all years", str(one), "< 1", "", one.value < 1.0)
+                )
         return Part(tables, bars, figures)
+
+    def _there(self, said: Floats) -> Floats:
+        """A forecast on the places that all are judged on: there it also learns its correction.
+
+        Baselines that began years before memory did would otherwise carry along what they learned from
+        prices of which only the eighth of a dollar is known.
+        """
+        return np.where(self.where, said, np.nan)
 
     def _baselines(self) -> dict[str, Floats]:
         return {name: self.plan.baselines.forecasts[name] for name in NAMES}
@@ -139,7 +151,13 @@ class Judge:
             span = f"{min(judged.values()):.1%} to {max(judged.values()):.1%}"
             span += f"; outside: {', '.join(outside)}" if outside else ""
             bars.append(
-                Row(f"80 % intervals cover, {what}", span, f"{low:.0%} to {high:.0%}", "", not outside)
+                Row(
+                    f"80 % intervals cover, {what}",
+                    span,
+                    f"{low:.0%} to {high:.0%}",
+                    "",
+                    not outside,
+                )
             )
         lines.append(["worst months", ", ".join(f"{m} {months[m]:.1%}" for m in worst)])
         tables = [Table("Coverage of memory's 80 % intervals", ["by", "covered"], lines)]
@@ -173,17 +191,14 @@ class Judge:
 
     # --- patterns -----------------------------------------------------------------------------
 
-    def patterns(self, of: str) -> Part:
-        """Advice from patterns beside advice from recalled memories, where a pattern covers.
-
-        Args:
-            of: Which walk, for the titles.
-        """
+    def patterns(self) -> Part:
+        """Advice from patterns beside advice from recalled memories, where a pattern covers."""
         walked, actual = self.walked, self.actual
         is_by = np.isfinite(walked.pattern_expected) & self.where
         since = np.isfinite(walked.expected) & self.where
         years = np.array([day.year for day in self.plan.panel.dates])
         since &= (years >= LOOK_YEARS[0])[:, None]
+        recalled_there = self._there(walked.expected)
         both = np.where(is_by, walked.pattern_expected, walked.expected)
         lines = [
             [f"{year}", *("" if np.isnan(tested) else f"{promoted:.0f} of {tested:.0f}"
@@ -191,7 +206,7 @@ class Judge:
             for n, year in enumerate(LOOK_YEARS)
             if np.isfinite(walked.tested[n, 0])
         ]  # fmt: skip
-        looks = Table(f"Patterns in force after each look, {of}", ["look", "volatility", "direction"], lines,
+        looks = Table("Patterns in force after each look", ["look", "volatility", "direction"], lines,
                       ["four looks were declared; each promotes at a false discovery rate of 0.025"])  # fmt: skip
         figures: dict[str, Any] = {"covered": float(is_by.sum() / max(since.sum(), 1))}
         rows = []
@@ -199,9 +214,8 @@ class Judge:
         pairs = (
             ("MAE", absolute(walked.expected, actual), absolute(walked.pattern_expected, actual),
              absolute(linear, actual), absolute(both, actual)),
-            ("QLIKE", qlike(walked.expected, actual),
-             qlike(np.where(is_by, walked.pattern_expected, walked.expected), actual),
-             qlike(linear, actual), qlike(both, actual)),
+            ("QLIKE", qlike(recalled_there, actual), qlike(self._there(both), actual),
+             qlike(self._there(linear), actual), qlike(self._there(both), actual)),
             ("interval score", *(interval_losses(lo, hi, actual, CHOSEN.level) for lo, hi in (
                 (walked.low, walked.high), (walked.pattern_low, walked.pattern_high))), None,
              interval_losses(np.where(is_by, walked.pattern_low, walked.low),
@@ -224,14 +238,10 @@ class Judge:
         if is_by.any():
             notes.append("80 % intervals there cover: " + ", ".join(
                 f"{n} {float(np.mean(one)):.1%}" for n, one in inside.items()))  # fmt: skip
-        if np.isfinite(walked.advise_seconds).all():
-            recalled_ms, pattern_ms = 1e3 * walked.advise_seconds
-            notes.append(f"one advice took {pattern_ms:.2f} ms from a pattern, {recalled_ms:.2f} ms from memories (medians)")
-            figures["advise_ms"] = {"memories": float(recalled_ms), "pattern": float(pattern_ms)}
-        table = Table(f"Advice from patterns, where one covers the situation, {of}",
+        table = Table("Advice from patterns, where one covers the situation",
                       ["loss", "pattern over recall", "pattern over linear", "recall over linear",
                        "all advice since the first look, with patterns over without"], rows, notes)  # fmt: skip
-        return Part([looks, table], [], {f"patterns, {of}": figures})
+        return Part([looks, table], [], {"patterns": figures})
 
     # --- direction ----------------------------------------------------------------------------
 
@@ -282,7 +292,9 @@ class Judge:
         lines, figures, rejections = [], {}, {}
         for name, one in hits.items():
             for number, level in enumerate(LEVELS):
-                tests = {n: judge(one[number][where, place], level) for place, n in enumerate(names)}
+                tests = {
+                    n: judge(one[number][where, place], level) for place, n in enumerate(names)
+                }
                 counts = [
                     sum(getattr(t, kind) < REJECTED for t in tests.values())
                     for kind in ("kupiec", "independence", "both")

@@ -58,8 +58,6 @@ class Walked:
         promoted: Patterns promoted at each look: volatility and direction, shape (n_looks, 2).
         tested: Patterns there were, same shape.
         seconds: Of the walk, shape ().
-        advise_seconds: Median of one advice, shape (2,): of recalled memories, and of a pattern where one
-            covers the situation; NaN where it was not timed.
     """
 
     expected: Floats
@@ -74,14 +72,12 @@ class Walked:
     promoted: Floats
     tested: Floats
     seconds: Floats
-    advise_seconds: Floats
 
     @classmethod
     def empty(cls, plan: Plan) -> Walked:
         """Nothing said yet."""
         shape = plan.baselines.outcomes.shape
-        last = {"promoted": (len(LOOK_YEARS), 2), "tested": (len(LOOK_YEARS), 2), "seconds": (),
-                "advise_seconds": (2,)}
+        last = {"promoted": (len(LOOK_YEARS), 2), "tested": (len(LOOK_YEARS), 2), "seconds": ()}
         return cls(**{
             one.name: np.full(last.get(one.name, shape), np.nan) for one in fields(cls)
         })  # fmt: skip
@@ -122,8 +118,6 @@ def ups_of(prices: Floats) -> Floats:
 
 class Walk:
     """A walk in progress."""
-
-    kinds: tuple[str, ...] = (VOLATILITY, DIRECTION)
 
     def __init__(self, plan: Plan, memory: MemorySystem) -> None:
         self._plan = plan
@@ -186,10 +180,8 @@ class Walk:
             await self._memory.bank.record_outcomes(names, values, actions=actions)
 
     async def _look(self, number: int) -> None:
-        for place, kind in enumerate(self.kinds):
-            found = await self._memory.bank.distill(
-                self._plan.agents, action_type=kind, look=True
-            )
+        for place, kind in enumerate((VOLATILITY, DIRECTION)):
+            found = await self._memory.bank.distill(self._plan.agents, action_type=kind, look=True)
             mine = [one for one in found if one.action_type == kind]
             self._said.tested[number, place] = len(mine)
             self._said.promoted[number, place] = sum(one.is_promoted for one in mine)
@@ -235,9 +227,7 @@ class Walk:
             DIRECTION, None, up, probability=up, baseline=rate, advice=turn, at=at
         )
 
-    async def _ask(
-        self, kind: str, situation: Floats, base: float
-    ) -> tuple[Advice, Advice | None]:
+    async def _ask(self, kind: str, situation: Floats, base: float) -> tuple[Advice, Advice | None]:
         """Advice from recalled memories, and that of a pattern where one covers the situation."""
         found = await self._advise(kind, situation, base, from_patterns=True)
         if not found.receipt.pattern:
@@ -270,8 +260,8 @@ def _probability(advice: Advice, rate: float) -> float:
     return min(max(said, 0.01), 0.99) if math.isfinite(said) else rate
 
 
-async def walk(plan: Plan, store: Path, kept: Path, how: type[Walk] = Walk) -> Walked:
+async def walk(plan: Plan, store: Path, kept: Path) -> Walked:
     """Walk through the plan's prices in a new store."""
     config = MemoryConfig(storage_path=store, timeline="backtest", swarm="prices", agent="bench")
     async with MemorySystem.open(config) as memory:
-        return await how(plan, memory).run(kept)
+        return await Walk(plan, memory).run(kept)

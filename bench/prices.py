@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import json
 import sys
 import tempfile
@@ -22,10 +23,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from _harness import machine
 from _prices_choices import Choices, choose
-from _prices_patterns import BareWalk
 from _prices_shifted import Look, shifted
 from _prices_tables import Judge, of_shifted
-from _prices_walk import Walk, Walked, plan_all, plan_choosing, walk
+from _prices_walk import Walked, plan_all, plan_choosing, walk
 
 from nt_memory.apps.bench.report import Findings, Table
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 WORLDS = 3
 
 
-def walked(name: str, plan: Plan, directory: Path, how: type[Walk] = Walk) -> Walked:
+def walked(name: str, plan: Plan, directory: Path) -> Walked:
     """What was said on a walk: of an earlier run, or walked now."""
     kept = directory / f"{name}.npz"
     if kept.exists():
@@ -46,7 +46,17 @@ def walked(name: str, plan: Plan, directory: Path, how: type[Walk] = Walk) -> Wa
             return found
     print(f"walking: {name}", flush=True)
     with tempfile.TemporaryDirectory(dir=directory) as store:
-        return asyncio.run(walk(plan, Path(store) / "memory", kept, how))
+        return asyncio.run(walk(plan, Path(store) / "memory", kept))
+
+
+def chosen_on(plan: Plan, directory: Path) -> Choices:
+    """The choices: of an earlier run, or made now."""
+    kept = directory / "choices.json"
+    if kept.exists():
+        return Choices(**json.loads(kept.read_text()))
+    choices = choose(plan, walked("choosing", plan, directory))
+    kept.write_text(json.dumps(dataclasses.asdict(choices)))
+    return choices
 
 
 def look_at_shifted(plan: Plan, directory: Path, worlds: int, seed: int) -> list[Look]:
@@ -69,27 +79,28 @@ def of_choices(choices: Choices) -> Table:
     lines = [[name, f"{figure:.6f}"] for name, figure in choices.tried.items()]
     notes = [
         f"conformalised linear: {choices.linear_window or 'all'} days of errors, step {choices.linear_step}",
-        *(f"residuals of {name}: {window or 'all'} days" for name, window in choices.residuals.items()),
+        *(
+            f"residuals of {name}: {window or 'all'} days"
+            for name, window in choices.residuals.items()
+        ),
     ]
-    title = "Chosen on ten tickers and 1990 to 2014 (interval score and pinball loss, least is best)"
+    title = (
+        "Chosen on ten tickers and 1990 to 2014 (interval score and pinball loss, least is best)"
+    )
     return Table(title, ["what", "loss"], lines, notes)
 
 
 def measure(directory: Path, worlds: int, seed: int, command: str) -> Findings:
     """Walk, choose, walk, judge."""
     choosing = plan_choosing(directory)
-    choices = choose(choosing, walked("choosing", choosing, directory))
+    choices = chosen_on(choosing, directory)
     plan = plan_all()
     said = walked("all", plan, directory)
-    bare = walked("bare", choosing, directory, BareWalk)
     judge = Judge(plan, said, choices, seed % 2**32)
     parts = [
         judge.accuracy(),
         judge.intervals(),
-        judge.patterns("errors of the linear forecast, all walked"),
-        Judge(choosing, bare, choices, seed % 2**32).patterns(
-            "volatility as such, ten tickers to 2014"
-        ),
+        judge.patterns(),
         judge.direction(),
         judge.value_at_risk(),
     ]
@@ -109,12 +120,18 @@ def measure(directory: Path, worlds: int, seed: int, command: str) -> Findings:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--walks", type=Path, help="directory that keeps what was said on the walks")
-    parser.add_argument("--out", type=Path, help="directory of the results; by default only printed")
+    parser.add_argument(
+        "--walks", type=Path, help="directory that keeps what was said on the walks"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="directory of the results; by default only printed"
+    )
     parser.add_argument("--worlds", type=int, default=WORLDS, help="of shifted labels")
     parser.add_argument("--seed", type=int, help="of an earlier run; by default a fresh one")
     chosen = parser.parse_args(arguments)
-    seed = int(np.random.SeedSequence().generate_state(1)[0]) if chosen.seed is None else chosen.seed
+    seed = (
+        int(np.random.SeedSequence().generate_state(1)[0]) if chosen.seed is None else chosen.seed
+    )
     command = f"python bench/prices.py --worlds {chosen.worlds} --seed {seed}"
     if chosen.walks is not None:
         chosen.walks.mkdir(parents=True, exist_ok=True)
