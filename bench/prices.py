@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from nt_memory.apps.demo.plan import Plan
 
-WORLDS = 3
+WORLDS = 2
 
 
 def walked(name: str, plan: Plan, directory: Path) -> Walked:
