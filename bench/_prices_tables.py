@@ -118,8 +118,8 @@ class Judge:
     def _there(self, said: Floats) -> Floats:
         """A forecast on the places that all are judged on: there it also learns its correction.
 
-        Baselines that began years before memory did would otherwise carry along what they learned from
-        prices of which only the eighth of a dollar is known.
+        Baselines that began before memory did would otherwise carry along what they learned from days that
+        memory was not judged on.
         """
         return np.where(self.where, said, np.nan)
 
