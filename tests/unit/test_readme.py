@@ -49,7 +49,7 @@ def test_every_python_block_of_readme_and_docs_runs(
     code: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """A reader who copies a block into a file can run it, in an empty directory.
 
@@ -59,7 +59,7 @@ def test_every_python_block_of_readme_and_docs_runs(
     _run(page, line, code)
     promised = _PRINTS.match(page.read_text().partition(code)[2])
     if promised:
-        assert capsys.readouterr().out == promised[1]
+        assert capfd.readouterr().out == promised[1]
     for figure in re.findall(r"\w[\w-]*\.svg", code):
         _assert_same_figure((tmp_path / figure).read_text(), (page.parent / figure).read_text())
         assert f"]({figure})" in page.read_text()
