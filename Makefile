@@ -24,7 +24,7 @@ FLOOD_ARGS ?=
 CHAOS_ROUNDS ?= 30
 TEST_ARGS ?=
 
-.PHONY: help demo test test-models test-nautilus test-agentdb test-package stress check bench bench-storage bench-vectors bench-coordination bench-http soak overload flood chaos page screenshots bench-page docs session fmt clean bench-peers
+.PHONY: help demo test test-models test-nautilus test-agentdb test-package stress check bench bench-storage bench-vectors bench-coordination bench-http soak overload flood chaos page screenshots bench-page docs session fmt clean bench-peers bench-prices
 .DELETE_ON_ERROR:
 
 help:
@@ -42,6 +42,7 @@ help:
 	@echo 'make bench-coordination  messages, locks and votes beside others (COORDINATION_ARGS)'
 	@echo 'make bench-peers  one workload on other memories of agents  (PEERS_ARGS="--peers mem0 Redis")'
 	@echo 'make bench-http  put, get and search of nt-memory serve         (HTTP_ARGS="--clients 1 64")'
+	@echo 'make bench-prices  33 years of real prices, walked forward by the memory (PRICES_ARGS)'
 	@echo 'make soak    30 minutes of mixed load: does anything grow?   (SOAK_ARGS="--minutes 5")'
 	@echo 'make overload  10 minutes of writers faster than the disk    (OVERLOAD_ARGS="--minutes 1")'
 	@echo 'make flood   6 minutes of messages that some never read      (FLOOD_ARGS="--minutes 1")'
@@ -101,6 +102,9 @@ bench-peers: $(VENV)/.installed-dev $(PEERS)/.installed
 
 bench-http: $(VENV)/.installed-dev
 	$(BIN)/python bench/serving.py $(HTTP_ARGS)
+
+bench-prices: $(VENV)/.installed-dev $(VENV)/.installed-bench-prices
+	$(BIN)/python bench/prices.py --out bench/results $(PRICES_ARGS)
 
 soak: $(VENV)/.installed-dev
 	$(BIN)/python bench/soak.py $(SOAK_ARGS)

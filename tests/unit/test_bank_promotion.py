@@ -267,6 +267,32 @@ def test_a_pattern_is_trusted_no_more_than_its_least_trusted_source():
     run(body)
 
 
+def test_a_poisoned_source_cannot_buy_trust_by_what_it_makes_up_elsewhere():
+    """Perfect forecasts of another action type, outcomes made up to fit, leave its trust where it was."""
+
+    async def body():
+        world = World()
+        await world.define()
+        await world.live(80, agent="bad", predict=lambda x, value: -2.0 * value)
+        before = {one.trust for one in await world.bank.distill("bad")}
+        assert max(before) < 0.6
+        await world.bank.define("easy", target="whatever is said", unit="1", horizon=1)
+        start = world.clock.now()
+        world.clock.advance(402 * 86_400)
+        built = []
+        for day in range(400):
+            one = Trajectory("bad", id=f"easy/{day}")
+            one.add_action("easy", None, 1.0, baseline=0.0, at=start + day * DAY)
+            built.append(one.add_outcome(1.0, at=start + (day + 1) * DAY))
+        await world.bank.track_many(built)
+        weights = await world.bank.vote_weights(["bad"])
+        assert weights["bad"] > max(before) + 0.3  # pooled over all it does, it looks better
+        found = await world.bank.distill("bad", action_type="f")
+        assert {one.trust for one in found if one.action_type == "f"} <= before
+
+    run(body)
+
+
 def test_a_promoted_pattern_advises_without_a_search():
     """Inside it says what memories say, names itself in the receipt and saves the search; outside not."""
 

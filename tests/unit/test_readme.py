@@ -14,6 +14,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_PRINTS = re.compile(r"```\n+It prints:\n+```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)#\s]+)(#[^)]*)?\)")
 
 
@@ -42,11 +44,32 @@ def _run(page: Path, line: int, code: str) -> None:
 
 @pytest.mark.parametrize(("page", "line", "code"), BLOCKS)
 def test_every_python_block_of_readme_and_docs_runs(
-    page: Path, line: int, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: Path,
+    line: int,
+    code: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """A reader who copies a block into a file can run it, in an empty directory."""
+    """A reader who copies a block into a file can run it, in an empty directory.
+
+    What the page says that it prints, and the figures that it draws for the page, are what comes of it.
+    """
     monkeypatch.chdir(tmp_path)
     _run(page, line, code)
+    promised = _PRINTS.match(page.read_text().partition(code)[2])
+    if promised:
+        assert capfd.readouterr().out == promised[1]
+    for figure in re.findall(r"\w[\w-]*\.svg", code):
+        _assert_same_figure((tmp_path / figure).read_text(), (page.parent / figure).read_text())
+        assert f"]({figure})" in page.read_text()
+
+
+def _assert_same_figure(drawn: str, committed: str) -> None:
+    """The same but for a pixel: the last bits of a sum depend on the processor."""
+    assert _NUMBER.sub("#", drawn) == _NUMBER.sub("#", committed)
+    pairs = zip(_NUMBER.findall(drawn), _NUMBER.findall(committed), strict=True)
+    assert all(abs(float(one) - float(other)) <= 1.0 for one, other in pairs)
 
 
 def test_the_readme_example_prints_what_it_says(

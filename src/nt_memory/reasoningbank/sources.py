@@ -8,8 +8,9 @@ import numpy as np
 
 from nt_memory.entries import ACTION
 from nt_memory.reasoningbank.columns import SHOWN
+from nt_memory.reasoningbank.judging import histories
 from nt_memory.reasoningbank.memories import breathe
-from nt_memory.reasoningbank.votes import voter
+from nt_memory.reasoningbank.votes import quality_of
 from nt_memory.reasoningbank.wire import decode_action, unpack_rows
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ class Sources:
             if count % SLICE == SLICE - 1:
                 await breathe()
         every = sorted(set().union(*behind.values()))
-        trust = {one: trust_of(self._memories, one, moment) for one in every}
+        kind = table.action_type
+        trust = {one: trust_of(self._memories, one, kind, moment) for one in every}
         return {
             number: {
                 "lineage": tuple(sorted(agents)),
@@ -89,10 +91,14 @@ class Sources:
         return {home[1].agent for home in homes if home is not None}
 
 
-def trust_of(memories: Memories, agent: str, moment: Moment) -> float:
-    """How far an agent's memories can be trusted, in [0, 1].
+def trust_of(memories: Memories, agent: str, action_type: str, moment: Moment) -> float:
+    """How far an agent's memories of an action type can be trusted, in [0, 1].
 
     1 for whoever forecasts at least as well as its baselines, or of whom too little is known; less by
-    as much as its losses, shrunk by how little is known, exceed them.
+    as much as its losses, shrunk by how little is known, exceed them. What it does elsewhere can lower
+    that and never raise it: else a source that is wrong where it matters would buy itself trust by
+    forecasting what is easy, or what it makes up, under another name.
     """
-    return min(1.0, voter(memories, agent, moment).quality)
+    here = histories(memories, agent, moment, action_type)
+    everywhere = histories(memories, agent, moment)
+    return min(1.0, quality_of(list(here)), quality_of(list(everywhere)))

@@ -51,14 +51,19 @@ def voter(memories: Memories, agent: str, moment: Moment) -> Voter:
     ]
     if not found:
         return Voter(1.0, False, np.zeros(0, np.int64), np.zeros(0))  # noqa: FBT003
-    skill = pooled_mean(found, _relative_skill)
-    shrunk = 0.0
-    if skill.n and math.isfinite(skill.value):
-        shrunk = skill.value * skill.n_effective / (skill.n_effective + SHRINK)
     usual = pooled_mean(found, lambda one: _relative(one, one.judged.loss))
     day, loss = _daily_losses(found)
     is_known = usual.n_effective >= MIN_EFFECTIVE and len(day) >= MIN_DAYS
-    return Voter(min(max(1.0 + shrunk, 0.0), 2.0), is_known, day, loss)
+    return Voter(quality_of(found), is_known, day, loss)
+
+
+def quality_of(found: Sequence[History]) -> float:
+    """Skill over the baselines, shrunk by how little is known, in [0, 2]; 1: as good, or unknown."""
+    skill = pooled_mean(found, _relative_skill) if found else None
+    if skill is None or not skill.n or not math.isfinite(skill.value):
+        return 1.0
+    shrunk = skill.value * skill.n_effective / (skill.n_effective + SHRINK)
+    return min(max(1.0 + shrunk, 0.0), 2.0)
 
 
 def _relative_skill(history: History) -> Floats:

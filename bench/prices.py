@@ -1,0 +1,147 @@
+"""The memory on real prices: 33 years of 20 stocks, walked forward by `advise` on a backtest timeline.
+
+    make bench-prices                            or: python bench/prices.py --out bench/results
+    python bench/prices.py --walks DIR           judge walks that are already there, or leave them there
+
+First the ten tickers and the years to 2014 are walked, and what is still open is chosen on them. Then
+everything is walked and judged once: forecasts of volatility against every baseline, intervals, advice
+from patterns, next-day direction, labels shifted against their situations, and value at risk. About half
+an hour on one core. Needs `nt-memory[bench-prices]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from _harness import machine
+from _prices_choices import Choices, choose
+from _prices_shifted import Look, shifted
+from _prices_tables import Judge, of_shifted
+from _prices_walk import Walked, plan_all, plan_choosing, walk
+
+from nt_memory.apps.bench.report import Findings, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nt_memory.apps.demo.plan import Plan
+
+WORLDS = 2
+
+
+def walked(name: str, plan: Plan, directory: Path) -> Walked:
+    """What was said on a walk: of an earlier run, or walked now."""
+    kept = directory / f"{name}.npz"
+    if kept.exists():
+        found = Walked.load(kept)
+        if np.isfinite(found.seconds):
+            return found
+    print(f"walking: {name}", flush=True)
+    with tempfile.TemporaryDirectory(dir=directory) as store:
+        return asyncio.run(walk(plan, Path(store) / "memory", kept))
+
+
+def chosen_on(plan: Plan, directory: Path) -> Choices:
+    """The choices: of an earlier run, or made now."""
+    kept = directory / "choices.json"
+    if kept.exists():
+        return Choices(**json.loads(kept.read_text()))
+    choices = choose(plan, walked("choosing", plan, directory))
+    kept.write_text(json.dumps(dataclasses.asdict(choices)))
+    return choices
+
+
+def look_at_shifted(plan: Plan, directory: Path, worlds: int, seed: int) -> list[Look]:
+    """Take looks at labels shifted by days drawn from the seed."""
+    kept = directory / "shifted.json"
+    looks = [Look(*one) for one in json.loads(kept.read_text())] if kept.exists() else []
+    rng = np.random.default_rng(seed)
+    while len({one.shift for one in looks}) < worlds:
+        with tempfile.TemporaryDirectory(dir=directory) as store:
+            found = asyncio.run(shifted(plan, Path(store) / "memory", rng))
+        for one in found:
+            print(f"shifted by {one.shift} days, {one.what}: {one.promoted} of {one.patterns} promoted", flush=True)  # fmt: skip
+        looks += found
+        kept.write_text(json.dumps(looks))
+    return looks
+
+
+def of_choices(choices: Choices) -> Table:
+    """What was chosen, and by which figures."""
+    lines = [[name, f"{figure:.6f}"] for name, figure in choices.tried.items()]
+    notes = [
+        f"conformalised linear: {choices.linear_window or 'all'} days of errors, step {choices.linear_step}",
+        *(
+            f"residuals of {name}: {window or 'all'} days"
+            for name, window in choices.residuals.items()
+        ),
+    ]
+    title = (
+        "Chosen on ten tickers and 1990 to 2014 (interval score and pinball loss, least is best)"
+    )
+    return Table(title, ["what", "loss"], lines, notes)
+
+
+def measure(directory: Path, worlds: int, seed: int, command: str) -> Findings:
+    """Walk, choose, walk, judge."""
+    choosing = plan_choosing(directory)
+    choices = chosen_on(choosing, directory)
+    plan = plan_all()
+    said = walked("all", plan, directory)
+    judge = Judge(plan, said, choices, seed % 2**32)
+    parts = [
+        judge.accuracy(),
+        judge.intervals(),
+        judge.patterns(),
+        judge.direction(),
+        judge.value_at_risk(),
+    ]
+    if worlds:
+        parts.append(of_shifted(look_at_shifted(plan, directory, worlds, seed)))
+    figures = {name: one for part in parts for name, one in part.figures.items()}
+    where: dict[str, object] = dict(machine(str(directory)))
+    return Findings(
+        "prices",
+        command,
+        where,
+        [*(table for part in parts for table in part.tables), of_choices(choices)],
+        [bar for part in parts for bar in part.bars],
+        {"seed": seed, "walk_seconds": float(said.seconds), "figures": figures},
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--walks", type=Path, help="directory that keeps what was said on the walks"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="directory of the results; by default only printed"
+    )
+    parser.add_argument("--worlds", type=int, default=WORLDS, help="of shifted labels")
+    parser.add_argument("--seed", type=int, help="of an earlier run; by default a fresh one")
+    chosen = parser.parse_args(arguments)
+    seed = (
+        int(np.random.SeedSequence().generate_state(1)[0]) if chosen.seed is None else chosen.seed
+    )
+    command = f"python bench/prices.py --worlds {chosen.worlds} --seed {seed}"
+    if chosen.walks is not None:
+        chosen.walks.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="nt-prices-") as made:
+        findings = measure(chosen.walks or Path(made), chosen.worlds, seed, command)
+    print(findings.text())
+    if chosen.out is not None:
+        print("written:", *findings.write(chosen.out))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
