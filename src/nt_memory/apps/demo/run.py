@@ -33,6 +33,7 @@ from nt_memory.apps.demo.swarm import (
     decide,
 )
 from nt_memory.apps.demo.target import HORIZON
+from nt_memory.clock import turn
 from nt_memory.config import MemoryConfig
 from nt_memory.system import MemorySystem
 
@@ -178,6 +179,7 @@ class Run:
         analysts = [Analyst(shared, agent) for agent in plan.agents]
         coordinator = Coordinator(shared)
         await coordinator.start()
+        await turn()  # a Ctrl-C that came with the last answer is heard before the first day
         risk = RiskAgent(shared)
         total = plan.panel.n_days - plan.start
         for day in range(plan.start, plan.panel.n_days):
