@@ -22,32 +22,32 @@ def say(words: Any) -> None:
     sys.stdout.flush()
 
 
-async def hear(stream: Any, n: int) -> list[float]:
+async def hear(stream: Any, n: float) -> list[float]:
     """Seconds from each stamp to now, as it comes."""
     taken: list[float] = []
     async for stamp in stream:
         taken.append((time.monotonic_ns() - stamp) / 1e9)
-        if len(taken) == n:
+        if len(taken) >= n:
             break
     return taken
 
 
-async def changes(door: Door, n: int) -> list[float]:
+async def changes(door: Door, n: float) -> list[float]:
     """How long what was put elsewhere takes to be readable here."""
     return await hear(door.changes(), n)
 
 
-async def messages(door: Door, n: int) -> list[float]:
+async def messages(door: Door, n: float) -> list[float]:
     """How long messages take."""
     return await hear(door.messages(), n)
 
 
-async def write(door: Door, n: int) -> dict[str, float]:
+async def write(door: Door, n: float) -> dict[str, float]:
     """64 writers, for `n` seconds."""
-    return await write_for(door, WRITERS, float(n), "child")
+    return await write_for(door, WRITERS, n, "child")
 
 
-async def follow(door: OurDoor, n: int) -> dict[str, float]:
+async def follow(door: OurDoor, n: float) -> dict[str, float]:
     """What following costs: processor time and entries, until a line comes in."""
     del n
     began, revision = time.process_time(), door.memory.revision
@@ -85,7 +85,7 @@ async def main() -> None:
         await door.close()
         return
     job = {"changes": changes, "messages": messages, "write": write, "follow": follow}[what]
-    task = asyncio.get_running_loop().create_task(job(door, int(n)))
+    task = asyncio.get_running_loop().create_task(job(door, float(n)))
     await asyncio.sleep(0.3)  # until what it listens for reaches the server
     say("ready")
     say(await task)

@@ -47,7 +47,7 @@ SETTINGS = ((3, True), (3, False), (1, True), (1, False))
 class Child:
     """Another process, which says what it found."""
 
-    def __init__(self, kind: str, what: str, n: int, options: dict[str, Any]) -> None:
+    def __init__(self, kind: str, what: str, n: float, options: dict[str, Any]) -> None:
         self._process = subprocess.Popen(
             [sys.executable, str(CHILD), kind, what, str(n), json.dumps(options)],
             stdin=subprocess.PIPE,
@@ -80,7 +80,7 @@ class Child:
 
 
 @contextlib.asynccontextmanager
-async def child(kind: str, what: str, n: int, options: dict[str, Any]) -> Any:
+async def child(kind: str, what: str, n: float, options: dict[str, Any]) -> Any:
     """A child that is ready; killed if something fails here."""
     one = Child(kind, what, n, options)
     try:
@@ -120,7 +120,7 @@ async def writing(kind: str, door: Door, options: dict[str, Any], seconds: float
     await write_for(door, 1, 0.3, "warm")
     found: dict[str, Any] = {"put, 1 writer": at(await write_for(door, 1, seconds, "one"))}
     found[f"put, {WRITERS} writers"] = at(await write_for(door, WRITERS, seconds, "many"))
-    async with child(kind, "write", int(seconds), options) as other:
+    async with child(kind, "write", seconds, options) as other:
         mine = await write_for(door, WRITERS, seconds, "here")
         theirs = await other.heard()
     both = percentiles(mine["taken"] + theirs["taken"])
@@ -294,12 +294,6 @@ async def measure(asked: Any, workdir: Path, found: dict[str, Any]) -> None:
     columns = found["columns"]
     columns["embedded"] = await embedded(workdir, vectors, asked)
     found["servers"].append(said_by(str(find_program()), "--version"))
-    for nodes, sync_always in SETTINGS:
-        name = f"{nodes} server{'s' if nodes > 1 else ''}, {'always' if sync_always else 'default'}"
-        sys.stderr.write(f"{name}\n")
-        place = workdir / f"{nodes}-{sync_always}"
-        place.mkdir()
-        columns[name] = await ours(place, nodes, vectors, asked, sync_always=sync_always)
     for start in () if asked.no_peers else (start_redis, start_postgres):
         sys.stderr.write(f"{start.__name__}\n")
         try:
@@ -309,6 +303,12 @@ async def measure(asked: Any, workdir: Path, found: dict[str, Any]) -> None:
             continue
         columns[name] = column
         found["servers"].append(version)
+    for nodes, sync_always in SETTINGS:
+        name = f"{nodes} server{'s' if nodes > 1 else ''}, {'always' if sync_always else 'default'}"
+        sys.stderr.write(f"{name}\n")
+        place = workdir / f"{nodes}-{sync_always}"
+        place.mkdir()
+        columns[name] = await ours(place, nodes, vectors, asked, sync_always=sync_always)
 
 
 def main() -> None:
