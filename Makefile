@@ -17,6 +17,7 @@ VECTORS_ARGS ?=
 COORDINATION_ARGS ?=
 PEERS_ARGS ?=
 HTTP_ARGS ?=
+CLUSTER_ARGS ?=
 PAGE_ARGS ?=
 SOAK_ARGS ?=
 OVERLOAD_ARGS ?=
@@ -24,7 +25,7 @@ FLOOD_ARGS ?=
 CHAOS_ROUNDS ?= 30
 TEST_ARGS ?=
 
-.PHONY: help demo test test-models test-nautilus test-agentdb test-package stress check bench bench-storage bench-vectors bench-coordination bench-http soak overload flood chaos page screenshots bench-page docs session fmt clean bench-peers bench-prices
+.PHONY: help demo test test-models test-nautilus test-agentdb test-package stress check bench bench-storage bench-vectors bench-coordination bench-http soak overload flood chaos page screenshots bench-page docs session fmt clean bench-peers bench-prices bench-cluster
 .DELETE_ON_ERROR:
 
 help:
@@ -43,6 +44,7 @@ help:
 	@echo 'make bench-peers  one workload on other memories of agents  (PEERS_ARGS="--peers mem0 Redis")'
 	@echo 'make bench-http  put, get and search of nt-memory serve         (HTTP_ARGS="--clients 1 64")'
 	@echo 'make bench-prices  33 years of real prices, walked forward by the memory (PRICES_ARGS)'
+	@echo 'make bench-cluster  processes over NATS, beside Redis and PostgreSQL (CLUSTER_ARGS)'
 	@echo 'make soak    30 minutes of mixed load: does anything grow?   (SOAK_ARGS="--minutes 5")'
 	@echo 'make overload  10 minutes of writers faster than the disk    (OVERLOAD_ARGS="--minutes 1")'
 	@echo 'make flood   6 minutes of messages that some never read      (FLOOD_ARGS="--minutes 1")'
@@ -105,6 +107,9 @@ bench-http: $(VENV)/.installed-dev
 
 bench-prices: $(VENV)/.installed-dev $(VENV)/.installed-bench-prices
 	$(BIN)/python bench/prices.py --out bench/results $(PRICES_ARGS)
+
+bench-cluster: $(VENV)/.installed-dev $(VENV)/.installed-bench-cluster
+	$(BIN)/python bench/cluster.py $(CLUSTER_ARGS)
 
 soak: $(VENV)/.installed-dev
 	$(BIN)/python bench/soak.py $(SOAK_ARGS)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import stat
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -56,6 +57,26 @@ def test_what_was_written_is_there_after_down_and_up(
     assert again.url == first.url
     assert again.pids != first.pids
     assert run(get()) == 1
+
+
+def test_a_cluster_that_asks_for_keys_is_served_over_http(
+    cli: Any, home: Path, tmp_path: Path
+) -> None:
+    """`serve` over a cluster's URL takes key and place of its replica from the environment."""
+    (up,) = cli.documents("up", "--detach", "--dir", home, "--swarm", "desk")
+    given = {
+        "NT_MEMORY_NKEY_FILE": up.nkey_file,
+        "NT_MEMORY_STORAGE_PATH": str(tmp_path / "door"),
+    }
+    process = cli.start("serve", "--port", "0", store=up.url, env=given, cwd=tmp_path)
+    try:
+        url = process.stdout.readline().split()[1].rstrip(",")
+        with urllib.request.urlopen(f"{url}/health", timeout=10) as answer:  # noqa: S310 - ours
+            assert answer.status == 200
+        assert (tmp_path / "door.nodes").is_dir()
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def test_a_directory_in_use_is_refused_by_name_of_the_process(cli: Any, home: Path) -> None:

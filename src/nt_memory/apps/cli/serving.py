@@ -10,7 +10,7 @@ import typer
 from nt_memory.apps.cli.commands import Family
 from nt_memory.apps.cli.doors import mcp
 from nt_memory.apps.cli.options import Store
-from nt_memory.apps.cli.running import check_not_served
+from nt_memory.apps.cli.running import check_not_served, locate
 from nt_memory.errors import InvalidInputError, UnsupportedError
 
 _TokenFile = Annotated[
@@ -50,7 +50,6 @@ def serve(
     check_not_served(store, "what it serves needs no other; name a directory with --store")
     # Slow to import, and only used here.
     from nt_memory.apps.server.settings import ServerSettings, check_exposure  # noqa: PLC0415
-    from nt_memory.config import MemoryConfig  # noqa: PLC0415
 
     settings = ServerSettings(
         host=host,
@@ -73,7 +72,9 @@ def serve(
             f"serve needs {error.name}: pip install 'nt-memory[server]'"
         ) from None
     log_as_json()
-    target = MemoryConfig.from_env() if store is None else store
+    # A cluster's URL is no whole answer: keys, certificates and where the replica goes are settings.
+    is_directory = store is not None and "://" not in store
+    target = store if is_directory else locate(store)[0]
     run(
         target,
         settings,

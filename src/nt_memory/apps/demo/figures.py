@@ -7,6 +7,7 @@ that a placebo which needs longer to start cannot shorten what memory is judged 
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,8 @@ from nt_memory.apps.demo.scoring import (
 from nt_memory.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from datetime import date
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -65,7 +67,7 @@ def to_document(result: DemoResult) -> dict[str, Any]:
     Only `latency_us`, `memory` and `seconds` differ between runs of the same seed and prices.
 
     Keys:
-        run: What was run: days, tickers, options, whether it was interrupted.
+        run: What was run: days, tickers, options, whether it was interrupted; and a digest of memory's forecasts.
         forecast: By method: mae, rmse, r2, qlike, n; `with_past` only after `--no-past`. For memory also coverage, coverage_by_year and
             interval_score, and the same three under `fixed_interval` for the interval that never adapts.
         ratio: By method: MAE of memory over the method's (value) with its 95 % interval (low, high).
@@ -93,7 +95,7 @@ def to_document(result: DemoResult) -> dict[str, Any]:
             if name in result.books
         },
         "latency_us": {
-            name: _latency(seconds) for name, seconds in sorted(result.latencies.items())
+            name: latency_figures(seconds) for name, seconds in sorted(result.latencies.items())
         },
         "memory": _in_order(result.memory, MEMORY),
         "counts": _in_order(result.counts, COUNTS),
@@ -104,21 +106,59 @@ def to_document(result: DemoResult) -> dict[str, Any]:
 
 
 def write_forecasts(result: DemoResult, path: Path) -> None:
-    """Write `forecasts.csv`: date, ticker, predicted, low, high, actual; log annualised volatility.
-
-    Ordered by day, then as the tickers of the prices; six decimals, blank where unknown. A row's bytes
-    depend on that row's numbers only.
+    """Write `forecasts.csv`; see `write_rows`.
 
     Raises:
         OSError: the file cannot be written.
     """
     columns = (result.forecasts["memory"], result.low, result.high, result.actual)
+    write_rows(path, result.dates, result.tickers, columns)
+
+
+def write_rows(
+    path: Path, dates: Sequence[date], tickers: Sequence[str], columns: Sequence[Floats]
+) -> None:
+    """Write date, ticker, predicted, low, high, actual; log annualised volatility.
+
+    Ordered by day, then as the tickers of the prices; six decimals, blank where unknown. A row's bytes
+    depend on that row's numbers only.
+
+    Args:
+        path: Where to.
+        dates: Traded days.
+        tickers: Names.
+        columns: The four, each of shape (n_days, n_tickers).
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     with path.open("w", encoding="ascii", newline="\n") as file:
         file.write("date,ticker,predicted,low,high,actual\n")
-        for row, day in enumerate(result.dates):
-            for place, ticker in enumerate(result.tickers):
+        for row, day in enumerate(dates):
+            for place, ticker in enumerate(tickers):
                 cells = ",".join(_cell(float(column[row, place])) for column in columns)
                 file.write(f"{day.isoformat()},{ticker},{cells}\n")
+
+
+def forecasts_digest(
+    dates: Sequence[date], tickers: Sequence[str], expected: Floats, low: Floats, high: Floats
+) -> str:
+    """SHA-256 over every byte of memory's forecasts and intervals, in hex.
+
+    Args:
+        dates: Traded days, n_days of them.
+        tickers: Names.
+        expected: Log volatilities, shape (n_days, n_tickers).
+        low: Lower ends of the intervals, same shape; NaN where there is none.
+        high: Upper ends.
+    """
+    digest = hashlib.sha256()
+    digest.update("\n".join([*tickers, *(day.isoformat() for day in dates)]).encode())
+    for column in (expected, low, high):
+        # All NaN alike: which of their bit patterns one has says nothing.
+        known = np.where(np.isnan(column), np.nan, column)
+        digest.update(np.ascontiguousarray(known, dtype="<f8").tobytes())
+    return digest.hexdigest()
 
 
 def common_places(result: DemoResult) -> Mask:
@@ -247,6 +287,9 @@ def _run(result: DemoResult) -> dict[str, Any]:
         "total_days": result.total_days,
         "tickers": len(result.tickers),
         "is_interrupted": result.is_interrupted,
+        "forecasts_sha256": forecasts_digest(
+            result.dates, result.tickers, result.forecasts["memory"], result.low, result.high
+        ),
         "options": {
             "years": options.years,
             "full": options.full,
@@ -278,7 +321,8 @@ def _plain_ratio(found: Ratio | None) -> dict[str, Any]:
     return {"value": None, "low": None, "high": None} if found is None else asdict(found)
 
 
-def _latency(seconds: Floats) -> dict[str, Any]:
+def latency_figures(seconds: Floats) -> dict[str, Any]:
+    """How many calls there were, and their median and 99th percentile in microseconds."""
     known = seconds[np.isfinite(seconds)]
     if not known.size:
         return {"n": 0, "p50": None, "p99": None}

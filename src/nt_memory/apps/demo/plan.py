@@ -60,6 +60,12 @@ class Plan:
     first_day: int
     start: int
 
+    def base(self, day: int) -> Floats:
+        """The forecasts of a day that memory corrects, shape (n_tickers,): linear where there are any."""
+        linear = self.baselines.forecasts["linear"][day]
+        found: Floats = np.where(np.isfinite(linear), linear, self.baselines.forecasts["ewma"][day])
+        return found
+
 
 def plan_run(options: DemoOptions, settings: Settings = CHOSEN) -> Plan:
     """Read the prices and decide which days are remembered and which are traded.

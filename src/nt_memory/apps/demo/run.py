@@ -21,21 +21,20 @@ from nt_memory.apps.demo.mapping import map_situations, take_apart
 from nt_memory.apps.demo.measures import counts_of, latencies_of, memory_of
 from nt_memory.apps.demo.options import check_paths
 from nt_memory.apps.demo.plan import Plan, plan_run
+from nt_memory.apps.demo.remembering import remember
 from nt_memory.apps.demo.result import DemoResult
 from nt_memory.apps.demo.settings import CHOSEN
 from nt_memory.apps.demo.swarm import (
-    RISK,
     Analyst,
     Coordinator,
     Forecast,
     RiskAgent,
     Shared,
     decide,
-    trajectory_id,
 )
-from nt_memory.apps.demo.target import ACTION_TYPE, HORIZON, TARGET, UNIT
+from nt_memory.apps.demo.target import HORIZON
+from nt_memory.clock import turn
 from nt_memory.config import MemoryConfig
-from nt_memory.reasoningbank import Trajectory
 from nt_memory.system import MemorySystem
 
 if TYPE_CHECKING:
@@ -49,7 +48,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Progress = Callable[[str, int, int], None]
 
-BULK = 1_000
 STORE = "memory"
 STORE_WITH_PAST = "memory-with-past"
 
@@ -170,43 +168,8 @@ class Run:
 
     async def _remember(self, shared: Shared) -> None:
         began = time.perf_counter()
-        memory, plan = shared.memory, self._plan
-        await memory.timeline.advance(plan.closes[plan.start - 1])
-        await memory.bank.define(
-            ACTION_TYPE, target=TARGET, unit=UNIT, horizon=HORIZON, baseline="linear"
-        )
-        for agent in plan.agents:
-            await memory.consensus.register_agent(agent)
-        await memory.consensus.register_agent(RISK, 0)
-        cells = [
-            (day, place)
-            for day in range(plan.first_day, plan.start)
-            for place in range(len(plan.agents))
-            if math.isfinite(plan.baselines.forecasts["linear"][day, place])
-        ]
-        for done in range(0, len(cells), BULK):
-            if self._is_stopping:
-                break
-            await memory.track_many([self._past(*cell) for cell in cells[done : done + BULK]])
-            shared.counts.trajectories += len(cells[done : done + BULK])
-            self._progress("remember the past", min(done + BULK, len(cells)), len(cells))
+        await remember(shared, self._plan, self._progress, lambda: self._is_stopping)
         self._seconds["remember"] = time.perf_counter() - began
-
-    def _past(self, day: int, place: int) -> Trajectory:
-        """A past situation with the baseline of its day, and its outcome if it was known by now."""
-        plan = self._plan
-        trajectory = Trajectory(
-            plan.agents[place],
-            id=trajectory_id(plan.agents[place], plan.panel.dates[day].isoformat()),
-        )
-        at = plan.closes[day]
-        trajectory.add_observation(None, plan.situations[day, place], at=at)
-        base = float(plan.baselines.forecasts["linear"][day, place])
-        trajectory.add_action(ACTION_TYPE, baseline=base, at=at)
-        if day + HORIZON < plan.start:
-            outcome = float(plan.baselines.outcomes[day, place])
-            trajectory.add_outcome(outcome, at=plan.closes[day + HORIZON])
-        return trajectory
 
     # --- day by day ---------------------------------------------------------------------------
 
@@ -216,6 +179,7 @@ class Run:
         analysts = [Analyst(shared, agent) for agent in plan.agents]
         coordinator = Coordinator(shared)
         await coordinator.start()
+        await turn()  # a Ctrl-C that came with the last answer is heard before the first day
         risk = RiskAgent(shared)
         total = plan.panel.n_days - plan.start
         for day in range(plan.start, plan.panel.n_days):
@@ -273,10 +237,7 @@ class Run:
 
     async def _forecast(self, day: int, analysts: Sequence[Analyst]) -> list[Forecast]:
         plan = self._plan
-        base = plan.baselines.forecasts["linear"][day]
-        if not np.isfinite(base).all():
-            base = np.where(np.isfinite(base), base, plan.baselines.forecasts["ewma"][day])
-        situations = plan.situations[day]
+        base, situations = plan.base(day), plan.situations[day]
         forecasts = [
             await analyst.forecast(situation, float(one))
             for analyst, situation, one in zip(analysts, situations, base, strict=True)

@@ -119,7 +119,10 @@ class Analyst:
         self._at_last_trade = math.nan
 
     async def forecast(self, situation: Floats, base: float) -> Forecast:
-        """Ask the memory what followed similar situations. The forecast is the advice."""
+        """Ask the memory what followed similar situations. The forecast is the advice.
+
+        By scanning: what a graph finds depends on when it was built, and so on more than the memory.
+        """
         shared = self._shared
         advice = await shared.watch.time(
             "advise",
@@ -132,6 +135,7 @@ class Analyst:
                 k=shared.settings.neighbours,
                 functional=shared.settings.functional,
                 gamma=shared.settings.gamma,
+                exact=True,
             ),
         )
         if advice.is_abstaining:
@@ -163,14 +167,19 @@ class Analyst:
             at=now,
         )
         await shared.watch.time("track", shared.memory.track_trajectory(trajectory))
-        message = {"day": day, "log_volatility": forecast.expected}
+        shared.counts.trajectories += 1
+        await self.tell(day, forecast.expected)
+
+    async def tell(self, day: str, expected: float) -> None:
+        """Let the others see the forecast that was tracked."""
+        shared = self._shared
+        message = {"day": day, "log_volatility": expected}
         await shared.watch.time("put", shared.memory.put(self.agent, FORECAST, message))
         await shared.watch.time(
             "publish", shared.memory.publish(f"{self.agent}/{FORECAST}", message)
         )
-        shared.counts.trajectories += 1
         shared.counts.messages += 1
-        self._latest = forecast.expected
+        self._latest = expected
 
     async def learn(self, day: str, outcome: float) -> None:
         """Five sessions later: what happened, and the verdict on it."""
@@ -197,21 +206,21 @@ class Analyst:
 class RiskAgent:
     """Watches the forecasts through pins, and proposes to resize the book."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Shared, correction: VarianceCorrection | None = None) -> None:
         self._shared = shared
         self._pins: list[Pin] = [shared.memory.pin(agent, FORECAST) for agent in shared.agents]
-        self._correction = VarianceCorrection()
+        self.correction = correction or VarianceCorrection()
 
     def learn(self, errors: Sequence[float]) -> None:
         """Outcome minus forecast of the day whose outcomes became known."""
-        self._correction = self._correction.after(errors)
+        self.correction = self.correction.after(errors)
 
     def volatility(self, moves: Floats) -> float:
         """Annualised volatility that the analysts' forecasts imply for the portfolio."""
         rule = self._shared.rule
         forecasts = np.array([pin.value["log_volatility"] for pin in self._pins])
         correlation = shrunk_correlation(moves, rule)
-        return portfolio_volatility(forecasts, self._correction.factor, correlation)
+        return portfolio_volatility(forecasts, self.correction.factor, correlation)
 
     async def propose(self, day: str, moves: Floats, held: float) -> tuple[str, float] | None:
         """Propose another exposure if the one held has left the band; the proposal's id."""

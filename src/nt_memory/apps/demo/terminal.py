@@ -128,6 +128,8 @@ def show(result: DemoResult, document: Document, console: Console) -> None:
     parts += [
         Text(caveat, style="dim"),
         Text(""),
+        Text("SHA-256 of the forecasts:"),
+        Text(document["run"]["forecasts_sha256"]),
         Text(f"Report: {result.options.out / FILE_NAME}"),
     ]
     console.print(Padding(Group(*parts), (0, 0, 1, 0)))

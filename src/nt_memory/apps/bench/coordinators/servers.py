@@ -48,14 +48,20 @@ class Server:
     Args:
         command: What to run.
         directory: Where it runs; `server.log` there has what it said.
+        user: In whose name, if this process may choose.
     """
 
-    def __init__(self, command: list[str], directory: Path) -> None:
+    def __init__(self, command: list[str], directory: Path, *, user: str | None = None) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._log = directory / "server.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - a program that was looked up by name
-                command, cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                command,
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                user=user,
             )
         atexit.register(self.stop)
 
