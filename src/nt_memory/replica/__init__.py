@@ -9,7 +9,7 @@ from nt_memory.replica.follow import (
     Outcome,
     Reembedded,
 )
-from nt_memory.replica.origins import load_publishers
+from nt_memory.replica.origins import load_origin, load_publishers
 from nt_memory.replica.reembedding import is_staged, staged_name
 from nt_memory.replica.replica import Replica
 from nt_memory.replica.writes import Now, is_visible, partition_name
@@ -26,6 +26,7 @@ __all__ = [
     "Replica",
     "is_staged",
     "is_visible",
+    "load_origin",
     "load_publishers",
     "partition_name",
     "staged_name",

@@ -55,10 +55,10 @@ _NOT_STORED: Final = 10077
 message may have been stored by the others.
 """
 _FULL_WORDS: Final = ("exceeded", "no space left")
-_FULL: Final = (10122, 10123)  # messages, or an account's resources
+FULL: Final = (10122, 10123)  # messages, or an account's resources
 _IN_PROCESS: Final = 10158
 _UNDECIDED: Final = (_IN_PROCESS, 10167)  # this one: too many requests wait
-_NO_LEADER: Final = (500, 503)
+NO_LEADER: Final = (500, 503)
 
 
 class _InProcessError(DisconnectedError):
@@ -343,11 +343,11 @@ class Publishing:
         """What a refusal says about the message: not stored for good, or nobody knows yet."""
         said = str(error)
         is_full = error.number == _NOT_STORED and any(words in said for words in _FULL_WORDS)
-        if is_full or error.number in _FULL:
+        if is_full or error.number in FULL:
             return StorageFullError(f"the stream is full: {error}")
         if error.number == _IN_PROCESS:
             return _InProcessError(f"{self.link.name}: {error}")
-        if error.number in _UNDECIDED or error.code in _NO_LEADER:
+        if error.number in _UNDECIDED or error.code in NO_LEADER:
             return DisconnectedError(f"{self.link.name}: {error}")
         return StorageError(f"{self.link.name}: the servers refuse it: {error}")
 
