@@ -121,3 +121,43 @@ def test_a_missing_program_says_what_installs_it(cli: Any, home: Path, tmp_path:
 
     with pytest.raises(UnsupportedError, match=r"pip install 'nt-memory\[cluster\]'"):
         find_program("nats-server-that-is-nowhere")
+
+
+def test_a_snapshot_of_a_cluster_is_what_new_nodes_begin_with(
+    cli: Any, home: Path, tmp_path: Path, run: Any
+) -> None:
+    """`snapshot` without a target, over a cluster, shares one and trims; an agent may not, and the
+    server's refusal is what the command says.
+    """
+
+    async def put() -> int:
+        async with MemorySystem.open(_config(said, tmp_path / "one")) as memory:
+            for i in range(50):
+                await memory.put("a", f"k/{i}", i)
+            return memory.revision
+
+    async def look() -> tuple[object, int]:
+        async with MemorySystem.open(_config(said, tmp_path / "new")) as memory:
+            return await memory.get("a", "k/49"), memory._engine.opened.reader.oldest_sequence
+
+    cli.documents("up", "--detach", "--dir", home)
+    cli.documents("down", "--dir", home)
+    (scout,) = cli.documents("enrol", "scout", "--dir", home)
+    (said,) = cli.documents("up", "--detach", "--dir", home)
+    revision = run(put())
+    operator = {"NT_MEMORY_STORAGE_PATH": tmp_path / "cli", "NT_MEMORY_NKEY_FILE": said.nkey_file}
+    (first,) = cli.documents("snapshot", "--store", said.url, env=operator)
+    assert first.revision == revision
+    assert (first.path, first.dropped) == (None, 0)
+    assert first.trimmed >= 50
+    (second,) = cli.documents("snapshot", "--store", said.url, "--keep", "1", env=operator)
+    assert second.dropped == 1
+    value, oldest = run(look())
+    assert value == 49
+    assert oldest > 50
+    agent = {**operator, "NT_MEMORY_NKEY_FILE": scout.nkey_file, "NT_MEMORY_AGENT": "scout"}
+    refused = cli("snapshot", "--store", said.url, env=agent)
+    assert refused.code == Exit.DENIED
+    assert "do not let this node" in refused.err
+    for arguments in (("snapshot",), ("snapshot", tmp_path / "x", "--keep", "2")):
+        assert cli(*arguments, "--store", tmp_path / "one").code == Exit.USAGE

@@ -68,9 +68,9 @@ def begin(directory: StoreDirectory, shelf: Shelf, identity: str) -> Manifest | 
         if list_bases(directory.bases) or _has_entries(directory.journal):
             return None
         return _first_good(directory, shelf, identity)
+    except PermissionDeniedError:  # which is an OSError, too
+        raise
     except OSError as error:
-        if isinstance(error, PermissionDeniedError):
-            raise
         raise to_storage_error(error, f"joining in {directory.path}") from error
 
 
@@ -170,9 +170,9 @@ def finish(opened: Opened, blobs: Blobs) -> None:
             snapshot.close()
         (directory.path / JOINING).unlink()
         sync_directory(directory.path)
+    except PermissionDeniedError:  # which is an OSError, too
+        raise
     except OSError as error:
-        if isinstance(error, PermissionDeniedError):
-            raise
         raise to_storage_error(error, f"joining in {directory.path}") from error
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from nt_memory.clock import to_datetime
 from nt_memory.entries.origins import first_needed
-from nt_memory.errors import InvalidInputError, StorageError
+from nt_memory.errors import InvalidInputError, PermissionDeniedError, StorageError
 from nt_memory.records import Shared, SwarmSnapshot
 from nt_memory.replica import load_origin
 from nt_memory.system.baseline import save_base
@@ -52,6 +52,8 @@ def share(engine: Engine, link: Link, keep: int) -> Shared:
         id_ = new_id(engine.clock.now_us())
         files = {BASE: base_path(directory, header.sequence), **graphs}
         parts = shelf.put(id_, files, _nothing)
+    except PermissionDeniedError:  # which is an OSError, too
+        raise
     except OSError as error:
         raise to_storage_error(error, f"sharing {directory.parent}") from error
     finally:

@@ -265,9 +265,9 @@ class Shelf:
                         digest.update(piece)
                         size += len(piece)
                     tell(size)
+        except PermissionDeniedError:  # which is an OSError, too
+            raise
         except OSError as error:
-            if isinstance(error, PermissionDeniedError):
-                raise
             raise to_storage_error(error, f"reading {path}") from error
         if not size:
             self._put_pieces(id_, number, [b""])
@@ -333,9 +333,9 @@ class Shelf:
                     file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())
+        except PermissionDeniedError:  # which is an OSError, too
+            raise
         except OSError as error:
-            if isinstance(error, PermissionDeniedError):
-                raise
             raise to_storage_error(error, f"writing {path}") from error
         if (size, digest.digest()) != (part.size, part.digest):
             raise CorruptionError(f"snapshot {snapshot.id}: {part.name}: it fails its checksum")
