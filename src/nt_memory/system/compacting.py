@@ -282,6 +282,7 @@ class _Compactor:
             self._discard()
             raise
         replica.keep_vectors(self._files)
+        replica.keep_ring(engine.opened.replica.ledger.ring)
         engine.opened.cold, engine.opened.replica = new, replica
         follow = Follow(replica.revision, replica.sequence, replica.timeline_us)
         follow.snapshot = new.snapshot()
@@ -391,4 +392,9 @@ def _check_agree(fresh: Replica, live: Replica) -> None:
         raise CorruptionError(
             f"from the base the journal leads to entry {fresh.sequence}, revision "
             f"{fresh.revision}; the views are at {live.sequence}, {live.revision}"
+        )
+    if fresh.ledger.digest != live.ledger.digest:
+        raise CorruptionError(
+            f"from the base the journal leads to other rows than those of the views at entry "
+            f"{live.sequence}"
         )

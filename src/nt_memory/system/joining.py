@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from nt_memory.entries import Configure
 from nt_memory.errors import CorruptionError, StoreInUseError
 from nt_memory.replica import load_publishers
+from nt_memory.system.auditing import DIVERGED
 from nt_memory.system.beginning import JOINING, begin, finish
 from nt_memory.system.opening import apply_frames, open_writer
 from nt_memory.transport.directory import StoreDirectory
@@ -145,7 +146,7 @@ def _claim(
     there = sorted(int(path.name) for path in root.glob("*") if path.name.isdecimal())
     others = (number for number in itertools.count() if number not in there)
     for number in itertools.chain(there, others):
-        if (path := root / str(number)) == passed_over:
+        if (path := root / str(number)) == passed_over or (path / DIVERGED).exists():
             continue
         try:
             return StoreDirectory(path, clock=clock)

@@ -99,7 +99,7 @@ class NatsJournal(LocalJournal):
         self.directory = directory
         self.link = link
         self._subjects = link.subjects
-        self._stream = stream
+        self.stream = stream
         self._values = values
         self._store_clock = clock
         self._system = SystemClock()
@@ -108,7 +108,7 @@ class NatsJournal(LocalJournal):
             values,
             max_pending_bytes=_PENDING_BYTES,
             patience_s=patience_s,
-            lose=self._lose,
+            lose=self.lose,
         )
         self._blobs = self._publishing.blobs
         self._patience_s = patience_s
@@ -131,6 +131,11 @@ class NatsJournal(LocalJournal):
     def unseen(self) -> int:
         """Messages that the stream is known to have and this node has not."""
         return max(0, (self._follower.last if self._follower else 0) - self._message)
+
+    @property
+    def session(self) -> str:
+        """Names this run of this node."""
+        return self._publishing.session
 
     def silent_s(self) -> float:
         """Seconds since a server was heard of last."""
@@ -219,10 +224,10 @@ class NatsJournal(LocalJournal):
         self._follower = Follower(
             self.link,
             self._subjects.stream,
-            identity=self._stream,
+            identity=self.stream,
             first=first,
             take=self._take,
-            fail=self._lose,
+            fail=self.lose,
         )
         self._follower.start()
 
@@ -315,7 +320,7 @@ class NatsJournal(LocalJournal):
             self._submissions.on_space(functools.partial(self.link.post, _set_done, room))
             await room
 
-    def _lose(self, error: BaseException) -> None:
+    def lose(self, error: BaseException) -> None:
         """Nothing can be followed any more; from any thread."""
         failure = error
         if not isinstance(failure, StorageError):
@@ -333,7 +338,7 @@ class NatsJournal(LocalJournal):
     def _stop(self, error: BaseException) -> None:
         """On the journal's thread: it has failed."""
         barrier, self._in_hand = self._in_hand.barrier, Work([])
-        self._lose(error)
+        self.lose(error)
         delivered, self._delivered = self._delivered, []
         for sending in delivered:  # or not; then they do not know yet
             sending.end(self._failure)
@@ -374,7 +379,7 @@ class NatsJournal(LocalJournal):
         entries = self._admitted(parcel, author, sending) if is_new else []
         if publisher and is_new:
             self._publishers[publisher] = Publisher(parcel.number, recorded_at)
-        mark = Mark(self._stream, stored.sequence, publisher, parcel.number, len(entries))
+        mark = Mark(self.stream, stored.sequence, publisher, parcel.number, len(entries))
         rows = [(encode_entry(Entry(mark)), None), *entries]
         frames = self._write_out(rows[skipped:], recorded_at)
         self._message = stored.sequence

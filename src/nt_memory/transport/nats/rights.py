@@ -74,11 +74,12 @@ def rights_of(
         (
             subjects.journal(agent),
             subjects.values_of(agent),
+            subjects.statement(agent),
             *_following(subjects),
             *spoken,
             answers,
         ),
-        can_listen,
+        (*can_listen, subjects.statements),
     )
 
 

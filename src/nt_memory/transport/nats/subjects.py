@@ -6,6 +6,7 @@
     ntm.<swarm>.value.<author>.<digest>.<part>    a piece of a value too large for an entry
     ntm.<swarm>.snapshot._operator.<id>.<part>    a piece of a snapshot; which there are, says
     ntm.<swarm>.journal._snapshots                the catalogue, which only the operator writes
+    ntm.<swarm>.ledger.<author>                   what a node states of its replica
     ntm.<swarm>.inbox.<agent>.>                   what servers answer to that agent's clients
 
 The name after the kind is who publishes, so that a server that knows only subjects can enforce who
@@ -39,7 +40,7 @@ class Place(NamedTuple):
     """A subject, read.
 
     Attributes:
-        kind: "journal", "bus", "reply", "value", "snapshot" or "inbox".
+        kind: "journal", "bus", "reply", "value", "snapshot", "ledger" or "inbox".
         agent: Whose it is; "" is the operator.
         rest: The tokens after it, unescaped.
     """
@@ -137,6 +138,15 @@ class Subjects:
     def all_snapshots(self) -> str:
         """Filter for the pieces of all snapshots."""
         return f"{self._root}.snapshot.{OPERATOR}.*.*"
+
+    def statement(self, author: str) -> str:
+        """What a node's statements of its replica are published under."""
+        return f"{self._root}.ledger.{agent_token(author)}"
+
+    @property
+    def statements(self) -> str:
+        """Filter for the statements of all nodes."""
+        return f"{self._root}.ledger.*"
 
     def inbox(self, agent: str) -> str:
         """Prefix of the subjects at which an agent's clients take the servers' answers."""
