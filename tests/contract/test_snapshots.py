@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 from nats_server import NatsServer
 
-from nt_memory import MemoryConfig, MemorySystem, Proposal, Vote
+from nt_memory import MemoryConfig, MemorySystem, Proposal, Vote, import_store
 from nt_memory.errors import (
     CorruptionError,
+    ForeignStoreError,
     InvalidInputError,
     StorageError,
     TrimmedError,
     UnsupportedError,
 )
-from nt_memory.system import beginning
+from nt_memory.system import beginning, founding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -367,3 +368,109 @@ async def test_an_embedded_store_shares_nothing(tmp_path: Path) -> None:
         ):
             with pytest.raises(UnsupportedError, match="nats://"):
                 await call
+
+
+async def everything(memory: Any) -> dict[str, Any]:
+    """What `told` says, and what else moves with a store."""
+    found = await told(memory)
+    del found["revision"]  # whoever opens an embedded store makes an entry
+    agents = [r async for r in memory.scan("agent_1")]
+    return {**found, "all": [(r.key, r.revision, r.known_at, r.recorded_at) for r in agents]}
+
+
+async def test_a_store_moves_into_a_cluster_and_back(server: NatsServer, tmp_path: Path) -> None:
+    """An embedded store's export begins a swarm, with its values, files, vectors, history, revisions and
+    times; new revisions go on behind them, on every node alike; and the swarm's export makes an
+    embedded store of it again.
+    """
+    async with MemorySystem.open(tmp_path / "store") as memory:
+        await fill(memory)
+        before, revision = await everything(memory), memory.revision
+        await memory.export(tmp_path / "out.jsonl.zst")
+    config = MemoryConfig(url=server.url, swarm="desk", storage_path=tmp_path / "mover")
+    done = await asyncio.to_thread(import_store, tmp_path / "out.jsonl.zst", config)
+    assert (done.revision, done.is_new) == (revision, True)
+    assert not list((tmp_path / "mover.nodes").glob("*/*"))
+    async with (
+        node(server, tmp_path / "one", swarm="desk") as one,
+        node(server, tmp_path / "other", swarm="desk") as other,
+    ):
+        assert await everything(one) == before
+        assert await everything(other) == before
+        written = await one.put("agent_1", "k/new", 1, expect=0)
+        assert written > revision
+        await other.sync()
+        assert (await other.get_record("agent_1", "k/new")).revision == written
+        rings = [m._engine.opened.replica.ledger.ring for m in (one, other)]
+        common = min(ring.last for ring in rings)
+        assert rings[0].at(common) == rings[1].at(common) is not None
+        await one.share_snapshot(keep=1)
+        async with node(server, tmp_path / "third", swarm="desk") as third:
+            after = await everything(third)
+            await third.export(tmp_path / "back.jsonl")
+    async with node(server, tmp_path / "one", swarm="desk") as one:  # and it reopens
+        assert await everything(one) == after
+    await asyncio.to_thread(import_store, tmp_path / "back.jsonl", tmp_path / "again")
+    async with MemorySystem.open(tmp_path / "again") as memory:
+        assert await everything(memory) == after
+        assert await memory.put("agent_1", "k/last", 1) > written
+    # And what was in one cluster begins another.
+    config = MemoryConfig(url=server.url, swarm="branch", storage_path=tmp_path / "mover")
+    await asyncio.to_thread(import_store, tmp_path / "back.jsonl", config)
+    async with node(server, tmp_path / "one", swarm="branch") as branch:
+        assert await everything(branch) == after
+        await branch.put("agent_1", "k/here", 1)
+
+
+async def test_a_swarm_that_has_begun_takes_no_import(server: NatsServer, tmp_path: Path) -> None:
+    """An import is a beginning or nothing: a swarm with entries is left as it is, also if its first
+    entry came while the import was under way; and a node that saw the stream empty does not go on
+    beside an import.
+    """
+    async with MemorySystem.open(tmp_path / "store") as memory:
+        await memory.put("agent_1", "k", 1)
+        await memory.export(tmp_path / "out.jsonl")
+    config = MemoryConfig(url=server.url, storage_path=tmp_path / "mover")
+    real = founding._send
+
+    def overtaken(*arguments: Any) -> Any:
+        made = real(*arguments)
+        asyncio.run(_put(server, tmp_path / "fast"))
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(founding, "_send", overtaken)
+        with pytest.raises(ForeignStoreError, match="has begun already"):
+            await asyncio.to_thread(import_store, tmp_path / "out.jsonl", config)
+    with pytest.raises(ForeignStoreError, match="has begun already"):
+        await asyncio.to_thread(import_store, tmp_path / "out.jsonl", config)
+    async with node(server, tmp_path / "one") as one:
+        assert await one.get("agent_1", "fast") == 1
+        assert await one.get("agent_1", "k") is None
+        assert await one.shared_snapshots() == []
+
+
+async def _put(server: NatsServer, path: Path) -> None:
+    async with node(server, path) as memory:
+        await memory.put("agent_1", "fast", 1)
+
+
+async def test_without_its_snapshot_an_imported_swarm_is_not_read(
+    server: NatsServer, tmp_path: Path
+) -> None:
+    """The stream alone is not the swarm: a node that cannot have what was imported says so, and shows
+    nothing of it.
+    """
+    async with MemorySystem.open(tmp_path / "store") as memory:
+        await memory.put("agent_1", "k", 1)
+        await memory.export(tmp_path / "out.jsonl")
+    config = MemoryConfig(url=server.url, storage_path=tmp_path / "mover")
+    await asyncio.to_thread(import_store, tmp_path / "out.jsonl", config)
+    async with node(server, tmp_path / "one") as one:
+        await damage(one, (await manifests(one))[0])
+        with pytest.raises(StorageError, match="began with an import"):
+            await node(server, tmp_path / "other")
+        assert await one.put("agent_1", "k", 2)
+        await one.share_snapshot(keep=1)
+        async with node(server, tmp_path / "other") as other:
+            assert await other.get("agent_1", "k") == 2

@@ -128,3 +128,8 @@ class Ledger:
         """Keep none any more: from here on the replica goes its own way."""
         self.digest = None
         batch.delete(_META, _LEDGER)
+
+
+def begin_ledger(batch: WriteBatch) -> None:
+    """Have a digest in the views from now on: what all replicas begin with."""
+    batch.put(_META, _LEDGER, bytes(_DIGEST_BYTES))

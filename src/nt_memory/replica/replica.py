@@ -41,7 +41,7 @@ from nt_memory.replica.dropping import expire
 from nt_memory.replica.follow import Follow, Outcome
 from nt_memory.replica.ledger import Ledger, Ring
 from nt_memory.replica.observing import find_fresh, fold_fresh
-from nt_memory.replica.origins import detach, load_origin, note
+from nt_memory.replica.origins import SETTINGS, detach, load_origin, note
 from nt_memory.replica.policies import Policies
 from nt_memory.replica.quotas import Quotas
 from nt_memory.replica.reembedding import carry_out, drop_unlabelled
@@ -160,7 +160,7 @@ class Replica:
         self.last_recorded_at = views.number(b"recorded_at") or 0
         self.origin = load_origin(views)
         self.ledger = Ledger(views, self.sequence)
-        settings = views.get(b"meta", b"settings")
+        settings = views.get(b"meta", SETTINGS)
         if settings is not None:
             self._set_settings(msgspec.msgpack.decode(settings, type=Configure))
         self._coordination.load(views)
@@ -350,7 +350,7 @@ class Replica:
             raise InvalidInputError("the store has its settings already")
         settings = cast("Configure", step.entry.body)
         self._set_settings(settings)
-        step.batch.put(b"meta", b"settings", _pack(settings))
+        step.batch.put(b"meta", SETTINGS, _pack(settings))
         return Effects(step.now.revision)
 
     def _start_session(self, step: Step) -> Effects:

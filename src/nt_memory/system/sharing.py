@@ -51,7 +51,7 @@ def share(engine: Engine, link: Link, keep: int) -> Shared:
         shelf = Shelf(link)
         id_ = new_id(engine.clock.now_us())
         files = {BASE: base_path(directory, header.sequence), **graphs}
-        parts = shelf.put(id_, files, _nothing)
+        parts = shelf.put(id_, files)
     except PermissionDeniedError:  # which is an OSError, too
         raise
     except OSError as error:
@@ -152,7 +152,3 @@ def to_record(snapshot: Manifest) -> SwarmSnapshot:
         snapshot.size,
         snapshot.message,
     )
-
-
-def _nothing(_: int) -> None:
-    """Nobody wants to know how far it is."""

@@ -13,7 +13,13 @@ from nt_memory.apps.cli import printing
 from nt_memory.apps.cli.commands import Family
 from nt_memory.apps.cli.exits import Exit
 from nt_memory.apps.cli.options import Acting, AsJson, Store, Wait
-from nt_memory.apps.cli.running import in_directory, locate, path_of, run
+from nt_memory.apps.cli.running import (
+    check_not_served,
+    in_directory,
+    is_cluster,
+    path_of,
+    run,
+)
 from nt_memory.errors import InvalidInputError, NoStoreError
 
 if TYPE_CHECKING:
@@ -116,9 +122,12 @@ def snapshot(
     credentials.
     """
     if target is None:
+        if not is_cluster(store):
+            check_not_served(store, _THERE)
+            raise InvalidInputError("name the directory to make: nt-memory snapshot TARGET")
         in_directory(
             functools.partial(_share, keep=2 if keep is None else keep, as_json=json),
-            _cluster_of(store),
+            store,
             instead="name the cluster with --store nats://…",
             writes=True,
             acting=acting,
@@ -134,17 +143,6 @@ def snapshot(
         body, store, instead=_THERE, writes=True, acting=acting, wait=wait, must_exist=True
     )
     run(_open_copy(target, as_json=json))
-
-
-def _cluster_of(store: str | None) -> str | None:
-    """The store, if it is a cluster.
-
-    Raises:
-        InvalidInputError: it is a directory, of which there is nothing to share.
-    """
-    if locate(store)[0].url is None:
-        raise InvalidInputError("name the directory to make: nt-memory snapshot TARGET")
-    return store
 
 
 async def _share(memory: MemorySystem, *, keep: int, as_json: bool) -> None:

@@ -227,13 +227,12 @@ class Shelf:
 
     # --- files ----------------------------------------------------------------------------------
 
-    def put(self, id_: str, files: dict[str, Path], tell: Callable[[int], None]) -> list[Part]:
+    def put(self, id_: str, files: dict[str, Path]) -> list[Part]:
         """Store files in pieces, and read all of them back.
 
         Args:
             id_: The snapshot's.
             files: By name, in order.
-            tell: Is called with how many bytes were sent.
 
         Raises:
             PermissionDeniedError: this node is not the operator's.
@@ -246,15 +245,13 @@ class Shelf:
         have_stream(self._link, subjects.snapshots, [subjects.all_snapshots], ONCE)
         first, parts = 0, list[Part]()
         for name, path in files.items():
-            part = self._put_file(id_, first, name, path, tell)
+            part = self._put_file(id_, first, name, path)
             self._check(id_, first, part)
             first += part.pieces
             parts.append(part)
         return parts
 
-    def _put_file(
-        self, id_: str, first: int, name: str, path: Path, tell: Callable[[int], None]
-    ) -> Part:
+    def _put_file(self, id_: str, first: int, name: str, path: Path) -> Part:
         digest, size, number = hashlib.sha256(), 0, first
         try:
             with path.open("rb") as file:
@@ -264,7 +261,6 @@ class Shelf:
                     for piece in pieces:
                         digest.update(piece)
                         size += len(piece)
-                    tell(size)
         except PermissionDeniedError:  # which is an OSError, too
             raise
         except OSError as error:
