@@ -9,6 +9,7 @@ between leaves the stream longer than it has to be, and nothing less.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from typing import TYPE_CHECKING, Final
 
@@ -46,6 +47,8 @@ def share(engine: Engine, link: Link, keep: int) -> Shared:
     shutil.rmtree(directory, ignore_errors=True)
     try:
         directory.mkdir()
+        with contextlib.suppress(StorageError, OSError):
+            engine.vectors.save()  # or who begins with it builds more of them
         graphs = _link_graphs(engine.opened.directory.vectors, directory)
         header, origin = _freeze(engine, directory)
         shelf = Shelf(link)
