@@ -206,6 +206,27 @@ async def test_a_damaged_snapshot_costs_time_and_nothing_else(
             assert await told(other) == await told(one)
 
 
+async def test_a_changed_piece_is_found(
+    server: NatsServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Bytes that are not what was stored are noticed by their digest, whoever put them there, and what
+    is made of them is no replica.
+    """
+    async with node(server, tmp_path / "one") as one:
+        await fill(one)
+        await one.share_snapshot()
+        (snapshot,) = await manifests(one)
+        await damage(one, snapshot)
+        subject = one._engine.journal.link.subjects.snapshot(snapshot.id, 0)
+        await store(one, subject, bytes(snapshot.parts[0].size))
+        with pytest.raises(CorruptionError, match="are not what was stored"):
+            await one.verify_snapshot(snapshot.id)
+        with pytest.raises(CorruptionError, match="no snapshot in between is good"):
+            await node(server, tmp_path / "other")
+        assert "it fails its checksum" in caplog.text
+        assert not list((tmp_path / "other.nodes").glob("*/*/base/*"))
+
+
 async def test_without_a_good_snapshot_the_stream_is_read(
     server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
