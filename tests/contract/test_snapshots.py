@@ -22,6 +22,7 @@ from nt_memory.errors import (
     UnsupportedError,
 )
 from nt_memory.system import beginning, founding
+from nt_memory.transport.nats import follower
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -273,15 +274,17 @@ async def test_a_node_that_is_too_far_behind_begins_anew(
 
 
 async def test_a_follower_is_told_that_it_was_left_behind(
-    server: NatsServer, tmp_path: Path
+    server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A node at work that was cut off while the stream was trimmed stops, and says to reopen it."""
+    monkeypatch.setattr(follower, "HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(follower, "SILENCE_S", 0.6)
     async with node(server, tmp_path / "one") as one, node(server, tmp_path / "late") as late:
-        follower = late._engine.journal._follower
+        following = late._engine.journal._follower
         link = late._engine.journal.link
 
         async def hold_up() -> None:
-            follower._consumer = ""  # deaf, as one whose connection is dead
+            following._consumer = ""  # deaf, as one whose connection is dead
 
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(hold_up(), link.loop))
         await fill(one)
