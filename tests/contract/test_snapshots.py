@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from nt_memory.transport.nats.snapshots import Manifest
+    from nt_memory.transport.nats.catalogue import Manifest
 
 
 @pytest.fixture

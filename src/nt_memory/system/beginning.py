@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from nt_memory.tiers.views import Snapshot
     from nt_memory.transport.directory import StoreDirectory
     from nt_memory.transport.nats.blobs import Blobs
-    from nt_memory.transport.nats.snapshots import Manifest, Shelf
+    from nt_memory.transport.nats.catalogue import Manifest
+    from nt_memory.transport.nats.snapshots import Shelf
 
 JOINING: Final = "JOINING"
 GRAPHS: Final = "graphs.new"

@@ -28,8 +28,9 @@ from nt_memory.system.sharing import describe
 from nt_memory.transport.basefile import base_path
 from nt_memory.transport.files import to_storage_error
 from nt_memory.transport.nats.blobs import Blobs
+from nt_memory.transport.nats.catalogue import Manifest, new_id
 from nt_memory.transport.nats.publishing import PATIENCE_S
-from nt_memory.transport.nats.snapshots import Manifest, Shelf, new_id
+from nt_memory.transport.nats.snapshots import Shelf
 from nt_memory.transport.nats.streams import make_streams
 from nt_memory.transport.values import parse_name
 

@@ -23,7 +23,8 @@ from nt_memory.system.beginning import BASE, GRAPH_PREFIX
 from nt_memory.system.opening import SHARE_NEW
 from nt_memory.transport.basefile import base_path
 from nt_memory.transport.files import to_storage_error
-from nt_memory.transport.nats.snapshots import Manifest, Part, Shelf, new_id
+from nt_memory.transport.nats.catalogue import Manifest, Part, new_id
+from nt_memory.transport.nats.snapshots import Shelf
 
 if TYPE_CHECKING:
     from pathlib import Path

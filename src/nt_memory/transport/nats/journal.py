@@ -32,6 +32,7 @@ from nt_memory.errors import (
 )
 from nt_memory.transport.local import LocalJournal
 from nt_memory.transport.nats.blobs import digest_of
+from nt_memory.transport.nats.catalogue import decode_catalogue
 from nt_memory.transport.nats.follower import Follower, Stored
 from nt_memory.transport.nats.parcels import (
     Blob,
@@ -41,7 +42,6 @@ from nt_memory.transport.nats.parcels import (
     filed_values,
 )
 from nt_memory.transport.nats.publishing import PATIENCE_S, Flush, Publishing, UnderWay
-from nt_memory.transport.nats.snapshots import decode_catalogue
 from nt_memory.transport.nats.subjects import CATALOGUE
 from nt_memory.transport.submissions import Work
 

@@ -23,11 +23,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from nt_memory.clock import SystemClock
-from nt_memory.entries.wire import Wire
 from nt_memory.errors import (
     CorruptionError,
     DisconnectedError,
-    FormatVersionError,
     NtMemoryError,
     PermissionDeniedError,
     StorageError,
@@ -35,6 +33,13 @@ from nt_memory.errors import (
 )
 from nt_memory.transport.files import to_storage_error
 from nt_memory.transport.nats.blobs import PIECE_BYTES
+from nt_memory.transport.nats.catalogue import (
+    Catalogue,
+    Manifest,
+    Part,
+    decode_catalogue,
+    encode_catalogue,
+)
 from nt_memory.transport.nats.link import ApiError
 from nt_memory.transport.nats.publishing import FULL, NO_LEADER, PATIENCE_S
 from nt_memory.transport.nats.streams import ONCE, have_stream
@@ -45,8 +50,6 @@ if TYPE_CHECKING:
 
     from nt_memory.transport.nats.link import Link
 
-CATALOGUE_VERSION: Final = 1
-_MAGIC: Final = b"\xb3"
 _AT_ONCE: Final = 4
 _ANSWER_S: Final = 10.0
 _RETRY_S: Final = 0.25
@@ -57,91 +60,6 @@ _ABANDONED_US: Final = 24 * 3600 * 1_000_000
 """Pieces that no catalogue names are removed once they are this old: before, somebody may be at work."""
 
 T = TypeVar("T")
-
-
-class Part(Wire, frozen=True):
-    """A file of a snapshot.
-
-    Attributes:
-        name: What it is called.
-        size: Bytes.
-        digest: SHA-256 of them.
-    """
-
-    name: str
-    size: int
-    digest: bytes
-
-    @property
-    def pieces(self) -> int:
-        """How many it is in."""
-        return max(1, -(-self.size // PIECE_BYTES))
-
-
-class Manifest(Wire, frozen=True):
-    """A snapshot.
-
-    Attributes:
-        id: Names it; begins with when it was made.
-        stream: Identity of the stream that it is of.
-        message: Newest message of the stream that is in it, or a part of it; 0: it was imported,
-            and the stream goes on from it.
-        needs: The first message that whoever begins with it has to follow.
-        sequence: Of the last frame in it.
-        revision: After that.
-        recorded_at: Time of that frame, microseconds since the epoch.
-        created_at: When it was made, likewise.
-        parts: Its files; the base comes first.
-    """
-
-    id: str
-    stream: str
-    message: int
-    needs: int
-    sequence: int
-    revision: int
-    recorded_at: int
-    created_at: int
-    parts: tuple[Part, ...]
-
-    @property
-    def size(self) -> int:
-        """Bytes of all its files."""
-        return sum(part.size for part in self.parts)
-
-
-class Catalogue(Wire, frozen=True):
-    """The snapshots that are kept, newest first."""
-
-    snapshots: tuple[Manifest, ...] = ()
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decoder = msgspec.msgpack.Decoder(Catalogue)
-
-
-def decode_catalogue(data: bytes) -> Catalogue | None:
-    """The catalogue in a message; None if it is none.
-
-    Raises:
-        FormatVersionError: a newer version wrote it.
-    """
-    if not data.startswith(_MAGIC) or len(data) < len(_MAGIC) + 1:
-        return None
-    if data[1] > CATALOGUE_VERSION:
-        raise FormatVersionError(
-            f"a catalogue of snapshots of format {data[1]}; this version reads "
-            f"{CATALOGUE_VERSION}: upgrade this node"
-        )
-    try:
-        return _decoder.decode(memoryview(data)[2:])
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-
-
-def new_id(created_at: int) -> str:
-    """A snapshot's id. Nobody can guess it, and so not use up its subjects."""
-    return f"{created_at:016x}-{secrets.token_hex(12)}"
 
 
 class Listed(msgspec.Struct, frozen=True):
@@ -213,7 +131,7 @@ class Shelf:
         Raises:
             As `put`.
         """
-        data = _MAGIC + bytes([CATALOGUE_VERSION]) + _encode(Catalogue(snapshots))
+        data = encode_catalogue(Catalogue(snapshots))
         is_first = bool(snapshots) and snapshots[0].message == 0
         expected = "Nats-Expected-Last-Sequence" if is_first else _LAST_OF_SUBJECT
         headers = {"Nats-Msg-Id": secrets.token_hex(12), expected: str(0 if is_first else last)}
