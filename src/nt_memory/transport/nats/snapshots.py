@@ -28,8 +28,6 @@ from nt_memory.errors import (
     DisconnectedError,
     NtMemoryError,
     PermissionDeniedError,
-    StorageError,
-    StorageFullError,
 )
 from nt_memory.transport.files import to_storage_error
 from nt_memory.transport.nats.blobs import PIECE_BYTES
@@ -41,7 +39,7 @@ from nt_memory.transport.nats.catalogue import (
     encode_catalogue,
 )
 from nt_memory.transport.nats.link import ApiError
-from nt_memory.transport.nats.publishing import FULL, NO_LEADER, PATIENCE_S
+from nt_memory.transport.nats.publishing import PATIENCE_S, meaning
 from nt_memory.transport.nats.streams import ONCE, have_stream
 
 if TYPE_CHECKING:
@@ -140,7 +138,7 @@ class Shelf:
         except ApiError as error:
             if error.number in _WRONG_LAST:
                 return False
-            raise self._explained(error) from None
+            raise meaning(self._link.name, error) from None
         return True
 
     # --- files ----------------------------------------------------------------------------------
@@ -205,7 +203,7 @@ class Shelf:
             await self._store(subject, data, headers)
         except ApiError as error:
             if _IS_THERE not in str(error):  # else by an attempt before; what it is, is read back
-                raise self._explained(error) from None
+                raise meaning(self._link.name, error) from None
 
     def _check(self, id_: str, first: int, part: Part) -> None:
         digest, size = hashlib.sha256(), 0
@@ -332,7 +330,7 @@ class Shelf:
         except ApiError as error:
             if error.code == _NOT_FOUND:
                 return None
-            raise self._explained(error) from None
+            raise meaning(self._link.name, error) from None
         except (KeyError, ValueError, binascii.Error) as error:
             raise DisconnectedError(f"{self._link.name}: an answer without a message") from error
 
@@ -340,8 +338,9 @@ class Shelf:
         try:
             await self._link.store(subject, data, headers, timeout_s=_ANSWER_S)
         except ApiError as error:
-            if error.code in NO_LEADER:
-                raise self._explained(error) from None
+            found = meaning(self._link.name, error)
+            if isinstance(found, DisconnectedError):  # nobody knows: again, under the same id
+                raise found from None
             raise
 
     def _api(self, what: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -349,16 +348,9 @@ class Shelf:
             try:
                 return await self._link.ask_api(what, body, timeout_s=_ANSWER_S)
             except ApiError as error:
-                raise self._explained(error) from None
+                raise meaning(self._link.name, error) from None
 
         return self._persist(ask)
-
-    def _explained(self, error: ApiError) -> Exception:
-        if error.number in FULL:
-            return StorageFullError(f"{self._link.name}: the servers are full: {error}")
-        if error.code in NO_LEADER:
-            return DisconnectedError(f"{self._link.name}: {error}")
-        return StorageError(f"{self._link.name}: the servers refuse: {error}")
 
     def _persist(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Have the link's loop do something, again until servers answer or patience is at its end."""
