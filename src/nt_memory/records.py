@@ -262,6 +262,42 @@ class Export:
 
 
 @dataclass(frozen=True, slots=True)
+class SwarmSnapshot:
+    """A snapshot that new nodes of a cluster can begin with.
+
+    Attributes:
+        id: Names it.
+        revision: The swarm as of this revision.
+        recorded_at: Time of the last entry in it.
+        created_at: When it was made.
+        bytes: Its size, as it is stored.
+        message: The newest message of the swarm's stream that is in it; 0: it was imported.
+    """
+
+    id: str
+    revision: int
+    recorded_at: datetime
+    created_at: datetime
+    bytes: int
+    message: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What `share_snapshot` did.
+
+    Attributes:
+        snapshot: What was shared.
+        dropped: Older snapshots that were removed.
+        trimmed: Messages that were removed from the swarm's stream.
+    """
+
+    snapshot: SwarmSnapshot
+    dropped: int
+    trimmed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Import:
     """What `import_store` did.
 

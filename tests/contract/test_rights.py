@@ -211,7 +211,6 @@ def test_no_agent_changes_a_stream(run: Any, raw: Any, opened: Any) -> None:
                 f"CONSUMER.DURABLE.CREATE.{S.stream}.mine",
                 f"CONSUMER.MSG.NEXT.{S.stream}.mine",
                 f"DIRECT.GET.{S.stream}",
-                f"STREAM.MSG.GET.{S.stream}",
             ):
                 assert await mallory.is_refused(f"$JS.API.{call}", b"{}"), call
             assert await memory.get("a", "kept") == 1
@@ -334,6 +333,64 @@ async def _captured_parcel(raw: Any, memory_put: Callable[[], Awaitable[Any]]) -
     async with raw("") as operator:
         stream = operator.client.jetstream()
         return await stream.get_last_msg(S.stream, S.journals)
+
+
+def test_nobody_but_the_operator_says_what_to_begin_with(
+    run: Any, raw: Any, opened: Any, tmp_path: Path
+) -> None:
+    """An agent's node begins with the operator's snapshot; it can make none, and neither name one nor
+    put a piece or a catalogue in one's place: not directly, and not by what servers answer or deliver.
+    """
+
+    async def body() -> None:
+        async with opened("") as operator:
+            await operator.put("desk", "k", [0.5] * 1000)
+            made = (await operator.share_snapshot(keep=1)).snapshot
+            async with opened("mallory") as node:
+                assert await node.get("desk", "k") == [0.5] * 1000
+                assert await node.shared_snapshots() == [made]
+                with pytest.raises(PermissionDeniedError):
+                    await node.share_snapshot()
+            forged = b"\xb3\x01\x91\x90"  # a catalogue of nothing
+            pieces = S.snapshot(made.id, 0), S.snapshot(made.id, 7), S.snapshot("f" * 16, 0)
+            async with raw("mallory") as mallory:
+                for subject in (S.catalogue, *pieces):
+                    assert await mallory.is_refused(subject, forged)
+                api = "$JS.API"
+                for what in ("PURGE", "DELETE", "UPDATE", "MSG.DELETE"):
+                    for stream in (S.stream, S.snapshots):
+                        assert await mallory.is_refused(f"{api}.STREAM.{what}.{stream}", b"{}")
+                # Its own bytes, delivered by a consumer: refused as a cycle.
+                await mallory.client.publish(S.journal("mallory"), forged)
+                for subject in (S.catalogue, pieces[1]):
+                    config = {
+                        "name": "c" + subject[-4:].replace(".", ""),
+                        "deliver_subject": subject,
+                        "deliver_policy": "all",
+                        "filter_subject": S.journal("mallory"),
+                        "ack_policy": "none",
+                    }
+                    await mallory.client.request(
+                        f"{api}.CONSUMER.CREATE.{S.stream}.{config['name']}",
+                        json.dumps(
+                            {"stream_name": S.stream, "config": config, "action": "create"}
+                        ).encode(),
+                        timeout=WAIT_S,
+                    )
+                # And what servers answer.
+                for subject in (S.catalogue, *pieces):
+                    await mallory.client.publish(
+                        f"{api}.STREAM.INFO.{S.stream}", b"{}", reply=subject
+                    )
+                await mallory.settled()
+            await operator.sync()
+            assert await operator.shared_snapshots() == [made]
+            await operator.verify_snapshot(made.id)
+            async with opened("victim") as node:
+                assert await node.get("desk", "k") == [0.5] * 1000
+                assert node._engine.opened.reader.oldest_sequence > 1
+
+    run(body())
 
 
 def test_a_forged_actor_is_refused_by_every_replica(run: Any, raw: Any, opened: Any) -> None:

@@ -142,3 +142,66 @@ def test_a_missing_program_says_what_installs_it(cli: Any, home: Path, tmp_path:
 
     with pytest.raises(UnsupportedError, match=r"pip install 'nt-memory\[cluster\]'"):
         find_program("nats-server-that-is-nowhere")
+
+
+def test_a_snapshot_of_a_cluster_is_what_new_nodes_begin_with(
+    cli: Any, home: Path, tmp_path: Path, run: Any
+) -> None:
+    """`snapshot` without a target, over a cluster, shares one and trims; over a directory it wants one."""
+
+    async def put() -> int:
+        async with MemorySystem.open(_config(said, tmp_path / "one")) as memory:
+            for i in range(50):
+                await memory.put("a", f"k/{i}", i)
+            return memory.revision
+
+    async def look() -> tuple[object, int]:
+        async with MemorySystem.open(_config(said, tmp_path / "new")) as memory:
+            return await memory.get("a", "k/49"), memory._engine.opened.reader.oldest_sequence
+
+    (said,) = cli.documents("up", "--detach", "--dir", home)
+    revision = run(put())
+    operator = {"NT_MEMORY_STORAGE_PATH": tmp_path / "cli", "NT_MEMORY_NKEY_FILE": said.nkey_file}
+    (first,) = cli.documents("snapshot", "--store", said.url, env=operator)
+    assert first.revision == revision
+    assert (first.path, first.dropped) == (None, 0)
+    assert first.trimmed >= 50
+    (second,) = cli.documents("snapshot", "--store", said.url, "--keep", "1", env=operator)
+    assert second.dropped == 1
+    value, oldest = run(look())
+    assert value == 49
+    assert oldest > 50
+    assert cli("snapshot", "--store", tmp_path / "one").code == Exit.USAGE
+
+
+def test_a_store_moves_into_a_cluster_and_back(
+    cli: Any, home: Path, tmp_path: Path, run: Any
+) -> None:
+    """`import` into a cluster's URL begins a swarm at the store's revisions, once; `export` of that URL
+    makes the store of it again.
+    """
+    from nt_memory import export_store, import_store
+
+    async def put(value: int, target: Any) -> int:
+        async with MemorySystem.open(target) as memory:
+            return await memory.put("a", "k", value)
+
+    async def look() -> list[tuple[object, int]]:
+        async with MemorySystem.open(tmp_path / "again") as memory:
+            return [(r.value, r.revision) async for r in memory.history("a", "k")]
+
+    first, second = (run(put(value, tmp_path / "store")) for value in (1, 2))
+    export_store(tmp_path / "store", tmp_path / "out.jsonl")
+    (said,) = cli.documents("up", "--detach", "--dir", home)
+    env = {"NT_MEMORY_STORAGE_PATH": tmp_path / "cli", "NT_MEMORY_NKEY_FILE": said.nkey_file}
+    moved = ("import", tmp_path / "out.jsonl", "--store", said.url)
+    (done,) = cli.documents(*moved, env=env)
+    assert done.revision == second
+    again = cli(*moved, env=env)
+    assert again.code != 0
+    assert "has begun already" in again.err
+    third = run(put(3, _config(said, tmp_path / "node")))
+    assert third > second
+    cli.documents("export", tmp_path / "back.jsonl", "--store", said.url, env=env)
+    import_store(tmp_path / "back.jsonl", tmp_path / "again")
+    assert run(look()) == [(3, third), (2, second), (1, first)]

@@ -10,6 +10,7 @@ from typing import Any
 
 from nt_memory.clock import SystemClock
 from nt_memory.replica.coordination import Draft
+from nt_memory.system.auditing import Audit
 from nt_memory.transport.nats.follower import Stored
 from nt_memory.transport.nats.journal import NatsJournal, _Arrival
 from nt_memory.transport.nats.parcels import Parcel, decode_parcel, encode_parcel
@@ -88,4 +89,6 @@ PLANTS = {
 def plant(name: str) -> None:
     """Plant a bug into this process; "" plants none."""
     if name:
+        # The node would find out by itself, and stop: here it is the judge that has to find it.
+        Audit.is_outvoted = lambda _: False  # type: ignore[method-assign]
         PLANTS[name]()

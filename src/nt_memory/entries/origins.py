@@ -14,7 +14,7 @@ PUBLISHER_MEMORY_US = 24 * 3600 * 1_000_000
 
 
 class Origin(NamedTuple):
-    """The newest message of a stream that a journal has, or has a part of.
+    """The newest message of a stream that a journal has, or has a part of; 0: none, but what it began with.
 
     Attributes:
         stream: Identity of the stream.
@@ -27,6 +27,11 @@ class Origin(NamedTuple):
     message: int
     mark: int
     entries: int
+
+
+def first_needed(origin: Origin, sequence: int) -> int:
+    """The first message that a replica has not, or not whole, whose last entry is at `sequence`."""
+    return origin.message + (sequence >= origin.mark + origin.entries)
 
 
 class Publisher(NamedTuple):

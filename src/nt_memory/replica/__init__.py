@@ -9,7 +9,7 @@ from nt_memory.replica.follow import (
     Outcome,
     Reembedded,
 )
-from nt_memory.replica.origins import load_publishers
+from nt_memory.replica.origins import found, load_origin, load_publishers
 from nt_memory.replica.reembedding import is_staged, staged_name
 from nt_memory.replica.replica import Replica
 from nt_memory.replica.writes import Now, is_visible, partition_name
@@ -24,8 +24,10 @@ __all__ = [
     "Outcome",
     "Reembedded",
     "Replica",
+    "found",
     "is_staged",
     "is_visible",
+    "load_origin",
     "load_publishers",
     "partition_name",
     "staged_name",

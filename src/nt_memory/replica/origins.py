@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from nt_memory.entries.origins import PUBLISHER_MEMORY_US, Origin, Publisher, is_repeated
+from nt_memory.replica.ledger import begin_ledger
 
 if TYPE_CHECKING:
-    from nt_memory.entries import Mark
+    from nt_memory.entries import Configure, Mark
     from nt_memory.tiers.views import Snapshot, WriteBatch
 
+SETTINGS = b"settings"
 _META = b"meta"
 _ORIGIN = b"origin"
 _PUBLISHER = b"publisher/"
@@ -49,6 +51,14 @@ def note(batch: WriteBatch, mark: Mark, sequence: int, now_us: int) -> Origin:
         return origin
     batch.put(_META, key, _pack(Publisher(mark.number, now_us)))
     return origin
+
+
+def found(batch: WriteBatch, origin: Origin, settings: Configure) -> None:
+    """Make views those that a swarm begins with: its stream goes on from them."""
+    detach(batch)
+    batch.put(_META, _ORIGIN, _pack(origin))
+    batch.put(_META, SETTINGS, _pack(settings))
+    begin_ledger(batch)
 
 
 def detach(batch: WriteBatch) -> None:

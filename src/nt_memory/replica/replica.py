@@ -39,8 +39,9 @@ from nt_memory.errors import (
 from nt_memory.replica.coordination import Coordination, Draft
 from nt_memory.replica.dropping import expire
 from nt_memory.replica.follow import Follow, Outcome
+from nt_memory.replica.ledger import Ledger, Ring
 from nt_memory.replica.observing import find_fresh, fold_fresh
-from nt_memory.replica.origins import detach, load_origin, note
+from nt_memory.replica.origins import SETTINGS, detach, load_origin, note
 from nt_memory.replica.policies import Policies
 from nt_memory.replica.quotas import Quotas
 from nt_memory.replica.reembedding import carry_out, drop_unlabelled
@@ -142,6 +143,12 @@ class Replica:
         finally:
             snapshot.close()
 
+    def keep_ring(self, ring: Ring) -> None:
+        """Go on with the digests that another replica of the same views has held."""
+        if self.ledger.digest is not None:
+            ring.put(self.sequence, self.ledger.digest)
+            self.ledger.ring = ring
+
     def keep_vectors(self, files: VectorFiles) -> None:
         """From now on write all vectors, to `files`."""
         self._files, self._only = files, None
@@ -152,7 +159,8 @@ class Replica:
         self.timeline_us = views.number(b"timeline_us")
         self.last_recorded_at = views.number(b"recorded_at") or 0
         self.origin = load_origin(views)
-        settings = views.get(b"meta", b"settings")
+        self.ledger = Ledger(views, self.sequence)
+        settings = views.get(b"meta", SETTINGS)
         if settings is not None:
             self._set_settings(msgspec.msgpack.decode(settings, type=Configure))
         self._coordination.load(views)
@@ -221,6 +229,7 @@ class Replica:
             if self._files is not None:
                 write_vectors(self._files, follow, self._only)
             self._quotas.save(batch)
+            self.ledger.save(batch)
             batch.put_number(b"revision", self.revision)
             batch.put_number(b"sequence", self.sequence)
             batch.put_number(b"recorded_at", self.last_recorded_at)
@@ -251,17 +260,20 @@ class Replica:
     def _apply_one(self, batch: WriteBatch, frame: Frame, follow: Follow) -> None:
         self.sequence = frame.sequence
         self.last_recorded_at = frame.recorded_at
+        batch.trace = None if self.ledger.digest is None else []
+        error, result = None, None
         try:
             result = self._decide_and_fold(batch, frame, follow)
         except StorageError:
             # Of a newer version, or damage: no refusal, or a replay could accept what this refused.
             raise
-        except NtMemoryError as error:
-            if frame.ticket is not None:
-                follow.outcomes.append(Outcome(frame.ticket, None, error))
-            return
+        except NtMemoryError as refusal:
+            error = refusal
+        if self.ledger.digest is not None:
+            refused = "" if error is None else type(error).__name__
+            self.ledger.note(frame, self.revision, refused, batch.trace or [])
         if frame.ticket is not None:
-            follow.outcomes.append(Outcome(frame.ticket, result, None))
+            follow.outcomes.append(Outcome(frame.ticket, result, error))
 
     def _decide_and_fold(self, batch: WriteBatch, frame: Frame, follow: Follow) -> Any:
         entry = decode_entry(frame.payload)
@@ -338,13 +350,14 @@ class Replica:
             raise InvalidInputError("the store has its settings already")
         settings = cast("Configure", step.entry.body)
         self._set_settings(settings)
-        step.batch.put(b"meta", b"settings", _pack(settings))
+        step.batch.put(b"meta", SETTINGS, _pack(settings))
         return Effects(step.now.revision)
 
     def _start_session(self, step: Step) -> Effects:
         body = cast("StartSession", step.entry.body)
         if self.origin is not None:  # a copy of a node's replica, that goes its own way from here
             detach(step.batch)
+            self.ledger.end(step.batch)
             self.origin = None
         step.draft.end_sessions(keep=body.session)
         drop_unlabelled(step.batch)
@@ -376,6 +389,8 @@ class Replica:
 
     def _mark(self, step: Step) -> Effects:
         mark = cast("Mark", step.entry.body)
+        if self.origin is None:  # the first entry of a stream
+            self.ledger.begin()
         self.origin = note(step.batch, mark, self.sequence, step.now.recorded_at)
         return Effects(None, has_changes=False)
 

@@ -84,7 +84,9 @@ _MEMORY: dict[str, rights.Claims] = {
     "tail": rights.everything,
     **dict.fromkeys(("publish", "request"), rights.publishing),
     "subscribe": rights.subscribing,
-    **{name: rights.operating(name) for name in ("snapshot", "export", "compact")},
+    **{
+        name: rights.operating(name) for name in ("snapshot", "share_snapshot", "export", "compact")
+    },
     **dict.fromkeys(
         (
             "put",
@@ -110,6 +112,8 @@ _MEMORY: dict[str, rights.Claims] = {
             "stats",
             "flush",
             "sync",
+            "shared_snapshots",
+            "verify_snapshot",
         ),
         rights.free,
     ),

@@ -33,9 +33,15 @@ import asyncio
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from nt_memory.errors import ClosedError, CorruptionError, ReadOnlyError, StorageError
+from nt_memory.errors import (
+    ClosedError,
+    CorruptionError,
+    ReadOnlyError,
+    StorageError,
+    UnsupportedError,
+)
 from nt_memory.records import Compaction
 from nt_memory.replica import Follow, Replica
 from nt_memory.system.baseline import save_base
@@ -56,11 +62,13 @@ if TYPE_CHECKING:
     import os
     from collections.abc import AsyncGenerator
 
+    from nt_memory.records import Shared
     from nt_memory.system.engine import Engine
     from nt_memory.system.renumbering import Renumbering
     from nt_memory.tiers.cold import ColdTier
     from nt_memory.tiers.views import Snapshot
     from nt_memory.transport.local import LocalJournal
+    from nt_memory.transport.nats.link import Link
 
 _LAST_ENTRIES = 256
 
@@ -72,6 +80,7 @@ class Maintenance:
         self._engine = engine
         self._one_at_a_time = asyncio.Lock()
         self._compaction: asyncio.Task[Compaction] | None = None
+        self._sharing: set[asyncio.Task[Shared]] = set()
         self._is_over = False
         # glibc keeps what a thread has freed for that thread. On whichever of the loop's threads is
         # free, each would come to hold the most that a compaction ever needed.
@@ -104,6 +113,38 @@ class Maintenance:
             await self._engine.flush()
             await asyncio.to_thread(copy_store, self._engine.opened, path)
 
+    async def share(self, keep: int) -> Shared:
+        """Share a snapshot of a node's replica; see `MemorySystem.share_snapshot`."""
+        link = self.link()
+        if self._is_over:
+            raise ClosedError("the memory is closing")
+        sharing = asyncio.ensure_future(self._share(link, keep))
+        self._sharing.add(sharing)
+        sharing.add_done_callback(self._sharing.discard)
+        sharing.add_done_callback(_retrieve)
+        return await asyncio.shield(sharing)
+
+    async def _share(self, link: Link, keep: int) -> Shared:
+        from nt_memory.system.sharing import share  # noqa: PLC0415 - an extra
+
+        async with self._one_at_a_time:
+            await self._engine.flush()
+            return await asyncio.to_thread(share, self._engine, link, keep)
+
+    def link(self) -> Link:
+        """The connection of a cluster's node.
+
+        Raises:
+            UnsupportedError: this is none.
+        """
+        journal = self._engine.journal
+        if journal is None or not journal.is_shared:
+            raise UnsupportedError("only nodes of a cluster share snapshots: open a nats:// URL")
+        from nt_memory.transport.nats.journal import NatsJournal  # noqa: PLC0415 - an extra
+
+        assert isinstance(journal, NatsJournal)  # noqa: S101 - no other is shared
+        return journal.link
+
     @asynccontextmanager
     async def apart(self) -> AsyncGenerator[None]:
         """Nothing is compacted or copied during the block."""
@@ -115,6 +156,8 @@ class Maintenance:
         self._is_over = True
         if self._compaction is not None:
             await asyncio.wait([self._compaction])
+        if self._sharing:
+            await asyncio.wait(self._sharing)
         await self.upkeep.settle()
         self._thread.shutdown(wait=False)
 
@@ -162,7 +205,7 @@ def _nothing() -> None:
     """A barrier is all that is wanted."""
 
 
-def _retrieve(task: asyncio.Task[Compaction]) -> None:
+def _retrieve(task: asyncio.Task[Any]) -> None:
     if not task.cancelled():
         task.exception()  # its caller may be gone
 
@@ -239,6 +282,7 @@ class _Compactor:
             self._discard()
             raise
         replica.keep_vectors(self._files)
+        replica.keep_ring(engine.opened.replica.ledger.ring)
         engine.opened.cold, engine.opened.replica = new, replica
         follow = Follow(replica.revision, replica.sequence, replica.timeline_us)
         follow.snapshot = new.snapshot()
@@ -348,4 +392,9 @@ def _check_agree(fresh: Replica, live: Replica) -> None:
         raise CorruptionError(
             f"from the base the journal leads to entry {fresh.sequence}, revision "
             f"{fresh.revision}; the views are at {live.sequence}, {live.revision}"
+        )
+    if fresh.ledger.digest != live.ledger.digest:
+        raise CorruptionError(
+            f"from the base the journal leads to other rows than those of the views at entry "
+            f"{live.sequence}"
         )

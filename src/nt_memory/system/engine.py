@@ -24,6 +24,7 @@ from nt_memory.errors import (
 )
 from nt_memory.replica import is_staged
 from nt_memory.system.background import keep_time, keep_up
+from nt_memory.system.busing import make_auditor
 from nt_memory.system.compacting import Maintenance
 from nt_memory.system.ending import Ending, insist, release_orphans
 from nt_memory.system.filing import Filing
@@ -171,6 +172,7 @@ class Engine:
         if self.journal.is_shared:
             # Others are at work too: their sessions end by their leases, if they do.
             self._background.append(self._loop.create_task(keep_time(self)))
+            self._background.append(self._loop.create_task(make_auditor(self).run()))
             return
         if not self.opened.replica.is_configured:
             await self.submit(

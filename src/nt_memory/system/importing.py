@@ -28,10 +28,12 @@ from nt_memory.errors import (
     NtMemoryError,
     StorageError,
     StoreInUseError,
+    UnsupportedError,
 )
 from nt_memory.namespace import check_agent, check_key
 from nt_memory.reasoningbank.backing import SWARM
 from nt_memory.records import Import
+from nt_memory.system.configuring import to_config
 from nt_memory.system.exported_files import FILES, unspell_piece
 from nt_memory.system.exporting import PROGRESS_ROWS
 from nt_memory.system.exportlines import (
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from nt_memory.clock import Clock
+    from nt_memory.config import MemoryConfig
     from nt_memory.system.exporting import Progress
     from nt_memory.system.exportlines import Header, LineSource, Place
     from nt_memory.system.spelling import Row
@@ -71,12 +74,12 @@ _ORDER[FILES] = len(TABLES)
 
 def import_store(
     source: str | os.PathLike[str],
-    target: str | os.PathLike[str],
+    target: MemoryConfig | str | os.PathLike[str],
     *,
     clock: Clock | None = None,
     progress: Progress | None = None,
 ) -> Import:
-    """Make the store that an export was made from.
+    """Make the store that an export was made from, or the swarm of a cluster.
 
     Afterwards everything reads as it did there: values, times, revisions, history, search, the
     ReasoningBank, locks and ballots. The order of entries is not in an export: `tail`,
@@ -85,11 +88,14 @@ def import_store(
     Interrupted, it goes on where it was when it is called again with the same export. Repeated, it
     changes nothing, also when the store has been written to since.
 
+    A swarm must be one that nobody has opened yet, and gets the name that the URL says. It takes the
+    operator's credentials. Repeated, it is refused, because the swarm has begun.
+
     Args:
         source: What `export` wrote: a file of JSON Lines, compressed or not; `-` for stdin; or a
             Parquet directory.
         target: Directory of the new store: missing or empty, the unfinished import of this export,
-            or a store that was made from it.
+            or a store that was made from it. Or a `nats://` URL, or a configuration with one.
         clock: Source of the time the store says it was created; for tests.
         progress: Told how far it is.
 
@@ -98,16 +104,29 @@ def import_store(
             is as it was before.
         InvalidInputError: it is no export, or one of some agents only.
         FormatVersionError: a newer version wrote it.
-        ForeignStoreError: the target holds something else.
+        ForeignStoreError: the target holds something else, or is a swarm that has begun.
         StoreInUseError: another import into the target is under way.
+        DisconnectedError, PermissionDeniedError: a cluster's servers are out of reach, or refuse.
         StorageFullError: no space is left; call it again when there is.
         StorageError: a file operation failed.
-        UnsupportedError: Parquet needs `nt-memory[parquet]`.
+        UnsupportedError: Parquet needs `nt-memory[parquet]`, a cluster `nt-memory[cluster]`.
 
     Cost: about 25 s a million rows on one core, and then as much to open the store for the first
         time. Blocks: call it off the event loop. Needs the space of the store twice meanwhile.
     """
-    path = Path(target)
+    config = to_config(target)
+    if config.url is None:
+        return _import_into(source, Path(config.storage_path), clock, progress)
+    try:
+        from nt_memory.system.founding import found_swarm  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise UnsupportedError("a cluster needs `pip install nt-memory[cluster]`") from error
+    return found_swarm(config, lambda path: _import_into(source, path, clock, progress))
+
+
+def _import_into(
+    source: str | os.PathLike[str], path: Path, clock: Clock | None, progress: Progress | None
+) -> Import:
     lines = open_source(source)
     try:
         feed = lines.lines()

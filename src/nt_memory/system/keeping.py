@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
+from nt_memory.errors import InvalidInputError
 from nt_memory.system.exporting import export_live
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
 
-    from nt_memory.records import Compaction, Export
+    from nt_memory.records import Compaction, Export, Shared, SwarmSnapshot
     from nt_memory.system.engine import Engine
     from nt_memory.system.exporting import Format
 
@@ -31,6 +33,74 @@ class KeepingCalls:
             OSError: it cannot be written.
         """
         await self._engine.maintenance.copy(path)
+
+    async def share_snapshot(self, *, keep: int = 2) -> Shared:
+        """Let new nodes of the cluster begin with this node's replica, and trim the swarm's stream.
+
+        Everything committed before the call is in the snapshot. It is stored with the servers, read
+        back, and only then named, so it is there whole or not at all. Then the snapshots go that are
+        not among the newest `keep`, and with them all messages of the stream before the oldest of
+        those. Nodes that are at work keep what they have. One that had not followed so far begins
+        with a snapshot when it is opened again.
+
+        A node that began with a snapshot knows every version that history and retention keep, so
+        reads as of a *time* are the same on all nodes. The order of entries before the snapshot it does
+        not know: `tail`, `watch(after=)` and `as_of=<revision>` raise `TrimmedError` there, as
+        after `compact`.
+
+        Args:
+            keep: How many snapshots are kept, this one included; at least 1. With more than one
+                there is another to begin with when the newest is damaged.
+
+        Returns:
+            What was shared, and what was removed.
+
+        Raises:
+            UnsupportedError: this is no node of a cluster.
+            InvalidInputError: `keep` is not positive.
+            PermissionDeniedError: this node's credentials are not the operator's.
+            DisconnectedError: no server answers.
+            CorruptionError: what the servers have is not what was sent; nothing was removed.
+            StorageFullError: no space is left, here or with the servers.
+            StorageError: a file operation failed, or the servers refuse.
+
+        Cost: writes a base, sends and reads it back, on another thread; see
+            `docs/how-to/deploy.md`. Cancelled, it goes on to its end.
+        """
+        self._engine.check_usable()
+        if not isinstance(keep, int) or keep < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidInputError(f"keep is a number of snapshots, at least 1, not {keep!r}")
+        return await self._engine.maintenance.share(keep)
+
+    async def shared_snapshots(self) -> list[SwarmSnapshot]:
+        """The snapshots that a new node of the cluster could begin with, newest first.
+
+        Raises:
+            UnsupportedError: this is no node of a cluster.
+            DisconnectedError: no server answers.
+            PermissionDeniedError: the servers do not let this node ask.
+        """
+        self._engine.check_usable()
+        link = self._engine.maintenance.link()
+        from nt_memory.system.sharing import listed  # noqa: PLC0415 - an extra
+
+        return await asyncio.to_thread(listed, link)
+
+    async def verify_snapshot(self, snapshot_id: str) -> SwarmSnapshot:
+        """Read a shared snapshot, all of it, and hold it against its checksums.
+
+        Raises:
+            UnsupportedError: this is no node of a cluster.
+            InvalidInputError: the catalogue has no such snapshot.
+            CorruptionError: it is damaged or incomplete; the message says where.
+            DisconnectedError: no server answers.
+            PermissionDeniedError: the servers do not let this node ask.
+        """
+        self._engine.check_usable()
+        link = self._engine.maintenance.link()
+        from nt_memory.system.sharing import verify  # noqa: PLC0415 - an extra
+
+        return await asyncio.to_thread(verify, link, snapshot_id)
 
     async def export(
         self,

@@ -17,13 +17,14 @@ from nt_memory.coordination.lock_states import LockState
 from nt_memory.coordination.locks import Locks
 from nt_memory.coordination.pubsub import PubSub
 from nt_memory.entries import Advance
-from nt_memory.errors import ClosedError, InvalidInputError, UnsupportedError
+from nt_memory.errors import ClosedError, UnsupportedError
 from nt_memory.reasoningbank import ReasoningBank
 from nt_memory.records import MemoryStats, VectorTierStats
 from nt_memory.system.arguments import check_request, check_revision, resolve
 from nt_memory.system.backing import EngineBacking
 from nt_memory.system.banking import BankCalls
 from nt_memory.system.busing import make_bus
+from nt_memory.system.configuring import to_config
 from nt_memory.system.coordinating import CoordinationCalls
 from nt_memory.system.engine import FILTER_SHARE, Engine
 from nt_memory.system.filtering import FilterTables
@@ -35,7 +36,6 @@ from nt_memory.system.similarity import SimilarityCalls
 from nt_memory.system.state import StateCalls
 from nt_memory.system.view import MemoryView
 from nt_memory.system.watching import Tail
-from nt_memory.transport.nats.address import parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -401,7 +401,7 @@ class Opening:
         adopts = self._adopt_settings
         if adopts is None:
             adopts = not isinstance(target, MemoryConfig)
-        config = _to_config(target)
+        config = to_config(target)
         if config.url is not None and config.agentdb_url is not None:
             raise UnsupportedError(
                 "agentdb_url: the nodes of a cluster keep their vectors themselves"
@@ -413,18 +413,3 @@ class Opening:
             adopt_settings=adopts,
         )
         return MemorySystem(engine)
-
-
-def _to_config(target: MemoryConfig | str | os.PathLike[str] | None) -> MemoryConfig:
-    if target is None:
-        return MemoryConfig()
-    if isinstance(target, MemoryConfig):
-        return target
-    if isinstance(target, str) and "://" in target:
-        _, swarm = parse_url(target)
-        return MemoryConfig(url=target, swarm=swarm) if swarm else MemoryConfig(url=target)
-    if not isinstance(target, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InvalidInputError(
-            f"open takes a path, a URL or a MemoryConfig, not {type(target).__name__}"
-        )
-    return MemoryConfig(storage_path=target)

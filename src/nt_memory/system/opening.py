@@ -60,6 +60,7 @@ REPLAY_BATCH = 512
 REPLAY_BYTES = 8 << 20
 VIEWS_NEW = "views.new"
 VIEWS_OLD = "views.old"
+SHARE_NEW = "share.new"
 
 
 def open_store(config: MemoryConfig, clock: StoreClock, *, read_only: bool) -> Opened:
@@ -293,7 +294,7 @@ def apply_frames(replica: Replica, batch: list[Frame]) -> Follow:
 
 def clear_leftovers(directory: StoreDirectory) -> None:
     """Remove what a crash in mid-compaction or mid-put left behind. Nothing else refers to it."""
-    for name in (VIEWS_NEW, VIEWS_OLD):
+    for name in (VIEWS_NEW, VIEWS_OLD, SHARE_NEW):
         if (path := directory.path / name).is_dir() and not path.is_symlink():
             shutil.rmtree(path)
     for path in (*directory.bases.glob("*.new"), *directory.values.glob("*.new")):

@@ -217,7 +217,10 @@ class Writing:
         while waited_s < FULL_RETRY_S and not self._pause.wait(STUCK_S):
             self._while_stuck()
             waited_s += STUCK_S
-        self._engine.opened.replica = Replica(self._engine.opened.cold, self._engine.opened.files)
+        opened = self._engine.opened
+        ring = opened.replica.ledger.ring
+        opened.replica = Replica(opened.cold, opened.files)
+        opened.replica.keep_ring(ring)
 
     def hand_over(self, follow: Follow) -> None:
         """On the journal's thread: have the loop follow, once it is not too far behind."""

@@ -57,6 +57,19 @@ class Version(msgspec.Struct, frozen=True, array_like=True, gc=False):
     tags: tuple[str, ...] = ()
     is_trimmed_before: bool = False
 
+    def unplaced(self, known_at: int, revision: int) -> Version:
+        """The same, with its place in time instead of its vector's row."""
+        return Version(
+            self.value,
+            self.recorded_at,
+            self.expires_at,
+            self.actor,
+            known_at,
+            revision,
+            self.tags,
+            self.is_trimmed_before,
+        )
+
 
 class ChangeRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One key changed by a logged entry. `ended`: vector rows that stopped being current."""

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _VERSIONS = b"versions"
 _AFTER_ALL = b"\xff" * 16
 _STEPS_BEFORE_SEEK = 4
+_TRACED = frozenset((b"locks", b"electorate", b"proposals"))
+_REMOVED = b"-"
 
 
 def after_name(name: bytes) -> bytes:
@@ -285,6 +287,9 @@ class Snapshot(Tables):
 class WriteBatch(Snapshot):
     """One write transaction: reads see what it has written so far.
 
+    Attributes:
+        trace: Takes what is written that all replicas must write alike; None: nobody asks.
+
     Args:
         tables: See `Tables`.
         txn: The transaction.
@@ -294,6 +299,7 @@ class WriteBatch(Snapshot):
     def __init__(self, tables: dict[bytes, Any], txn: Any, on_end: Callable[[], None]) -> None:
         super().__init__(tables, txn)
         self._on_end: Callable[[], None] | None = on_end
+        self.trace: list[bytes] | None = None
 
     def commit(self) -> None:
         """Make it visible. If that fails it is dropped. For `ColdTier`, which explains the errors."""
@@ -316,6 +322,8 @@ class WriteBatch(Snapshot):
 
     def put(self, table: bytes, key: bytes, value: bytes) -> None:
         """Set a value."""
+        if self.trace is not None and table in _TRACED:
+            self.trace += (table, key, value)
         self.txn.put(key, seal(table, key, value), db=self._tables[table])
 
     def append(self, table: bytes, key: bytes, value: bytes) -> None:
@@ -324,6 +332,8 @@ class WriteBatch(Snapshot):
 
     def delete(self, table: bytes, key: bytes) -> bool:
         """Remove a value; whether it was there."""
+        if self.trace is not None and (table in _TRACED or table == _VERSIONS):
+            self.trace += (_REMOVED, table, key)
         return bool(self.txn.delete(key, db=self._tables[table]))
 
     def put_rows(self, table: bytes, rows: Sequence[tuple[bytes, bytes]]) -> None:
@@ -344,6 +354,9 @@ class WriteBatch(Snapshot):
 
     def put_version(self, name: bytes, known_at: int, revision: int, version: Version) -> None:
         """Set one version."""
+        if self.trace is not None:
+            # Without the number of its vector row, which is this replica's own.
+            self.trace += (name, encode_row(version.unplaced(known_at, revision)))
         self.put(b"versions", version_key(name, known_at, revision), encode_row(version))
 
     def append_log(self, revision: int, row: LogRow) -> None:

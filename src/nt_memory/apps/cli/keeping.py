@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,8 +13,14 @@ from nt_memory.apps.cli import printing
 from nt_memory.apps.cli.commands import Family
 from nt_memory.apps.cli.exits import Exit
 from nt_memory.apps.cli.options import Acting, AsJson, Store, Wait
-from nt_memory.apps.cli.running import in_directory, path_of, run
-from nt_memory.errors import NoStoreError
+from nt_memory.apps.cli.running import (
+    check_not_served,
+    in_directory,
+    is_cluster,
+    path_of,
+    run,
+)
+from nt_memory.errors import InvalidInputError, NoStoreError
 
 if TYPE_CHECKING:
     from nt_memory import MemorySystem
@@ -90,9 +97,16 @@ def compact(*, store: Store = None, wait: Wait = 0.0, json: AsJson = False) -> N
 
 def snapshot(
     target: Annotated[
-        Path, typer.Argument(metavar="TARGET", help="Missing, or empty.", show_default=False)
-    ],
+        Path | None,
+        typer.Argument(metavar="[TARGET]", help="Missing, or empty.", show_default=False),
+    ] = None,
     *,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Without TARGET: how many the cluster keeps; by default 2."
+        ),
+    ] = None,
     store: Store = None,
     acting: Acting = None,
     wait: Wait = 0.0,
@@ -102,7 +116,25 @@ def snapshot(
 
     The copy is opened once, which proves that it can be. A program that has the store open calls
     memory.snapshot(TARGET).
+
+    Without TARGET, and with a cluster as the store: let new nodes begin with a snapshot that the servers
+    keep, and trim the swarm's stream behind the oldest that is kept. It takes the operator's
+    credentials.
     """
+    if target is None:
+        if not is_cluster(store):
+            check_not_served(store, _THERE)
+            raise InvalidInputError("name the directory to make: nt-memory snapshot TARGET")
+        in_directory(
+            functools.partial(_share, keep=2 if keep is None else keep, as_json=json),
+            store,
+            instead="name the cluster with --store nats://…",
+            writes=True,
+            acting=acting,
+        )
+        return
+    if keep is not None:
+        raise InvalidInputError("--keep is about what a cluster keeps: leave out TARGET")
 
     async def body(memory: MemorySystem) -> None:
         await memory.snapshot(target)
@@ -111,6 +143,29 @@ def snapshot(
         body, store, instead=_THERE, writes=True, acting=acting, wait=wait, must_exist=True
     )
     run(_open_copy(target, as_json=json))
+
+
+async def _share(memory: MemorySystem, *, keep: int, as_json: bool) -> None:
+    done = await memory.share_snapshot(keep=keep)
+    made = done.snapshot
+    if as_json:
+        from nt_memory.apps.cli import documents  # noqa: PLC0415 - numpy
+
+        printing.document(
+            documents.Snapshot(
+                path=None,
+                revision=made.revision,
+                id=made.id,
+                bytes=made.bytes,
+                dropped=done.dropped,
+                trimmed=done.trimmed,
+            )
+        )
+    else:
+        printing.line(
+            f"{made.id}: revision {made.revision}, {made.bytes / 1e6:,.1f} MB; "
+            f"{done.dropped} older dropped, {done.trimmed:,} messages trimmed"
+        )
 
 
 def register(app: typer.Typer) -> None:
@@ -139,6 +194,7 @@ def register(app: typer.Typer) -> None:
     family.add(
         snapshot,
         "snapshot /backup/monday",
+        "snapshot --store nats://127.0.0.1:4222/desk --keep 3",
         document="Snapshot",
         in_use="it calls memory.snapshot(TARGET) itself; nt-memory export works beside it",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,7 +14,13 @@ from nt_memory.apps.cli.commands import Family
 from nt_memory.apps.cli.completing import agents as complete_agents
 from nt_memory.apps.cli.exits import NotThereError
 from nt_memory.apps.cli.options import AsJson, Store
-from nt_memory.apps.cli.running import path_of
+from nt_memory.apps.cli.running import in_directory, is_cluster, locate, path_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nt_memory import MemorySystem
+    from nt_memory.records import Export
 
 _progress = contextmanager(printing.progress)
 
@@ -45,18 +51,22 @@ def export(
 
     What was written is said on stderr; with --json on stdout, unless the export goes there.
     """
-    from nt_memory.system.exporting import export_store  # noqa: PLC0415 - slow
+    if is_cluster(store):
+        done = _export_cluster(store, target, format_, agent or ())
+    else:
+        from nt_memory.system.exporting import export_store  # noqa: PLC0415 - slow
 
-    with _progress() as told:
-        done = export_store(
-            path_of(
-                store, "name its directory with --store where it is; export works beside a server"
-            ),
-            target,
-            format=format_,
-            agents=agent or (),
-            progress=printing.named(told, "exported"),
-        )
+        with _progress() as told:
+            done = export_store(
+                path_of(
+                    store,
+                    "name its directory with --store where it is; export works beside a server",
+                ),
+                target,
+                format=format_,
+                agents=agent or (),
+                progress=printing.named(told, "exported"),
+            )
     if not json:
         printing.note(f"exported {done.rows:,} rows as of revision {done.revision}")
         return
@@ -68,6 +78,22 @@ def export(
         printing.note(printing.spell(documents.to_builtins(doc)))
     else:
         printing.document(doc)
+
+
+def _export_cluster(
+    store: str | None,
+    target: str,
+    format_: Literal["jsonl", "parquet"] | None,
+    agents: Sequence[str],
+) -> Export:
+    """Export a swarm, by a node of its own that is as far as all are."""
+    found: list[Export] = []
+
+    async def body(memory: MemorySystem) -> None:
+        found.append(await memory.export(target, format=format_, agents=agents))
+
+    in_directory(body, store, instead="", writes=True)
+    return found[0]
 
 
 def import_(
@@ -82,17 +108,24 @@ def import_(
     """Make the store that an export was made from, in a directory that is missing or empty.
 
     Interrupted, it goes on when it is run again; repeated, it changes nothing.
+
+    With a cluster as the store: begin a swarm with it, which nobody may have opened yet. It takes the
+    operator's credentials.
     """
     from nt_memory.system.importing import import_store  # noqa: PLC0415 - slow
     from nt_memory.system.opening import make_views  # noqa: PLC0415
 
     if source != "-" and not Path(source).exists():
         raise NotThereError(f"{source}: there is no such export")
-    path = path_of(store, "import into a directory, then serve that")
+    target = (
+        locate(store)[0]
+        if is_cluster(store)
+        else path_of(store, "import into a directory, then serve that")
+    )
     with _progress() as told:
-        done = import_store(source, path, progress=printing.named(told, "imported"))
-        if done.is_new:
-            make_views(path)  # so that commands that only read find them
+        done = import_store(source, target, progress=printing.named(told, "imported"))
+        if done.is_new and isinstance(target, Path):
+            make_views(target)  # so that commands that only read find them
     if json:
         from nt_memory.apps.cli import documents  # noqa: PLC0415 - numpy
 
@@ -100,7 +133,7 @@ def import_(
     elif done.is_new:
         printing.note(f"imported {done.rows:,} rows as of revision {done.revision}")
     else:
-        printing.note(f"{path} was made from this export before: nothing changed")
+        printing.note(f"{target} was made from this export before: nothing changed")
 
 
 def register(app: typer.Typer) -> None:
@@ -116,6 +149,7 @@ def register(app: typer.Typer) -> None:
     family.add(
         import_,
         "import backup.jsonl.zst --store ./data/restored",
+        "import backup.jsonl.zst --store nats://127.0.0.1:4222/desk",
         document="Import",
         damaged="export it once more, and compare what the two say of their digest",
     )

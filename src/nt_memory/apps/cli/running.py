@@ -250,6 +250,12 @@ def is_served(url: str | None) -> bool:
     return url is not None and url.startswith(("http://", "https://"))
 
 
+def is_cluster(store: str | None) -> bool:
+    """Whether a store is a swarm of a cluster. Raises as `locate`."""
+    url = locate(store)[0].url
+    return url is not None and not is_served(url)
+
+
 def check_not_served(store: str | None, instead: str) -> None:
     """Refuse the URL of a server.
 

@@ -100,6 +100,7 @@ class Follower:
         self._subscription: Subscription | None = None
         self._consumer = ""
         self._delivered = 0
+        self._gap = 0
         self._broken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.heard_ns = self._clock.monotonic_ns()
@@ -209,9 +210,14 @@ class Follower:
             )
         if state["first_seq"] > self._next:
             raise TrimmedError(
-                f"stream {self._stream!r} begins with message {state['first_seq']}, and this node "
-                f"needs {self._next}",
+                f"stream {self._stream!r} was trimmed and begins with message {state['first_seq']}, but "
+                f"this node needs {self._next}: reopen it, and it begins with a snapshot",
                 oldest=state["first_seq"],
+            )
+        if self._gap:
+            raise CorruptionError(
+                f"stream {self._stream!r} has message {self._gap} where {self._next} must be: "
+                "something was removed from it"
             )
         self.last = max(self.last, state["last_seq"])
 
@@ -253,15 +259,9 @@ class Follower:
             self._delivered = delivered
             return
         if stored.sequence != self._next:
+            # Trimmed meanwhile, or lost: the stream's own state tells.
+            self._gap = stored.sequence
             self._break()
-            self._fail(
-                CorruptionError(
-                    f"stream {self._stream!r} has message {stored.sequence} where {self._next} must "
-                    "be: something was removed from it"
-                )
-            )
-            if self._task is not None:
-                self._task.cancel()
             return
         await self._take(stored)
         if consumer == self._consumer:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from nt_memory.clock import SystemClock
 from nt_memory.codec.filed import REFERENCE_START
 from nt_memory.entries import Configure, Entry, Mark, encode_entry
-from nt_memory.entries.origins import Origin, Publisher, is_repeated
+from nt_memory.entries.origins import Origin, Publisher, first_needed, is_repeated
 from nt_memory.errors import (
     ClosedError,
     DisconnectedError,
@@ -32,6 +32,7 @@ from nt_memory.errors import (
 )
 from nt_memory.transport.local import LocalJournal
 from nt_memory.transport.nats.blobs import digest_of
+from nt_memory.transport.nats.catalogue import decode_catalogue
 from nt_memory.transport.nats.follower import Follower, Stored
 from nt_memory.transport.nats.parcels import (
     Blob,
@@ -41,6 +42,7 @@ from nt_memory.transport.nats.parcels import (
     filed_values,
 )
 from nt_memory.transport.nats.publishing import PATIENCE_S, Flush, Publishing, UnderWay
+from nt_memory.transport.nats.subjects import CATALOGUE
 from nt_memory.transport.submissions import Work
 
 if TYPE_CHECKING:
@@ -97,7 +99,7 @@ class NatsJournal(LocalJournal):
         self.directory = directory
         self.link = link
         self._subjects = link.subjects
-        self._stream = stream
+        self.stream = stream
         self._values = values
         self._store_clock = clock
         self._system = SystemClock()
@@ -106,12 +108,13 @@ class NatsJournal(LocalJournal):
             values,
             max_pending_bytes=_PENDING_BYTES,
             patience_s=patience_s,
-            lose=self._lose,
+            lose=self.lose,
         )
         self._blobs = self._publishing.blobs
         self._patience_s = patience_s
         self._publishers: dict[str, Publisher] = {}
         self._resumed: Origin | None = None
+        self._is_founded = False  # begins with what was imported
         self._follower: Follower | None = None
         self._delivered: list[UnderWay] = []  # the journal's thread's own
         self._arrived_us = 0  # when the stream took the newest message of this node
@@ -128,6 +131,11 @@ class NatsJournal(LocalJournal):
     def unseen(self) -> int:
         """Messages that the stream is known to have and this node has not."""
         return max(0, (self._follower.last if self._follower else 0) - self._message)
+
+    @property
+    def session(self) -> str:
+        """Names this run of this node."""
+        return self._publishing.session
 
     def silent_s(self) -> float:
         """Seconds since a server was heard of last."""
@@ -179,6 +187,23 @@ class NatsJournal(LocalJournal):
 
     # --- life -----------------------------------------------------------------------------------
 
+    def begins_with(self, origin: Origin | None) -> int:
+        """The first message of the stream that is not in this journal whole.
+
+        Args:
+            origin: How far the views have followed the stream, with all that is in this journal.
+
+        Raises:
+            StorageError: this journal holds what did not come from the stream.
+        """
+        written = 0 if origin is None else origin.mark + origin.entries
+        if self._last_sequence > written:
+            raise StorageError(
+                f"{self.directory}: written by a memory that was opened on the directory itself, "
+                "not by this node; give the node another one"
+            )
+        return 1 if origin is None else first_needed(origin, self._last_sequence)
+
     def follow(self, origin: Origin | None, publishers: dict[str, Publisher]) -> None:
         """Begin to take what the stream has after the views. Before `start`.
 
@@ -187,29 +212,22 @@ class NatsJournal(LocalJournal):
             publishers: Whom the views know.
 
         Raises:
-            StorageError: this journal holds what did not come from the stream.
+            StorageError: as `begins_with`.
         """
         self._publishers = publishers
-        first = 1
-        written = 0 if origin is None else origin.mark + origin.entries
-        if self._last_sequence > written:
-            raise StorageError(
-                f"{self.directory}: written by a memory that was opened on the directory itself, "
-                "not by this node; give the node another one"
-            )
+        first = self.begins_with(origin)
+        self._is_founded = origin is not None and origin.message == 0
         if origin is not None:
-            is_whole = self._last_sequence >= origin.mark + origin.entries
-            first = origin.message + is_whole
-            self._resumed = None if is_whole else origin
+            self._resumed = origin if first == origin.message > 0 else None
             self._message = origin.message
         self._submissions.accept()
         self._follower = Follower(
             self.link,
             self._subjects.stream,
-            identity=self._stream,
+            identity=self.stream,
             first=first,
             take=self._take,
-            fail=self._lose,
+            fail=self.lose,
         )
         self._follower.start()
 
@@ -302,7 +320,7 @@ class NatsJournal(LocalJournal):
             self._submissions.on_space(functools.partial(self.link.post, _set_done, room))
             await room
 
-    def _lose(self, error: BaseException) -> None:
+    def lose(self, error: BaseException) -> None:
         """Nothing can be followed any more; from any thread."""
         failure = error
         if not isinstance(failure, StorageError):
@@ -320,7 +338,7 @@ class NatsJournal(LocalJournal):
     def _stop(self, error: BaseException) -> None:
         """On the journal's thread: it has failed."""
         barrier, self._in_hand = self._in_hand.barrier, Work([])
-        self._lose(error)
+        self.lose(error)
         delivered, self._delivered = self._delivered, []
         for sending in delivered:  # or not; then they do not know yet
             sending.end(self._failure)
@@ -340,6 +358,8 @@ class NatsJournal(LocalJournal):
     def _write_message(self, stored: Stored) -> list[Frame]:
         """One message: its mark, and the entries that count."""
         author = self._subjects.read(stored.subject).agent
+        if stored.sequence == 1 and author == CATALOGUE and not self._is_founded:
+            self._check_not_founded(stored.data)
         parcel = decode_parcel(stored.data, author)
         # Held apart by author, or one could use up another's numbers.
         publisher = f"{author}/{parcel.session}" if parcel.session else ""
@@ -359,12 +379,25 @@ class NatsJournal(LocalJournal):
         entries = self._admitted(parcel, author, sending) if is_new else []
         if publisher and is_new:
             self._publishers[publisher] = Publisher(parcel.number, recorded_at)
-        mark = Mark(self._stream, stored.sequence, publisher, parcel.number, len(entries))
+        mark = Mark(self.stream, stored.sequence, publisher, parcel.number, len(entries))
         rows = [(encode_entry(Entry(mark)), None), *entries]
         frames = self._write_out(rows[skipped:], recorded_at)
         self._message = stored.sequence
         self._store_clock.start_after(recorded_at)
         return frames
+
+    def _check_not_founded(self, data: bytes) -> None:
+        """Refuse to begin with nothing where the swarm began with an import.
+
+        Raises:
+            StorageError: it did.
+        """
+        found = decode_catalogue(data)
+        if found is not None and any(not snapshot.message for snapshot in found.snapshots):
+            raise StorageError(
+                "the swarm began with an import, which this node has not: reopen it; if that does "
+                "not help, the snapshot that the import made is damaged"
+            )
 
     def _admitted(
         self, parcel: Parcel, author: str, sending: UnderWay | None

@@ -337,19 +337,7 @@ class Publishing:
         try:
             await self.link.store(subject, data, headers, timeout_s=ATTEMPT_S)
         except ApiError as error:
-            raise self._meaning(error) from None
-
-    def _meaning(self, error: ApiError) -> NtMemoryError:
-        """What a refusal says about the message: not stored for good, or nobody knows yet."""
-        said = str(error)
-        is_full = error.number == _NOT_STORED and any(words in said for words in _FULL_WORDS)
-        if is_full or error.number in _FULL:
-            return StorageFullError(f"the stream is full: {error}")
-        if error.number == _IN_PROCESS:
-            return _InProcessError(f"{self.link.name}: {error}")
-        if error.number in _UNDECIDED or error.code in _NO_LEADER:
-            return DisconnectedError(f"{self.link.name}: {error}")
-        return StorageError(f"{self.link.name}: the servers refuse it: {error}")
+            raise meaning(self.link.name, error) from None
 
     def _drop_overdue(self) -> None:
         """Acknowledged, but not seen: as long as no server is there, nobody knows when it will be."""
@@ -372,3 +360,21 @@ class Publishing:
             return  # it has arrived after all
         sending.end(error)
         self.fail_all(sending.tickets, error)
+
+
+def meaning(name: str, error: ApiError) -> NtMemoryError:
+    """What a refusal says about a message: not stored for good, or nobody knows yet.
+
+    Args:
+        name: Of the connection, to be shown.
+        error: What a server said.
+    """
+    said = str(error)
+    is_full = error.number == _NOT_STORED and any(words in said for words in _FULL_WORDS)
+    if is_full or error.number in _FULL:
+        return StorageFullError(f"the stream is full: {error}")
+    if error.number == _IN_PROCESS:
+        return _InProcessError(f"{name}: {error}")
+    if error.number in _UNDECIDED or error.code in _NO_LEADER:
+        return DisconnectedError(f"{name}: {error}")
+    return StorageError(f"{name}: the servers refuse it: {error}")

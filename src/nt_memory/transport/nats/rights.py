@@ -74,11 +74,12 @@ def rights_of(
         (
             subjects.journal(agent),
             subjects.values_of(agent),
+            subjects.statement(agent),
             *_following(subjects),
             *spoken,
             answers,
         ),
-        can_listen,
+        (*can_listen, subjects.statements),
     )
 
 
@@ -89,6 +90,7 @@ def _following(subjects: Subjects) -> tuple[str, ...]:
     stored before, to whatever reply subject it names, another agent's journal included.
     """
     api, stream, values = "$JS.API", subjects.stream, subjects.values
+    snapshots = subjects.snapshots
     return (
         f"{api}.STREAM.INFO.{stream}",
         f"{api}.STREAM.INFO.{values}",
@@ -96,6 +98,8 @@ def _following(subjects: Subjects) -> tuple[str, ...]:
         f"{api}.CONSUMER.INFO.{stream}.*",
         f"{api}.CONSUMER.DELETE.{stream}.*",
         f"{api}.STREAM.MSG.GET.{values}",  # answers in JSON, which is no entry and no message
+        f"{api}.STREAM.MSG.GET.{stream}",  # where the catalogue of snapshots is
+        f"{api}.STREAM.MSG.GET.{snapshots}",
         f"$JS.FC.{stream}.>",
     )
 

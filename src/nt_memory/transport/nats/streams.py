@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from nt_memory.clock import SystemClock
 from nt_memory.errors import DisconnectedError, StorageError
 from nt_memory.transport.nats.follower import IDENTITY
-from nt_memory.transport.nats.link import ApiError
+from nt_memory.transport.nats.link import CALL_S, ApiError
 
 if TYPE_CHECKING:
     from nt_memory.transport.nats.link import Link
@@ -48,6 +48,15 @@ def make_streams(link: Link, patience_s: float) -> str:
             link.call(clock.sleep(_RETRY_S), patience_s)
         else:
             return found
+
+
+def have_stream(link: Link, name: str, subjects: list[str], more: dict[str, Any]) -> None:
+    """Have one more stream.
+
+    Raises:
+        As `make_streams`.
+    """
+    link.call(_have(link, name, subjects, more), CALL_S * 2)
 
 
 async def _have(

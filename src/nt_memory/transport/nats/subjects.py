@@ -4,6 +4,9 @@
     ntm.<swarm>.bus.<publisher>.<level>.<level>   a message between agents
     ntm.<swarm>.reply.<requester>.<level>.<level> an answer to a request of that agent
     ntm.<swarm>.value.<author>.<digest>.<part>    a piece of a value too large for an entry
+    ntm.<swarm>.snapshot._operator.<id>.<part>    a piece of a snapshot; which there are, says
+    ntm.<swarm>.journal._snapshots                the catalogue, which only the operator writes
+    ntm.<swarm>.ledger.<author>                   what a node states of its replica
     ntm.<swarm>.inbox.<agent>.>                   what servers answer to that agent's clients
 
 The name after the kind is who publishes, so that a server that knows only subjects can enforce who
@@ -25,6 +28,8 @@ from nt_memory.topics import OWN
 ROOT = "ntm"
 OPERATOR = "_operator"
 """Stands for who has no name."""
+CATALOGUE = "_snapshots"
+"""Is nobody, and so can be nobody's actor."""
 
 _PLAIN = re.compile(rb"[A-Za-z0-9_-]")
 _TOKEN = re.compile(r"(?:[A-Za-z0-9_-]|~[0-9a-f]{2})+", re.ASCII)
@@ -35,7 +40,7 @@ class Place(NamedTuple):
     """A subject, read.
 
     Attributes:
-        kind: "journal", "bus", "reply", "value" or "inbox".
+        kind: "journal", "bus", "reply", "value", "snapshot", "ledger" or "inbox".
         agent: Whose it is; "" is the operator.
         rest: The tokens after it, unescaped.
     """
@@ -84,6 +89,7 @@ class Subjects:
     Attributes:
         stream: Name of the JetStream stream that holds its journal.
         values: Name of the stream that holds its large values.
+        snapshots: Name of the stream that holds its snapshots' pieces.
     """
 
     def __init__(self, swarm: str) -> None:
@@ -91,6 +97,7 @@ class Subjects:
         self._root = f"{ROOT}.{spelled}"
         self.stream = f"ntm_{spelled}"
         self.values = f"ntm_{spelled}_values"
+        self.snapshots = f"ntm_{spelled}~snapshots"  # no swarm is spelled so
 
     def journal(self, author: str) -> str:
         """What an agent's entries are published under."""
@@ -113,6 +120,33 @@ class Subjects:
     def all_values(self) -> str:
         """Filter for the large values of all."""
         return f"{self._root}.value.>"
+
+    @property
+    def catalogue(self) -> str:
+        """What the catalogue of snapshots is published under, in the journal."""
+        return f"{self._root}.journal.{CATALOGUE}"
+
+    def snapshot(self, id_: str, part: int) -> str:
+        """What a piece of a snapshot is published under."""
+        return f"{self._root}.snapshot.{OPERATOR}.{token(id_)}.{part}"
+
+    def pieces(self, id_: str) -> str:
+        """Filter for the pieces of a snapshot."""
+        return f"{self._root}.snapshot.{OPERATOR}.{token(id_)}.*"
+
+    @property
+    def all_snapshots(self) -> str:
+        """Filter for the pieces of all snapshots."""
+        return f"{self._root}.snapshot.{OPERATOR}.*.*"
+
+    def statement(self, author: str) -> str:
+        """What a node's statements of its replica are published under."""
+        return f"{self._root}.ledger.{agent_token(author)}"
+
+    @property
+    def statements(self) -> str:
+        """Filter for the statements of all nodes."""
+        return f"{self._root}.ledger.*"
 
     def inbox(self, agent: str) -> str:
         """Prefix of the subjects at which an agent's clients take the servers' answers."""

@@ -92,10 +92,18 @@ class Compaction(Document):
 
 
 class Snapshot(Document):
-    """A copy, and the revision it was opened at."""
+    """A copy, and the revision it was opened at; or what a cluster keeps for new nodes.
 
-    path: str
+    Of a copy there is `path`; of the other all else: its id and size, how many older ones were dropped,
+    and how many messages were trimmed from the swarm's stream.
+    """
+
+    path: str | None
     revision: int
+    id: str | None = None
+    bytes: int | None = None
+    dropped: int | None = None
+    trimmed: int | None = None
 
 
 class Export(Document):
