@@ -173,6 +173,9 @@ def test_malformed_names_in_plain_functions(live, agent):
 class Opaque:
     """No supported type."""
 
+    def __repr__(self) -> str:
+        return "Opaque()"
+
 
 def cyclic():
     """A list that holds itself."""
