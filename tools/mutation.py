@@ -59,7 +59,6 @@ TARGETS = {
             "unit/test_mixed_batch.py",
             "unit/test_renumbering.py",
             "unit/test_guarantees.py",
-            "property/test_replay.py",
         ),
     ),
     "locks": Target(
@@ -94,7 +93,7 @@ TARGETS = {
     ),
     "codec": Target(
         ("codec/__init__.py", "codec/lowering.py", "codec/raising.py", "codec/plain.py"),
-        ("unit/test_codec.py", "property/test_codec_roundtrip.py"),
+        ("unit/test_codec.py", "unit/test_codec_plain.py", "property/test_codec_roundtrip.py"),
     ),
 }
 
