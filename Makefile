@@ -94,9 +94,10 @@ licences: $(VENV)/.installed-dev
 sbom: $(VENV)/.installed-dev $(VENV)/.installed-supply
 	rm -rf build/plain && $(BIN)/python -m venv build/plain
 	build/plain/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt .
+	build/plain/bin/python -m pip uninstall --quiet --yes setuptools pip
 	mkdir -p dist
 	PYTHONHASHSEED=0 $(BIN)/cyclonedx-py environment build/plain/bin/python --pyproject pyproject.toml \
-		--mc-type library --PEP-639 --output-reproducible --of JSON -o dist/nt-memory.cdx.json
+		--mc-type library --output-reproducible --of JSON -o dist/nt-memory.cdx.json
 
 audit: $(VENV)/.installed-supply
 	$(BIN)/pip-audit --strict --progress-spinner off --disable-pip --no-deps -r constraints.txt
