@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import tomllib
 from email.message import Message
 from pathlib import Path
 from types import SimpleNamespace
@@ -62,3 +63,13 @@ def test_what_users_get_is_followed_through_extras(licences: Any) -> None:
     found = licences.shipped()
     assert {"numpy", "lmdb", "faiss-cpu", "fastapi", "starlette", "httpx", "h11"} <= found
     assert not found & {"pytest", "codespell", "mypy", "hypothesis"}
+
+
+def test_every_extra_is_a_tool_or_documented(licences: Any) -> None:
+    """A new extra is either counted among what users get, with a word on what for, or said to be ours."""
+    root = _SOURCE.parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    extras = set(project["optional-dependencies"])
+    assert extras >= licences.NOT_SHIPPED
+    page = (root / "docs" / "reference" / "package.md").read_text()
+    assert [extra for extra in extras - licences.NOT_SHIPPED if f"`{extra}`" not in page] == []
