@@ -22,7 +22,7 @@ from packaging.utils import canonicalize_name
 PRODUCT = "nt-memory"
 NOT_SHIPPED = {
     *("dev", "docs", "bench", "bench-vectors", "bench-coordination", "screenshots", "models"),
-    *("mutation", "supply", "bench-prices"),
+    *("mutation", "supply", "bench-prices", "bench-cluster"),
 }
 """Extras with tools for whoever works on the package; the others are for its users."""
 
