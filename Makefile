@@ -10,6 +10,9 @@ PEERS := .venv-peers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+# What is read for misspellings.
+TEXTS := src docs tests tools examples bench web/src README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md Makefile
+
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 STORAGE_ARGS ?=
@@ -21,11 +24,12 @@ CLUSTER_ARGS ?=
 PAGE_ARGS ?=
 SOAK_ARGS ?=
 OVERLOAD_ARGS ?=
+MUTATION_ARGS ?=
 FLOOD_ARGS ?=
 CHAOS_ROUNDS ?= 30
 TEST_ARGS ?=
 
-.PHONY: help demo test test-models test-nautilus test-agentdb test-package stress check bench bench-storage bench-vectors bench-coordination bench-http soak overload flood chaos page screenshots bench-page docs session fmt clean bench-peers bench-prices bench-cluster
+.PHONY: help demo test test-models test-nautilus test-agentdb test-package mutation licences sbom audit stress check bench bench-storage bench-vectors bench-coordination bench-http soak overload flood chaos page screenshots bench-page docs session fmt clean bench-peers bench-prices bench-cluster
 .DELETE_ON_ERROR:
 
 help:
@@ -35,6 +39,10 @@ help:
 	@echo 'make test-nautilus  the NautilusTrader example and its tests; installs the platform, 300 MB'
 	@echo 'make test-agentdb  AgentDB reads what we wrote and the other way; installs its npm package'
 	@echo 'make test-package  wheel and sdist: built, installed into an empty environment, used there'
+	@echo 'make mutation  is there a change to the pure cores that no test notices? (MUTATION_ARGS="locks")'
+	@echo 'make licences  is every dependency under a licence that is allowed?'
+	@echo 'make sbom    what an installation brings, as CycloneDX, into dist/'
+	@echo 'make audit   known vulnerabilities of what an installation brings; asks the advisory service'
 	@echo 'make stress  the long tests: kill -9 in mid-write, 20 rounds each; minutes'
 	@echo 'make check   format, lint, types, import rules and tests: what CI runs'
 	@echo 'make bench   measure, write bench/results/    (BENCH_ARGS="--n 1000000")'
@@ -76,12 +84,32 @@ test-agentdb: $(VENV)/.installed-dev
 test-package: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m stress --timeout 900 tests/stress/test_package.py $(TEST_ARGS)
 
+mutation: $(VENV)/.installed-dev $(VENV)/.installed-mutation
+	$(BIN)/python tools/mutation.py $(MUTATION_ARGS)
+
+licences: $(VENV)/.installed-dev
+	$(BIN)/python tools/licences.py --table
+
+# Of an installation without extras, in an environment that holds nothing else.
+sbom: $(VENV)/.installed-dev $(VENV)/.installed-supply
+	rm -rf build/plain && $(BIN)/python -m venv build/plain
+	build/plain/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt .
+	build/plain/bin/python -m pip uninstall --quiet --yes setuptools pip
+	mkdir -p dist
+	PYTHONHASHSEED=0 $(BIN)/cyclonedx-py environment build/plain/bin/python --pyproject pyproject.toml \
+		--mc-type library --output-reproducible --of JSON -o dist/nt-memory.cdx.json
+
+audit: $(VENV)/.installed-supply
+	$(BIN)/pip-audit --strict --progress-spinner off --disable-pip --no-deps -r constraints.txt
+
 stress: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m stress --timeout 1800 $(TEST_ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/codespell $(TEXTS)
+	$(BIN)/python tools/licences.py
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports

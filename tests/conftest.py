@@ -25,6 +25,11 @@ hypothesis.settings.register_profile(
     "long", deadline=None, max_examples=2_000, stateful_step_count=80, print_blob=True
 )
 
+# tools/mutation.py: a mutant must die of what a test asks, not of chance or of a busy machine.
+hypothesis.settings.register_profile(
+    "mutation", deadline=None, derandomize=True, database=None, max_examples=20
+)
+
 DEADLINE_S = 30.0
 
 

@@ -36,6 +36,31 @@ MISSING = {
 }
 
 
+# What an extra makes possible, alone: a program that says what it reached.
+ALONE = {
+    "server": "from nt_memory.apps.server.app import create_app; print(create_app.__name__)",
+    "mcp": "from nt_memory.apps.mcp.door import McpDoor; print(McpDoor.__name__)",
+    "langgraph": "from nt_memory.integrations.langgraph import NtMemoryStore; print(NtMemoryStore)",
+    "openai": "from nt_memory.embedders import OpenAIEmbedder; "
+    "print(OpenAIEmbedder('m', dim=8, api_key='k', base_url='http://127.0.0.1:9').version)",
+    "agentdb": "from nt_memory.tiers.agentdb.client import AgentDBClient; "
+    "print(AgentDBClient('http://127.0.0.1:9').url)",
+    "client": "from nt_memory.apps.cli.remote.client import _import_httpx; print(_import_httpx())",
+    "cluster": "from nt_memory.system.joining import open_node; print(open_node.__name__)",
+    "parquet": """
+import asyncio
+from nt_memory import MemorySystem
+async def main():
+    async with MemorySystem.open("store") as memory:
+        await memory.put("a", "k", 1)
+        print(await memory.export("whole.parquet"))
+asyncio.run(main())
+""",
+}
+IMPORT_S = 0.150
+"""What `import nt_memory` may take, at its best of several."""
+
+
 def run(*command: str | Path, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "VIRTUAL_ENV"}}
     return subprocess.run(
@@ -123,13 +148,22 @@ def test_a_plain_installation_is_small(home: Path) -> None:
 
 
 def test_an_import_loads_nothing_slow(home: Path) -> None:
-    """`import nt_memory` loads what is asked for of it, and no library before that; the time is printed."""
+    """`import nt_memory` loads what is asked for of it, and no library before that: under 150 ms.
+
+    The best of several: how fast it can be, not how busy the machine is.
+    """
     script = (
         "import sys, time; t = time.perf_counter(); import nt_memory; "
-        "print(1000 * (time.perf_counter() - t)); print(*sys.modules)"
+        "print(time.perf_counter() - t); print(*sys.modules)"
     )
-    took, loaded = ok(home / "venv/bin/python", "-c", script, cwd=home).splitlines()
-    print(f"{float(took):.0f} ms")
+    python = home / "venv/bin/python"
+    runs = [ok(python, "-c", script, cwd=home).splitlines() for _ in range(5)]
+    best = min(float(took) for took, _ in runs)
+    loaded = runs[0][1]
+    whole = "import time; t = time.perf_counter(); from nt_memory import MemorySystem; print(time.perf_counter() - t)"
+    of_class = min(float(ok(python, "-c", whole, cwd=home)) for _ in range(5))
+    print(f"import {1000 * best:.0f} ms, with MemorySystem {1000 * of_class:.0f} ms")
+    assert best < IMPORT_S
     assert not set(loaded.split()) & {"numpy", "faiss", "lmdb", "asyncio", "typer", "msgspec"}
 
 
@@ -149,6 +183,23 @@ def test_a_missing_extra_says_how_to_get_it(home: Path, extra: str) -> None:
     done = run(home / "venv/bin/python", "-c", MISSING[extra], cwd=home)
     assert done.returncode != 0
     assert f"pip install 'nt-memory[{extra}]'" in done.stderr
+
+
+@pytest.mark.parametrize("extra", ALONE)
+def test_each_extra_is_enough_for_what_it_is_for(
+    built: Path, home: Path, tmp_path: Path, extra: str
+) -> None:
+    """No extra works only because another one is installed, too; without it the same fails."""
+    program = ALONE[extra]
+    assert run(home / "venv/bin/python", "-c", program, cwd=tmp_path).returncode
+    (wheel,) = built.glob("*.whl")
+    python = tmp_path / "venv/bin/python"
+    ok(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
+    begun = time.perf_counter()
+    pip = (python, "-m", "pip", "install", "-q", "--disable-pip-version-check")
+    ok(*pip, "-c", ROOT / "constraints.txt", f"{wheel}[{extra}]", cwd=tmp_path)
+    print(f"{extra}: installed in {time.perf_counter() - begun:.1f} s")
+    assert ok(python, "-c", program, cwd=tmp_path)
 
 
 @pytest.mark.parametrize(("command", "extra"), [("serve", "server"), ("mcp", "mcp")])

@@ -626,7 +626,7 @@ def test_filters_combine(live, later):
 
 
 def test_search_results_are_read_only(live):
-    """A hit's data is as read-only as a get's."""
+    """A hit's data is as read-only as what `get` returns."""
 
     async def body(memory):
         await memory.observe("a", unit(1), {"x": [1]})

@@ -212,3 +212,22 @@ def test_state_survives_msgpack_with_weights_beyond_64_bits() -> None:
     assert Fraction(int(state.total), int(state.denominator)) == Fraction(10**30, 7) + Fraction(
         1, 3
     )
+
+
+def test_a_fraction_of_a_thousand_characters_is_read_and_no_longer_one() -> None:
+    """The bound is on the text, before any number is made of it."""
+    longest = "1" * 998 + "/9"
+    assert ballot_rules.parse_fraction(longest, "weight").denominator in {1, 3, 9}
+    with pytest.raises(ProposalError, match="weight '1111"):
+        ballot_rules.parse_fraction("1" + longest, "weight")
+
+
+def test_what_was_decided_before_a_backtest_began_goes_only_with_everything() -> None:
+    """Without a now, an age of zero removes it, and the least age above keeps it."""
+    state = propose(now_us=None)
+    for voter in ("a", "b"):
+        state, _ = vote(state, voter, now_us=None)
+    assert state.status == "approved"
+    assert ballot_rules.is_removable(state, CleanUp(0), now_us=None)
+    assert not ballot_rules.is_removable(state, CleanUp(1), now_us=None)
+    assert ballot_rules.is_removable(state, CleanUp(10**12), now_us=5)

@@ -271,3 +271,38 @@ def test_state_and_result_survive_msgpack() -> None:
     assert msgspec.convert(msgspec.to_builtins(rulings[0].result), type(rulings[0].result)) == (
         rulings[0].result
     )
+
+
+def test_a_release_says_which_fence_it_ended() -> None:
+    """Whoever repeats a release under its request id learns which grant it was."""
+    _, rulings = play((acquire("a"), 0), (Release("r", 1), 3))
+    assert (rulings[-1].result.kind, rulings[-1].result.fence) == ("released", 1)
+
+
+def test_the_longest_lease_and_the_longest_reason_are_allowed() -> None:
+    """A bound is the last value that is accepted; one more is refused."""
+    longest = lock_rules.MAX_LEASE_US
+    state, _ = play((acquire("a", lease=longest), 0))
+    renewed = lock_rules.decide(Renew("r", 1, longest), state, now_us=5, revision=2)
+    assert renewed.result.lease_until == 5 + longest
+    with pytest.raises(InvalidInputError):
+        lock_rules.decide(Renew("r", 1, longest + 1), state, now_us=5, revision=2)
+    reason = "x" * lock_rules.MAX_REASON_CHARS
+    forced = lock_rules.decide(ForceRelease("r", 1, reason), state, now_us=5, revision=2)
+    assert forced.result.kind == "forced"
+    with pytest.raises(InvalidInputError):
+        lock_rules.decide(ForceRelease("r", 1, reason + "x"), state, now_us=5, revision=2)
+
+
+def test_refusals_name_what_is_malformed_and_who_is_in_the_way() -> None:
+    """An operator reads which of several names was wrong, and whether the lock is held or waited for."""
+    with pytest.raises(InvalidNameError, match="lock resource"):
+        lock_rules.decide(Release("", 1), None, now_us=0, revision=1)
+    with pytest.raises(InvalidNameError, match="lock ticket"):
+        lock_rules.decide(acquire(""), None, now_us=0, revision=1)
+    state, _ = play((acquire("a", lease=10), 0), (acquire("b"), 1))
+    held = "held by 'holder-a', lease left"
+    with pytest.raises(LockLostError, match=held):
+        lock_rules.decide(Release("r", 7), state, now_us=5, revision=3)
+    with pytest.raises(LockLostError, match="it is free, and others wait for it"):
+        lock_rules.decide(Release("r", 1), state, now_us=10, revision=3)

@@ -5,15 +5,19 @@ import math
 import numpy as np
 import pytest
 
-from nt_memory.reasoningbank.definition import Tolerance
+from nt_memory.reasoningbank.definition import Definition, Tolerance
 from nt_memory.reasoningbank.dependence import daily_mean
 from nt_memory.reasoningbank.verdict import (
     KINDS,
     Forecasts,
+    Verdict,
     crps_from_quantiles,
+    describe,
+    error_scale,
     error_scales,
     interval_scores,
     judge_batch,
+    to_verdict,
 )
 
 DAY = 86_400_000_000
@@ -86,6 +90,19 @@ def test_median_of_quantiles_stands_in_for_a_point_forecast():
     assert KINDS[judged.kind[0]] == "very_wrong"
 
 
+def test_a_point_forecast_is_not_replaced_by_its_median():
+    """The median stands in only where no point was given, and only if 50 % lies among the quantiles."""
+    high = np.array([[0.7, 1.0], [0.9, 3.0]])
+    both = forecasts(2, actual=[3.0, 3.0], predicted=[5.0, np.nan])
+    judged = judge_batch(
+        both._replace(quantiles=[np.array([[0.25, 1.0], [0.75, 3.0]]), high]),
+        "absolute",
+        Tolerance(),
+    )
+    assert judged.predicted[0] == 5.0
+    assert np.isnan(judged.predicted[1])
+
+
 def test_skill_is_the_baselines_loss_minus_ours():
     """Positive skill is better than the frozen baseline."""
     judged = judge_batch(
@@ -105,6 +122,101 @@ def test_error_scale_uses_only_what_was_known_strictly_before():
     assert np.isnan(scale[:20]).all()
     np.testing.assert_allclose(scale[20:40], half_normal)
     np.testing.assert_allclose(scale[40:], half_normal * 50.5)
+
+
+def test_the_scale_of_one_outcome_is_that_of_all():
+    """Judging one and judging a batch agree to the last bit, in whatever order errors became known."""
+    rng = np.random.default_rng(7)
+    error, known = rng.normal(size=60), rng.permutation(60)
+    error[::9] = np.nan
+    scales = error_scales(error, known)
+    for row in (0, 17, 59):
+        one = error_scale(error, known, int(known[row]))
+        assert one == scales[row] or (math.isnan(one) and math.isnan(scales[row]))
+    latest = int(np.argmax(known))
+    assert error_scale(error, known, int(known[latest])) > 0.0
+    assert math.isnan(error_scale(error, known, 5))
+
+
+def test_a_verdict_has_every_figure_of_its_row():
+    """Each figure of a batch is under its own name in the verdict, and the unit in its words."""
+    claimed = forecasts(
+        2,
+        predicted=[0.0, 4.0],
+        actual=[0.0, 3.0],
+        baseline=[0.0, 1.0],
+        scale=[1.0, 2.0],
+        probability=[0.5, 0.6],
+        low=[0.0, 2.0],
+        high=[1.0, 2.5],
+    )._replace(quantiles=[None, np.array([[0.25, 2.0], [0.75, 4.0]])])
+    judged = judge_batch(claimed, "squared", Tolerance())
+    verdict = to_verdict(
+        Definition("volatility", "next week", "percent", 5),
+        judged,
+        claimed,
+        1,
+        trajectory_id="t",
+        action=2,
+        agent="a",
+        action_type="volatility",
+        revision=9,
+    )
+    assert (verdict.trajectory_id, verdict.action, verdict.agent) == ("t", 2, "a")
+    assert (verdict.action_type, verdict.revision, verdict.kind) == ("volatility", 9, "correct")
+    assert (verdict.predicted, verdict.actual, verdict.error) == (4.0, 3.0, 1.0)
+    assert (verdict.scale, verdict.loss, verdict.baseline_loss, verdict.skill) == (
+        2.0,
+        1.0,
+        4.0,
+        3.0,
+    )
+    assert verdict.interval_score == pytest.approx(0.5 + 10.0 * 0.5)
+    assert verdict.is_covered is False
+    assert verdict.crps == pytest.approx(crps_from_quantiles(claimed.quantiles[1], 3.0))
+    assert verdict.brier == pytest.approx(0.16)
+    assert "3 percent came" in verdict.feedback
+
+
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        ({}, "No outcome is known yet."),
+        ({"actual": 2.0}, "Correct: 2 pct came."),
+        ({"actual": 2.0, "predicted": 3.0}, "Correct: 2 pct came."),
+        (
+            {"actual": 2.0, "predicted": 3.0, "error": 1.0, "scale": 2.0},
+            "Correct: 2 pct came, 3 was predicted, off by 1 (too high). That is 0.5 of the usual error.",
+        ),
+        (
+            {"actual": 2.0, "predicted": 1.5, "error": -0.5},
+            "Correct: 2 pct came, 1.5 was predicted, off by 0.5 (too low).",
+        ),
+        (
+            {"actual": 2.0, "predicted": 2.0, "error": 0.0},
+            "Correct: 2 pct came, 2 was predicted, exactly.",
+        ),
+        ({"actual": 2.0, "skill": 1.0}, "Correct: 2 pct came."),
+        (
+            {"actual": 2.0, "skill": 0.5, "loss": 1.0, "baseline_loss": 1.5},
+            "Correct: 2 pct came. The forecast did better than the baseline (loss 1 against 1.5).",
+        ),
+        (
+            {"actual": 2.0, "skill": -0.5, "loss": 1.5, "baseline_loss": 1.0},
+            "Correct: 2 pct came. The forecast did worse than the baseline (loss 1.5 against 1).",
+        ),
+        (
+            {"actual": 2.0, "skill": 0.0, "loss": 1.0, "baseline_loss": 1.0},
+            "Correct: 2 pct came. The forecast did no better than the baseline (loss 1 against 1).",
+        ),
+        ({"actual": 2.0, "is_covered": True}, "Correct: 2 pct came. The interval held it."),
+        ({"actual": 2.0, "is_covered": False}, "Correct: 2 pct came. The interval missed it."),
+        ({"actual": 2.0, "brier": 0.0625}, "Correct: 2 pct came. Brier score 0.062."),
+    ],
+)
+def test_words_follow_from_the_figures(figures, words):
+    """A verdict's words say what its figures do, and leave out what there is no figure for."""
+    assert describe(Verdict("t", 0, "a", "x", "correct", **figures), "pct") == words
 
 
 def test_standard_error_counts_values_of_one_day_once():

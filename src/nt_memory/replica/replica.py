@@ -8,7 +8,7 @@ replica: nothing is ever skipped.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import msgspec
 
@@ -17,7 +17,6 @@ from nt_memory.entries import (
     Advance,
     Configure,
     EmbeddingCommand,
-    Entry,
     Mark,
     ObserveMany,
     Retain,
@@ -36,7 +35,7 @@ from nt_memory.errors import (
     StorageError,
     TimelineError,
 )
-from nt_memory.replica.coordination import Coordination, Draft
+from nt_memory.replica.coordination import Coordination
 from nt_memory.replica.dropping import expire
 from nt_memory.replica.follow import Follow, Outcome
 from nt_memory.replica.ledger import Ledger, Ring
@@ -47,6 +46,7 @@ from nt_memory.replica.quotas import Quotas
 from nt_memory.replica.reembedding import carry_out, drop_unlabelled
 from nt_memory.replica.requests import kind_of, recall, remember
 from nt_memory.replica.retention import Retention
+from nt_memory.replica.steps import Effects, Prepared, Step
 from nt_memory.replica.writes import Folding, Now, decide, fold, write_vectors
 from nt_memory.tiers.layout import NEVER_STARTED, ChangeRow, LogRow
 
@@ -61,39 +61,6 @@ if TYPE_CHECKING:
 
 EXPIRIES_PER_TICK = 4096
 _pack = msgspec.msgpack.encode
-
-
-class Effects(NamedTuple):
-    """What an accepted entry returns to its caller, and the keys it changed.
-
-    An entry without changes takes no revision and is not logged, unless its `request_id` has to be
-    remembered.
-    """
-
-    result: Any
-    changes: tuple[ChangeRow, ...] = ()
-    has_changes: bool = True
-
-
-class Step(NamedTuple):
-    """One entry being decided."""
-
-    batch: WriteBatch
-    entry: Entry
-    now: Now
-    draft: Draft
-    follow: Follow
-
-
-class Prepared(NamedTuple):
-    """A batch of frames folded into a transaction that nobody else sees yet."""
-
-    batch: WriteBatch
-    follow: Follow
-
-    def discard(self) -> None:
-        """Forget it."""
-        self.batch.close()
 
 
 class Replica:

@@ -25,8 +25,9 @@ from nt_memory.namespace import check_agent, check_key
 from nt_memory.reasoningbank import ReasoningBank, Trajectory
 from nt_memory.replica.policies import Claim
 from nt_memory.system import rights
-from nt_memory.system.memory import MemorySystem, TimelineHandle
+from nt_memory.system.memory import MemorySystem
 from nt_memory.system.rights import Rights, whole_of
+from nt_memory.system.timelines import TimelineHandle
 
 _CONSENSUS: dict[str, rights.Claims] = dict.fromkeys(
     (

@@ -18,15 +18,15 @@ from nt_memory.entries import Configure, StartSession
 from nt_memory.errors import (
     ClosedError,
     StorageError,
-    UnsupportedError,
     WrongLoopError,
     again,
 )
 from nt_memory.replica import is_staged
 from nt_memory.system.background import keep_time, keep_up
 from nt_memory.system.busing import make_auditor
+from nt_memory.system.choosing import abandon, open_target, timeline_of
 from nt_memory.system.compacting import Maintenance
-from nt_memory.system.ending import Ending, insist, release_orphans
+from nt_memory.system.ending import Ending, insist
 from nt_memory.system.filing import Filing
 from nt_memory.system.following import (
     Listeners,
@@ -38,7 +38,7 @@ from nt_memory.system.following import (
 from nt_memory.system.halting import Halts
 from nt_memory.system.holds import Holds
 from nt_memory.system.opened import Opened
-from nt_memory.system.opening import check_settings, open_store
+from nt_memory.system.opening import check_settings
 from nt_memory.system.pacing import Pace
 from nt_memory.system.remote import RemoteVectors, connect
 from nt_memory.system.strays import drop_strays
@@ -46,7 +46,6 @@ from nt_memory.system.visible import Visible
 from nt_memory.system.writing import Writing, set_done
 from nt_memory.tiers.hot import HotTier
 from nt_memory.tiers.vectors import VectorTier
-from nt_memory.timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,7 +106,7 @@ class Engine:
         self.revision = self.snapshot.number(b"revision") or 0
         self.sequence = self.snapshot.number(b"sequence") or 0
         self.next_lapse_us: int | None = opened.replica.next_lapse_us
-        self.timeline = _timeline(config, clock, opened, self.snapshot)
+        self.timeline = timeline_of(config, clock, opened, self.snapshot)
         self.hot = HotTier(
             config.cache_config, clock, max_bytes=config.max_memory_bytes // HOT_SHARE
         )
@@ -137,12 +136,12 @@ class Engine:
         """Open or make a store; see `MemorySystem.open` for the errors."""
         client = connect(config)
         opening = asyncio.ensure_future(
-            asyncio.to_thread(_open_store, config, clock, read_only=read_only)
+            asyncio.to_thread(open_target, config, clock, read_only=read_only)
         )
         try:
             opened = await asyncio.shield(opening)
         except asyncio.CancelledError:
-            opening.add_done_callback(_abandon)  # nobody else has what the thread opens
+            opening.add_done_callback(abandon)  # nobody else has what the thread opens
             raise
         try:
             engine = cls(config, clock, opened, client)
@@ -387,36 +386,6 @@ class Engine:
         """
         self.check_usable()
         await self.visible.wait()
-
-
-def _open_store(config: MemoryConfig, clock: StoreClock, *, read_only: bool) -> Opened:
-    release_orphans()
-    if config.url is not None:
-        if read_only:
-            raise UnsupportedError("a node of a cluster follows it by writing; it is not read-only")
-        try:
-            from nt_memory.system.joining import open_node  # noqa: PLC0415 - an extra
-        except ImportError as error:
-            raise UnsupportedError("a cluster needs `pip install nt-memory[cluster]`") from error
-        return open_node(config, clock)
-    return open_store(config, clock, read_only=read_only)
-
-
-def _timeline(
-    config: MemoryConfig, clock: StoreClock, opened: Opened, snapshot: Snapshot
-) -> Timeline:
-    replica = opened.replica
-    is_backtest = replica.is_backtest if replica.is_configured else config.timeline == "backtest"
-    timeline = Timeline(clock, is_backtest=is_backtest)
-    now_us = snapshot.number(b"timeline_us")
-    if now_us is not None:
-        timeline.follow(now_us)
-    return timeline
-
-
-def _abandon(opening: asyncio.Future[Opened]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().abandon()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from nt_memory.clock import StoreClock, SystemClock, to_us
+from nt_memory.clock import StoreClock, SystemClock
 from nt_memory.codec import decode, encode
 from nt_memory.config import MemoryConfig
 from nt_memory.coordination.ballot_states import ProposalState
@@ -16,11 +16,10 @@ from nt_memory.coordination.elections import Elections
 from nt_memory.coordination.lock_states import LockState
 from nt_memory.coordination.locks import Locks
 from nt_memory.coordination.pubsub import PubSub
-from nt_memory.entries import Advance
 from nt_memory.errors import ClosedError, UnsupportedError
 from nt_memory.reasoningbank import ReasoningBank
 from nt_memory.records import MemoryStats, VectorTierStats
-from nt_memory.system.arguments import check_request, check_revision, resolve
+from nt_memory.system.arguments import check_revision, resolve
 from nt_memory.system.backing import EngineBacking
 from nt_memory.system.banking import BankCalls
 from nt_memory.system.busing import make_bus
@@ -34,56 +33,17 @@ from nt_memory.system.mapping import MapCalls
 from nt_memory.system.reembedding import ReembeddingCalls
 from nt_memory.system.similarity import SimilarityCalls
 from nt_memory.system.state import StateCalls
+from nt_memory.system.timelines import TimelineHandle
 from nt_memory.system.view import MemoryView
 from nt_memory.system.watching import Tail
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from datetime import datetime
 
     from nt_memory.clock import Clock
     from nt_memory.system.delivering import Delivery
     from nt_memory.system.sync import SyncMemory
     from nt_memory.timeline import AsOfLike
-
-
-class TimelineHandle:
-    """The agents' now, and the way to move a backtest's."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    @property
-    def is_backtest(self) -> bool:
-        """Whether now moves only by `advance`."""
-        return self._engine.timeline.is_backtest
-
-    @property
-    def now(self) -> datetime:
-        """The agents' now.
-
-        Raises:
-            TimelineError: a backtest that was never advanced.
-        """
-        return self._engine.timeline.now()
-
-    async def advance(self, to: datetime, *, request_id: str | None = None) -> int:
-        """Move a backtest's now forward to `to`; what runs out by then expires.
-
-        Args:
-            to: An aware time.
-            request_id: A repeated id acts once and returns the first result.
-
-        Returns:
-            The revision.
-
-        Raises:
-            TimelineError: the timeline is live, or `to` lies before now.
-            InvalidTimeError: a naive time.
-        """
-        request = check_request(request_id)
-        revision: int = await self._engine.submit(Advance(to_us(to)), request)
-        return revision
 
 
 class MemorySystem(

@@ -15,9 +15,10 @@ from nt_memory.coordination.receivers import Receiver
 from nt_memory.coordination.tokens import LockToken, LossSignal
 from nt_memory.reasoningbank import ReasoningBank
 from nt_memory.system.agents import AgentMemory
-from nt_memory.system.memory import MemorySystem, TimelineHandle
+from nt_memory.system.memory import MemorySystem
 from nt_memory.system.mirroring import Iteration, Mirror, mirror
 from nt_memory.system.portal import Portal
+from nt_memory.system.timelines import TimelineHandle
 from nt_memory.system.transaction import Transaction
 from nt_memory.system.view import MemoryView
 from nt_memory.system.watching import Tail, Watch

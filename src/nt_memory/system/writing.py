@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from nt_memory.entries import Body
     from nt_memory.replica import Follow
-    from nt_memory.replica.replica import Prepared
+    from nt_memory.replica.steps import Prepared
     from nt_memory.system.engine import Engine
     from nt_memory.transport.local import LocalJournal
     from nt_memory.transport.ports import Frame
