@@ -105,7 +105,7 @@ def test_not_a_number_is_kept() -> None:
         {"$decimal": "one"},
         {"$uuid": 3},
         {1, 2},
-        object(),
+        pytest.param(object(), id="an object"),
     ],
     ids=repr,
 )

@@ -18,31 +18,22 @@ import functools
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from nt_memory.clock import SystemClock
-from nt_memory.codec.filed import REFERENCE_START
 from nt_memory.entries import Configure, Entry, Mark, encode_entry
 from nt_memory.entries.origins import Origin, Publisher, first_needed, is_repeated
 from nt_memory.errors import (
     ClosedError,
     DisconnectedError,
     InvalidInputError,
-    PermissionDeniedError,
     StorageError,
     StorageFullError,
     again,
 )
 from nt_memory.transport.local import LocalJournal
-from nt_memory.transport.nats.blobs import digest_of
-from nt_memory.transport.nats.catalogue import decode_catalogue
 from nt_memory.transport.nats.follower import Follower, Stored
-from nt_memory.transport.nats.parcels import (
-    Blob,
-    Parcel,
-    admit,
-    decode_parcel,
-    filed_values,
-)
+from nt_memory.transport.nats.parcels import decode_parcel
 from nt_memory.transport.nats.publishing import PATIENCE_S, Flush, Publishing, UnderWay
 from nt_memory.transport.nats.subjects import CATALOGUE
+from nt_memory.transport.nats.unpacking import Unpacking, check_not_founded
 from nt_memory.transport.submissions import Work
 
 if TYPE_CHECKING:
@@ -100,7 +91,6 @@ class NatsJournal(LocalJournal):
         self.link = link
         self._subjects = link.subjects
         self.stream = stream
-        self._values = values
         self._store_clock = clock
         self._system = SystemClock()
         self._publishing = Publishing(
@@ -110,7 +100,7 @@ class NatsJournal(LocalJournal):
             patience_s=patience_s,
             lose=self.lose,
         )
-        self._blobs = self._publishing.blobs
+        self._unpacking = Unpacking(self._publishing, values, self._is_ending)
         self._patience_s = patience_s
         self._publishers: dict[str, Publisher] = {}
         self._resumed: Origin | None = None
@@ -359,7 +349,7 @@ class NatsJournal(LocalJournal):
         """One message: its mark, and the entries that count."""
         author = self._subjects.read(stored.subject).agent
         if stored.sequence == 1 and author == CATALOGUE and not self._is_founded:
-            self._check_not_founded(stored.data)
+            check_not_founded(stored.data)
         parcel = decode_parcel(stored.data, author)
         # Held apart by author, or one could use up another's numbers.
         publisher = f"{author}/{parcel.session}" if parcel.session else ""
@@ -376,7 +366,7 @@ class NatsJournal(LocalJournal):
         if sending is not None:
             self._delivered.append(sending)
             self._arrived_us = stored.stored_at
-        entries = self._admitted(parcel, author, sending) if is_new else []
+        entries = self._unpacking.admitted(parcel, author, sending) if is_new else []
         if publisher and is_new:
             self._publishers[publisher] = Publisher(parcel.number, recorded_at)
         mark = Mark(self.stream, stored.sequence, publisher, parcel.number, len(entries))
@@ -385,48 +375,6 @@ class NatsJournal(LocalJournal):
         self._message = stored.sequence
         self._store_clock.start_after(recorded_at)
         return frames
-
-    def _check_not_founded(self, data: bytes) -> None:
-        """Refuse to begin with nothing where the swarm began with an import.
-
-        Raises:
-            StorageError: it did.
-        """
-        found = decode_catalogue(data)
-        if found is not None and any(not snapshot.message for snapshot in found.snapshots):
-            raise StorageError(
-                "the swarm began with an import, which this node has not: reopen it; if that does "
-                "not help, the snapshot that the import made is damaged"
-            )
-
-    def _admitted(
-        self, parcel: Parcel, author: str, sending: UnderWay | None
-    ) -> list[tuple[bytes, Any]]:
-        entries: list[tuple[bytes, Any]] = []
-        tickets = [] if sending is None else sending.tickets
-        for number, packed in enumerate(parcel.entries):
-            ticket = tickets[number] if number < len(tickets) else None
-            payload = self._unpacked(packed, author) if isinstance(packed, Blob) else packed
-            entry = None if payload is None else admit(payload, author)
-            if payload is not None and entry is not None:
-                if REFERENCE_START in payload:
-                    for value in filed_values(entry):
-                        # Whether it is there or not, the entry counts: every node must do the same.
-                        self._blobs.want_file(author, value, self._values, self._is_ending)
-                entries.append((payload, ticket))
-            elif ticket is not None:
-                self._publishing.fail_all(
-                    [ticket], PermissionDeniedError("this node may not make such an entry")
-                )
-        return entries
-
-    def _unpacked(self, blob: Blob, author: str) -> bytes | None:
-        """The bytes of an entry that lies elsewhere.
-
-        None if its author has stored nothing that its digest names: it then counts on no node.
-        """
-        data = self._blobs.get(author, blob.digest.hex(), blob.size, self._is_ending)
-        return data if data is not None and digest_of(data) == blob.digest else None
 
     def _is_ending(self) -> bool:
         return self._publishing.outbox.is_closing or self._failure is not None
