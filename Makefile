@@ -28,6 +28,9 @@ MUTATION_ARGS ?=
 FLOOD_ARGS ?=
 CHAOS_ROUNDS ?= 30
 TEST_ARGS ?=
+# Processes that share the tests, a file at a time.
+WORKERS ?= 2
+TESTS := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: help demo test test-models test-nautilus test-agentdb test-package mutation licences sbom audit stress check bench bench-storage bench-vectors bench-coordination bench-http soak overload flood chaos page screenshots bench-page docs session fmt clean bench-peers bench-prices bench-cluster
 .DELETE_ON_ERROR:
@@ -69,7 +72,7 @@ demo: $(VENV)/.installed
 	$(BIN)/nt-memory demo $(DEMO_ARGS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(TESTS) $(TEST_ARGS)
 
 test-models: $(VENV)/.installed-dev $(VENV)/.installed-models
 	$(BIN)/python -m pytest --timeout 300 tests/integration/test_trained_models.py $(TEST_ARGS)
@@ -113,7 +116,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(TESTS) $(TEST_ARGS)
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/run.py $(BENCH_ARGS)

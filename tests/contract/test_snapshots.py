@@ -348,7 +348,7 @@ async def test_what_is_no_catalogue_is_none(server: NatsServer, tmp_path: Path) 
 
 
 async def test_two_share_at_once(server: NatsServer, tmp_path: Path) -> None:
-    """Nodes that share at the same time lose neither's snapshot nor a message that it needs."""
+    """Nodes that share at the same time lose neither's snapshot, nor a message behind the newest."""
     async with node(server, tmp_path / "one") as one, node(server, tmp_path / "other") as other:
         await fill(one)
         await other.sync()
@@ -357,7 +357,10 @@ async def test_two_share_at_once(server: NatsServer, tmp_path: Path) -> None:
         assert {found.id for found in listed} == {one.snapshot.id for one in done}
         for found in listed:
             await other.verify_snapshot(found.id)
-        assert await first_message(one) <= min(found.message for found in listed) + 1
+        assert await first_message(one) <= listed[0].message + 1
+        expected = await told(one)
+    async with node(server, tmp_path / "new") as new:
+        assert await told(new) == expected
 
 
 async def test_writers_go_on_while_it_is_shared(server: NatsServer, tmp_path: Path) -> None:

@@ -172,10 +172,19 @@ class LockMachine(RuleBasedStateMachine):
             assert len(self.granted) <= grants + 1, "granted twice"
             assert ticket not in self.over, "a repeated acquire ended the first"
 
+    def _named(self, fence: int, *, lapse: bool, current: bool) -> int:
+        """The fence that a caller names: the holder's, or any that it can know.
+
+        That is any but the revision of its own entry: a fence that the entry's lapse may grant before
+        the command is looked at, and that nobody has been told.
+        """
+        if current and self.holding is not None:
+            return self.holding[1]
+        return 0 if lapse and fence == self.revision + 1 else fence
+
     @rule(fence=st.integers(0, 20), lapse=st.booleans(), current=st.booleans())
     def release(self, fence: int, lapse: bool, current: bool) -> None:
-        if current and self.holding is not None:
-            fence = self.holding[1]
+        fence = self._named(fence, lapse=lapse, current=current)
         was_current = self._is_current(fence)
         try:
             self._apply(Release("r", fence), lapse=lapse)
@@ -187,8 +196,7 @@ class LockMachine(RuleBasedStateMachine):
 
     @rule(fence=st.integers(0, 20), lease=SPANS, lapse=st.booleans(), current=st.booleans())
     def renew(self, fence: int, lease: int, lapse: bool, current: bool) -> None:
-        if current and self.holding is not None:
-            fence = self.holding[1]
+        fence = self._named(fence, lapse=lapse, current=current)
         was_current = self._is_current(fence)
         try:
             reply = self._apply(Renew("r", fence, lease), lapse=lapse)
@@ -202,8 +210,8 @@ class LockMachine(RuleBasedStateMachine):
     @rule(fence=st.none() | st.integers(0, 20), lapse=st.booleans(), current=st.booleans())
     def force_release(self, fence: int | None, lapse: bool, current: bool) -> None:
         """It ends the present grant, if that is the one it means, and nothing else."""
-        if current and self.holding is not None:
-            fence = self.holding[1]
+        if fence is not None or current:
+            fence = self._named(fence or 0, lapse=lapse, current=current)
         holding, line = self.holding, list(self.line)
         is_meant = (
             holding is not None and fence in {None, holding[1]} and self._is_current(holding[1])

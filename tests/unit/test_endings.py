@@ -240,6 +240,7 @@ ARGUMENTS = {
     "message": 1,
     "pattern": "t",
     "resource": "r",
+    "snapshot_id": "none",
     "path": "nowhere",
     "policy": None,
     "trajectory": nt_memory.Trajectory("a"),

@@ -26,6 +26,7 @@ from nt_memory import MemoryConfig, MemorySystem
 from nt_memory.clock import turn
 from nt_memory.entries import STATE
 from nt_memory.errors import ClosedError, StorageError, StoreInUseError
+from nt_memory.system import choosing as choosing_module
 from nt_memory.system import engine as engine_module
 from nt_memory.system import opening
 from nt_memory.system.repairing import repair
@@ -82,7 +83,7 @@ def test_a_cancelled_close_can_be_finished(store, clock, run, monkeypatch):
 def test_a_cancelled_open_gives_the_directory_back(store, clock, run, monkeypatch):
     """Cancelled while a thread opens the files, an open leaves nothing behind that holds them."""
     entered, may_open, has_opened = threading.Event(), threading.Event(), threading.Event()
-    open_store = engine_module.open_store
+    open_store = choosing_module.open_store
 
     def open_when_told(*args, **options):
         entered.set()
@@ -93,7 +94,7 @@ def test_a_cancelled_open_gives_the_directory_back(store, clock, run, monkeypatc
 
     async def main():
         with monkeypatch.context() as patch:
-            patch.setattr(engine_module, "open_store", open_when_told)
+            patch.setattr(choosing_module, "open_store", open_when_told)
             task = asyncio.create_task(MemorySystem.open(store, clock=clock)._open())
             await asyncio.to_thread(entered.wait, DAMAGE_S)
             task.cancel()

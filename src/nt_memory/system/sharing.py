@@ -65,7 +65,16 @@ def share(engine: Engine, link: Link, keep: int) -> Shared:
     made = describe(id_, origin, header, parts)
     kept, dropped = enter(shelf, made, keep)
     shelf.sweep(dropped, kept, engine.clock.now_us())
-    return Shared(to_record(made), len(dropped), shelf.trim(min(one.needs for one in kept)))
+    return Shared(to_record(made), len(dropped), _trim(shelf))
+
+
+def _trim(shelf: Shelf) -> int:
+    """Remove what no snapshot needs that is in the catalogue now; how many messages.
+
+    Another node that enters an older snapshot in this very moment may find the messages behind it
+    gone: whoever joins passes such a one over, and begins with the newest, which is always whole.
+    """
+    return shelf.trim(min(one.needs for one in shelf.listed().snapshots))
 
 
 def describe(id_: str, origin: Origin, header: BaseHeader, parts: list[Part]) -> Manifest:
