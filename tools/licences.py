@@ -75,6 +75,9 @@ _SPELT = {
     "PSF": "PSF-2.0",
 }
 _READ_BY_HAND = {
+    "apsw": "Zlib",  # "any OSI approved licence": its LICENSE offers this one
+    "hnswlib": "Apache-2.0",  # states nothing: its LICENSE
+    "sqlite-vec": "MIT OR Apache-2.0",  # states both, with a comma
     "axe-playwright-python": "MIT AND MPL-2.0",  # states nothing: its LICENSE, and axe-core inside it
 }
 _licensing = get_spdx_licensing()
