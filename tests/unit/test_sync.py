@@ -82,12 +82,25 @@ def until(condition):
 
 
 def interrupt_when(condition):
-    """Send the main thread a SIGINT once a condition holds; the thread that does so."""
+    """Interrupt the main thread as Ctrl-C does once a condition holds; the thread that does so.
+
+    A signal that comes just before the main thread falls asleep does not wake it, so it is sent again
+    until it was heard.
+    """
+    heard = threading.Event()
+
+    def interrupt(_number, _frame):
+        heard.set()
+        signal.signal(signal.SIGINT, before)
+        raise KeyboardInterrupt
 
     def work():
         until(condition)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        while not heard.is_set():
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            heard.wait(0.5)
 
+    before = signal.signal(signal.SIGINT, interrupt)
     thread = threading.Thread(target=work)
     thread.start()
     return thread
