@@ -362,6 +362,7 @@ def test_the_colours_chosen_hold(served, visit):
     """Whatever the system wants; they are there after a reload."""
     page = visit(served.url, color_scheme="light")
     page.get_by_label("Colours").select_option("dark")
+    page.locator("html[data-theme=dark]").wait_for()
     page.reload()
     page.locator("[data-status=live]").wait_for()
     assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "dark"
