@@ -45,8 +45,10 @@ LEASE_S = 2.0
 LONG_S = 3600.0
 LONG_WAIT_S = 5.0
 WRITERS = 2
-MOVED_BY_SYNC = (b"sequence", b"recorded_at", b"origin", b"publisher")
-"""How far a node has followed the stream, in which every `sync` is a message, and no revision."""
+MOVED_BY_SYNC = (b"sequence", b"recorded_at", b"origin", b"publisher", b"ledger")
+"""How far a node has followed the stream, in which every `sync` is a message, and no revision; and the
+digest of all up to there, which the nodes themselves hold against each other's.
+"""
 
 
 class GoneError(Exception):
