@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import nkeys
@@ -20,6 +21,7 @@ from nt_memory.clock import SystemClock, turn
 from nt_memory.codec import encode
 from nt_memory.entries import STATE, Entry, Tick, Write, WriteOp, encode_entry
 from nt_memory.errors import (
+    CorruptionError,
     DisconnectedError,
     FormatVersionError,
     PermissionDeniedError,
@@ -27,7 +29,8 @@ from nt_memory.errors import (
     StorageFullError,
 )
 from nt_memory.system import joining
-from nt_memory.transport.nats import publishing
+from nt_memory.transport.nats import follower, publishing
+from nt_memory.transport.nats.follower import Follower
 from nt_memory.transport.nats.link import ApiError, Link
 from nt_memory.transport.nats.parcels import Parcel, encode_parcel
 from nt_memory.transport.nats.subjects import Subjects
@@ -348,8 +351,27 @@ async def test_a_newer_kind_stops_an_older_node(server: NatsServer, tmp_path: Pa
         await node(server, tmp_path)
 
 
-async def test_a_stream_that_lost_messages(server: NatsServer, tmp_path: Path) -> None:
+def test_a_leader_that_is_not_so_far_yet_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that ends too early is lost only if it still does some time later."""
+    link: Any = SimpleNamespace(on_connected=[])
+    nobody: Any = None
+    made = Follower(link, "s", identity="", first=367, take=nobody, fail=nobody)
+    for _ in range(2):
+        with pytest.raises(DisconnectedError, match="so far"):
+            made._check_end(364)
+        made._check_end(366)
+    with pytest.raises(DisconnectedError):
+        made._check_end(364)
+    monkeypatch.setattr(follower, "LOST_AFTER_S", 0.0)
+    with pytest.raises(CorruptionError, match="lost what they acknowledged"):
+        made._check_end(364)
+
+
+async def test_a_stream_that_lost_messages(
+    server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A node that has applied more than the stream holds does not go on as if nothing had happened."""
+    monkeypatch.setattr(follower, "LOST_AFTER_S", 1.0)
     async with node(server, tmp_path) as memory:
         for i in range(20):
             await memory.put("agent_1", "k", i)

@@ -39,6 +39,9 @@ HEARTBEAT_S: Final = 1.0
 SILENCE_S: Final = 3.0
 """Without a word for so long, a consumer is given up."""
 RETRY_S: Final = 0.25
+LOST_AFTER_S: Final = 10.0
+"""A server that has just come to lead may not have applied all that it has. Only once a stream has ended
+too early for so long has it lost something."""
 _KEPT_S: Final = 30.0
 """How long a server keeps a consumer whose subscriber is gone."""
 _PENDING_BYTES: Final = 256 << 20
@@ -101,6 +104,7 @@ class Follower:
         self._consumer = ""
         self._delivered = 0
         self._gap = 0
+        self._short_ns = 0  # since when the stream ends too early; 0: it does not
         self._broken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.heard_ns = self._clock.monotonic_ns()
@@ -203,11 +207,7 @@ class Follower:
                 f"stream {self._stream!r} is not the one this node has followed so far: it was made "
                 "anew; give this node another directory to begin anew, too"
             )
-        if state["last_seq"] < self._next - 1:
-            raise CorruptionError(
-                f"stream {self._stream!r} ends with message {state['last_seq']}, but this node has "
-                f"followed it up to {self._next - 1}: the servers have lost what they acknowledged"
-            )
+        self._check_end(int(state["last_seq"]))
         if state["first_seq"] > self._next:
             raise TrimmedError(
                 f"stream {self._stream!r} was trimmed and begins with message {state['first_seq']}, but "
@@ -220,6 +220,25 @@ class Follower:
                 "something was removed from it"
             )
         self.last = max(self.last, state["last_seq"])
+
+    def _check_end(self, last: int) -> None:
+        """Refuse a stream that ends before what was delivered here, once it has done so for long.
+
+        Raises:
+            DisconnectedError: it does; whoever answers may not be so far yet.
+            CorruptionError: it still does.
+        """
+        if last >= self._next - 1:
+            self._short_ns = 0
+            return
+        now_ns = self._clock.monotonic_ns()
+        self._short_ns = self._short_ns or now_ns
+        if now_ns - self._short_ns < LOST_AFTER_S * 1e9:
+            raise DisconnectedError(f"stream {self._stream!r} ends with message {last} so far")
+        raise CorruptionError(
+            f"stream {self._stream!r} ends with message {last}, but this node has followed it up to "
+            f"{self._next - 1}: the servers have lost what they acknowledged"
+        )
 
     async def _watch(self) -> None:
         """Return once the consumer has broken."""
