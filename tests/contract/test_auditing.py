@@ -209,7 +209,7 @@ async def test_a_statement_that_is_none_stops_nobody(opened: Callable[..., Any])
 
             async def say(data: bytes = data) -> None:
                 await link.client.publish(subject, data)
-                await link.client.flush()
+                await link.check()
 
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(say(), link.loop))
         await SystemClock().sleep(0.5)

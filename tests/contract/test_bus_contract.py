@@ -344,7 +344,7 @@ def test_a_late_message_is_dropped(nodes: tuple[Bench, Bus, Bus]) -> None:
             frames.append((message.subject, message.data))
 
         await other._link.client.subscribe(link.subjects.messages("**"), cb=note)  # type: ignore[attr-defined]
-        await other._link.client.flush()  # type: ignore[attr-defined]
+        await other._link.check()  # type: ignore[attr-defined]
 
     async def again() -> None:
         for subject, data in frames:
@@ -374,7 +374,7 @@ def test_ones_own_message_does_not_come_back(nodes: tuple[Bench, Bus, Bus]) -> N
             await link.client.publish(message.subject, message.data)
 
         await link.client.subscribe(link.subjects.messages("t/*"), cb=send)
-        await link.client.flush()
+        await link.check()
 
     asyncio.run_coroutine_threadsafe(repeat(), link.loop).result(10.0)
     one.publish("t/0", b"once")

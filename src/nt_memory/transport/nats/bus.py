@@ -108,7 +108,8 @@ class NatsBus(LocalBus):
         self._outgoing: deque[tuple[str, bytes, str]] = deque()
         self._session = secrets.token_bytes(_SESSION_BYTES)
         self._sent = 0
-        self._is_sending = False
+        self._is_woken = False  # the link's loop was told of what is in `_outgoing`
+        self._is_sending = False  # kept on the link's loop alone: one of them sends
         # Where servers say that nobody is subscribed to what a request was published under.
         self._void = ""
         self._asked: dict[str, str] = {}
@@ -173,8 +174,8 @@ class NatsBus(LocalBus):
         length = len(shown).to_bytes(_REPLY_BYTES, "big")
         frame = b"".join((_MAGIC, self._session, number, length, shown, payload))
         self._outgoing.append((subject, frame, answer_to))
-        if not self._is_sending:
-            self._is_sending = True
+        if not self._is_woken:
+            self._is_woken = True
             self._link.post(self._wake_sender)
 
     def subscribe(self, pattern: str, receive: Callable[[str, bytes, str], None]) -> object:
@@ -228,22 +229,22 @@ class NatsBus(LocalBus):
     async def _check(self) -> None:
         if not self._link.is_connected:
             raise DisconnectedError(f"{self._link.name}: no server is connected")
-        while self._is_sending:
+        while self._outgoing or self._is_sending:
             await turn()
         await self._link.check()
 
     def _wake_sender(self) -> None:
-        self._link.spawn(self._send_all())
+        if not self._is_sending:
+            self._is_sending = True
+            self._link.spawn(self._send_all())
 
     async def _send_all(self) -> None:
-        """Send what is there, in order: one of these runs at a time."""
-        while True:
-            while self._outgoing:
-                await self._send_one(*self._outgoing.popleft())
-            self._is_sending = False
-            if not self._outgoing or self._is_sending:
-                return
-            self._is_sending = True  # it came between the two
+        """Send what is there, in order."""
+        self._is_woken = False  # before looking: who adds something from here on wakes again
+        while self._outgoing:
+            await self._send_one(*self._outgoing.popleft())
+            self._is_woken = False
+        self._is_sending = False
 
     async def _send_one(self, subject: str, frame: bytes, answer_to: str) -> None:
         client = self._link.client

@@ -187,7 +187,7 @@ class Nats:
 
         for _ in range(receivers):
             self._subscriptions.append(await self._client.subscribe(SUBJECT, cb=receive))
-        await self._client.flush()  # the server has them all
+        await self._settle()
 
     async def publish(self, messages: list[Message]) -> None:
         """Each by a call; the client sends what it has gathered at once by itself."""
@@ -199,4 +199,8 @@ class Nats:
         for one in self._subscriptions:
             await one.unsubscribe()
         self._subscriptions.clear()
-        await self._client.flush()
+        await self._settle()
+
+    async def _settle(self) -> None:
+        for _ in range(2):  # the client sends a ping ahead of what waits to be sent
+            await self._client.flush()
