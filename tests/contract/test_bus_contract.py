@@ -47,7 +47,7 @@ class Bench:
 
     def do(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run something on the loop."""
-        return self._loop.run_until_complete(asyncio.wait_for(work, 10.0))
+        return self._loop.run_until_complete(asyncio.wait_for(work, 30.0))
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Let the loop run until something is so; in one process it is so at once."""
@@ -322,9 +322,9 @@ def test_a_loop_that_is_held_up(
         one.publish("t", b"%d" % i)
     # The loop of both runs no callback until here; the threads of their links do.
     checked = asyncio.run_coroutine_threadsafe(one._check(), one._link.loop)  # type: ignore[attr-defined]
-    checked.result(10.0)
+    checked.result(30.0)
     checked = asyncio.run_coroutine_threadsafe(other._check(), other._link.loop)  # type: ignore[attr-defined]
-    checked.result(10.0)
+    checked.result(30.0)
     bench.until(lambda: bool(seen) and seen[-1] == b"999")
     assert seen == [b"%d" % i for i in range(900, 1000)]
 
@@ -350,11 +350,11 @@ def test_a_late_message_is_dropped(nodes: tuple[Bench, Bus, Bus]) -> None:
         for subject, data in frames:
             await link.client.publish(subject, data)
 
-    asyncio.run_coroutine_threadsafe(eavesdrop(), other._link.loop).result(10.0)  # type: ignore[attr-defined]
+    asyncio.run_coroutine_threadsafe(eavesdrop(), other._link.loop).result(30.0)  # type: ignore[attr-defined]
     for number in range(3):
         one.publish(f"t/{number}", b"%d" % number)
     bench.until(lambda: len(frames) == 3 and len(seen) == 3)
-    asyncio.run_coroutine_threadsafe(again(), link.loop).result(10.0)
+    asyncio.run_coroutine_threadsafe(again(), link.loop).result(30.0)
     one.publish("t/0", b"end")
     bench.until(lambda: b"end" in seen)
     assert seen == [b"0", b"1", b"2", b"end"]
@@ -376,7 +376,7 @@ def test_ones_own_message_does_not_come_back(nodes: tuple[Bench, Bus, Bus]) -> N
         await link.client.subscribe(link.subjects.messages("t/*"), cb=send)
         await link.check()
 
-    asyncio.run_coroutine_threadsafe(repeat(), link.loop).result(10.0)
+    asyncio.run_coroutine_threadsafe(repeat(), link.loop).result(30.0)
     one.publish("t/0", b"once")
     bench.until(lambda: len(frames) == 1)
     other.publish("end", b"end")
@@ -419,7 +419,7 @@ def test_forged_frames_are_dropped(nodes: tuple[Bench, Bus, Bus]) -> None:
             subject, b"\xb1\x02" + bytes(18) + b"x", headers={"Nats-Stream": "s"}
         )
 
-    asyncio.run_coroutine_threadsafe(forge(), link.loop).result(10.0)
+    asyncio.run_coroutine_threadsafe(forge(), link.loop).result(30.0)
     one.publish("a", b"good")
     bench.until(lambda: b"good" in seen)
     assert seen == [b"good"]

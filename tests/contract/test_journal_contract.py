@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from nt_memory.transport.ports import Frame, Journal
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 
 
 class Sink:

@@ -60,7 +60,7 @@ async def test_refusals_change_nothing(memories: Memories) -> None:
         with pytest.raises(ConflictError) as conflict:
             await memory.put("agent_1", "k", 2, expect=0)
         assert conflict.value.current == revision
-        async with memory.lock("book", timeout=5.0) as token:
+        async with memory.lock("book", timeout=20.0) as token:
             held = memory.revision
             await memory.put("agent_1", "k", 3, fence=token)
         with pytest.raises(StaleFenceError):
@@ -194,7 +194,7 @@ async def test_locks(memories: Memories) -> None:
         first = await memory.acquire_lock("book", holder="a")
         with pytest.raises(LockTimeoutError):
             await memory.acquire_lock("book", timeout=0.2, holder="b")
-        waiting = asyncio.ensure_future(memory.acquire_lock("book", timeout=10.0, holder="b"))
+        waiting = asyncio.ensure_future(memory.acquire_lock("book", timeout=20.0, holder="b"))
         await turn()
         await memory.release_lock(first)
         second = await waiting
@@ -206,7 +206,7 @@ async def test_leases_run_out(memories: Memories) -> None:
     """Without a release a lock is free again when its lease is over, and its fence is stale."""
     async with memories.open() as memory:
         first = await memory.acquire_lock("book", lease=0.4, holder="a")
-        second = await memory.acquire_lock("book", timeout=10.0, holder="b")
+        second = await memory.acquire_lock("book", timeout=20.0, holder="b")
         assert second.fence > first.fence
         with pytest.raises(StaleFenceError):
             await memory.put("agent_1", "k", 1, fence=first)
@@ -227,7 +227,7 @@ async def test_consensus(memories: Memories) -> None:
         assert await memory.consensus.vote(Vote(wanted, "b", approve=True)) == Approved()
         await memory.consensus.vote(Vote(refused, "a", approve=False))
         assert await memory.consensus.vote(Vote(refused, "b", approve=False)) == Rejected()
-        assert await memory.consensus.wait(wanted, 5.0) == Approved()
+        assert await memory.consensus.wait(wanted, 20.0) == Approved()
     async with memories.open() as memory:
         assert await memory.consensus.get_result(wanted) == Approved()
         assert await memory.consensus.get_result(refused) == Rejected()
@@ -331,16 +331,16 @@ async def test_messages(memories: Memories) -> None:
         rx = await memory.subscribe("desk/*")
         for i in range(50):
             await memory.publish("desk/a", i)
-        assert [await rx.recv(timeout=5.0) for _ in range(50)] == list(range(50))
+        assert [await rx.recv(timeout=20.0) for _ in range(50)] == list(range(50))
         with pytest.raises(NoResponderError):
-            await memory.request("nobody", 1, timeout=5.0)
+            await memory.request("nobody", 1, timeout=20.0)
 
         async def answer() -> None:
-            message = await rx.recv_message(timeout=5.0)
+            message = await rx.recv_message(timeout=20.0)
             await memory.reply(message, message.value + 1)
 
         answering = asyncio.ensure_future(answer())
-        assert await memory.request("desk/a", 41, timeout=5.0) == 42
+        assert await memory.request("desk/a", 41, timeout=20.0) == 42
         await answering
         await rx.close()
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 SWARM = "desk"
 S = Subjects(SWARM)
-WAIT_S = 5.0
+WAIT_S = 20.0
 
 
 @pytest.fixture(scope="module")

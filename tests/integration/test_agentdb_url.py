@@ -296,7 +296,7 @@ def test_documents_of_others_are_never_shown(running, tmp_path, run):
                 {MARK: {"key": 7, "revision": "x"}},
                 "text",
             ]
-            async with httpx.AsyncClient(base_url=server.url) as client:
+            async with httpx.AsyncClient(base_url=server.url, timeout=30.0) as client:
                 for number, metadata in enumerate(marks * 5):
                     document = {
                         "id": f"{number:02x}",
@@ -478,7 +478,7 @@ def test_the_server_holds_what_is_in_force_and_nothing_else(running, tmp_path, r
             await memory.sync()
             assert memory.stats().l2.entries == 0
             path = f"/collections/{collection_of(progress_of(config).store, 'a')}/documents/"
-            async with httpx.AsyncClient(base_url=server.url) as client:
+            async with httpx.AsyncClient(base_url=server.url, timeout=30.0) as client:
                 for key in ("k0", "k1", "k2"):
                     assert (await client.get(path + key.encode().hex())).status_code == 404
                 kept = (await client.get(path + b"k3".hex())).json()

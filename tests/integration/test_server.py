@@ -180,7 +180,7 @@ def test_a_websocket_receives_and_publishes(running, run):
             assert (await said())["title"] == "InvalidNameError"
             await talk.send(json.dumps({"topic": "news", "message": 2}))
             assert {(await said())["type"], (await said())["type"]} == {"message", "published"}
-        async with httpx.AsyncClient(base_url=server.url) as client:
+        async with httpx.AsyncClient(base_url=server.url, timeout=DEADLINE_S) as client:
             async with asyncio.timeout(DEADLINE_S):
                 while (await client.get("/v1/stats")).json()["server"]["streams"]:
                     pass
@@ -382,9 +382,12 @@ def test_tls(running, tmp_path):
     import ssl
 
     context = ssl.create_default_context(cafile=str(root))
-    assert httpx.get(f"{server.url}/health", verify=context).json()["status"] == "ok"
+    assert (
+        httpx.get(f"{server.url}/health", verify=context, timeout=DEADLINE_S).json()["status"]
+        == "ok"
+    )
     with pytest.raises(httpx.TransportError):
-        httpx.get(server.url.replace("https", "http") + "/health")
+        httpx.get(server.url.replace("https", "http") + "/health", timeout=DEADLINE_S)
 
 
 @pytest.fixture
@@ -418,7 +421,9 @@ def command(tmp_path: Path) -> Iterator[Any]:
 def test_the_command_serves_and_stops_at_a_signal(command, tmp_path, number):
     """It says where it is, logs JSON, stops cleanly, and leaves a store that is whole."""
     process, url = command("--store", "here")
-    assert httpx.put(f"{url}/v1/state/a/k", json={"value": 5}).status_code == 200
+    assert (
+        httpx.put(f"{url}/v1/state/a/k", json={"value": 5}, timeout=DEADLINE_S).status_code == 200
+    )
     process.send_signal(number)
     _, logged = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 0
@@ -448,8 +453,10 @@ def test_the_command_makes_tokens_that_the_server_takes(command, tmp_path):
     _, url = command("--tokens", "book")
     headers = {"Authorization": f"Bearer {made.stdout.strip()}"}
     path = f"{url}/v1/state/scout/k"
-    assert httpx.put(path, json={"value": 1}).status_code == 401
-    assert httpx.put(path, json={"value": 1}, headers=headers).status_code == 200
+    assert httpx.put(path, json={"value": 1}, timeout=DEADLINE_S).status_code == 401
+    assert (
+        httpx.put(path, json={"value": 1}, headers=headers, timeout=DEADLINE_S).status_code == 200
+    )
 
 
 def test_a_missing_extra_is_named(tmp_path):
@@ -539,7 +546,7 @@ def test_a_malformed_request_gets_an_answer_and_no_more(running, sent, status):
     answer = raw(server.port, sent)
     # A client that still sends when it is turned away may see nothing but the reset.
     assert answer.startswith(b"HTTP/1.1 " + status) or (not answer and len(sent) > 65_536)
-    assert httpx.get(f"{server.url}/health").status_code == 200
+    assert httpx.get(f"{server.url}/health", timeout=DEADLINE_S).status_code == 200
 
 
 def test_headers_and_bodies_that_do_not_come_are_given_up(running):
@@ -564,7 +571,12 @@ def test_who_does_not_read_what_it_asked_for_is_cut_off(running):
     """Large values nobody reads take neither memory without bound nor others' turn for long."""
     server = running(ServerSettings(port=0, write_timeout_s=1.0, idle_timeout_s=1.0))
     value = "x" * (12 << 20)
-    assert httpx.put(f"{server.url}/v1/state/a/k", json={"value": value}).status_code == 200
+    assert (
+        httpx.put(
+            f"{server.url}/v1/state/a/k", json={"value": value}, timeout=DEADLINE_S
+        ).status_code
+        == 200
+    )
     asking = b"GET /v1/state/a/k HTTP/1.1\r\nHost: localhost\r\n\r\n"
     deaf: list[socket.socket] = []
     for _ in range(12):
@@ -575,7 +587,7 @@ def test_who_does_not_read_what_it_asked_for_is_cut_off(running):
         deaf.append(connection)
     asked = time.perf_counter()
     try:
-        assert httpx.get(f"{server.url}/health").status_code == 200
+        assert httpx.get(f"{server.url}/health", timeout=DEADLINE_S).status_code == 200
         for _ in range(20):
             found = httpx.get(f"{server.url}/v1/state/a/k", timeout=DEADLINE_S)
             if found.status_code == 200:
@@ -585,7 +597,7 @@ def test_who_does_not_read_what_it_asked_for_is_cut_off(running):
         # Whoever began to read before the server's second is over would be served. The kernel tells a
         # client that does not read nothing of its end, so there is only the clock to go by.
         while time.perf_counter() < asked + 3.0:
-            assert httpx.get(f"{server.url}/health").status_code == 200
+            assert httpx.get(f"{server.url}/health", timeout=DEADLINE_S).status_code == 200
         for one in deaf:
             one.settimeout(DEADLINE_S)
             size = 0
@@ -601,7 +613,7 @@ def test_who_does_not_read_what_it_asked_for_is_cut_off(running):
 def test_a_client_that_leaves_in_the_middle_harms_nobody(running):
     """Of a body, of a response, of a stream."""
     server = running()
-    httpx.put(f"{server.url}/v1/state/a/k", json={"value": "x" * 1_000_000})
+    httpx.put(f"{server.url}/v1/state/a/k", json={"value": "x" * 1_000_000}, timeout=DEADLINE_S)
     head = b"PUT /v1/state/a/k HTTP/1.1\r\nHost: localhost\r\ncontent-type: application/json\r\n"
     for sent in (
         head + b"Content-Length: 100\r\n\r\n{",
@@ -611,9 +623,9 @@ def test_a_client_that_leaves_in_the_middle_harms_nobody(running):
         for _ in range(5):
             with socket.create_connection(("127.0.0.1", server.port)) as connection:
                 connection.sendall(sent)
-    stats = httpx.get(f"{server.url}/v1/stats").json()
+    stats = httpx.get(f"{server.url}/v1/stats", timeout=DEADLINE_S).json()
     for _ in range(200):
-        stats = httpx.get(f"{server.url}/v1/stats").json()
+        stats = httpx.get(f"{server.url}/v1/stats", timeout=DEADLINE_S).json()
         if not stats["server"]["streams"] and not stats["stats"]["subscribers"]:
             break
     assert stats["server"]["streams"] == 0
@@ -625,7 +637,7 @@ def test_more_connections_than_allowed_get_a_clear_answer(running):
     server = running(ServerSettings(port=0, max_connections=8))
     idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(8)]
     try:
-        refused = httpx.get(f"{server.url}/health")
+        refused = httpx.get(f"{server.url}/health", timeout=DEADLINE_S)
         assert refused.status_code == 503
         more = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(12)]
         last = more[-1]
@@ -637,7 +649,7 @@ def test_more_connections_than_allowed_get_a_clear_answer(running):
         for one in idle:
             one.close()
     for _ in range(200):
-        if httpx.get(f"{server.url}/health").status_code == 200:
+        if httpx.get(f"{server.url}/health", timeout=DEADLINE_S).status_code == 200:
             return
     pytest.fail("the server did not recover")
 
@@ -647,7 +659,7 @@ def test_reads_are_answered_while_others_write(running):
     server = running()
 
     def work(name: str, failures: list[str]) -> None:
-        with httpx.Client(base_url=server.url) as client:
+        with httpx.Client(base_url=server.url, timeout=DEADLINE_S) as client:
             for n in range(30):
                 client.put(f"/v1/state/{name}/k", json={"value": n})
                 if client.get(f"/v1/state/{name}/k").json()["value"] != n:
@@ -660,4 +672,4 @@ def test_reads_are_answered_while_others_write(running):
     for thread in threads:
         thread.join()
     assert failures == []
-    assert len(httpx.get(f"{server.url}/v1/agents").json()["agents"]) == 8
+    assert len(httpx.get(f"{server.url}/v1/agents", timeout=DEADLINE_S).json()["agents"]) == 8

@@ -41,7 +41,9 @@ def test_a_host_acts_in_the_name_of_its_token(running, run, tmp_path):
 
     run(body())
     state = httpx.get(
-        f"{server.url}/v1/state/scout/plan", headers={"authorization": f"Bearer {scout}"}
+        f"{server.url}/v1/state/scout/plan",
+        headers={"authorization": f"Bearer {scout}"},
+        timeout=DEADLINE_S,
     )
     assert state.json()["value"] == {"buy": 1}
 
@@ -53,7 +55,12 @@ def test_nobody_comes_in_without_a_token(running, tmp_path):
     server = running(ServerSettings(port=0, tokens=tokens), mcp=True)
     asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
     for headers in ({}, {"authorization": "Bearer ntm_000000000000_" + "x" * 43}):
-        assert httpx.post(f"{server.url}/mcp", json=asked, headers=headers).status_code == 401
+        assert (
+            httpx.post(
+                f"{server.url}/mcp", json=asked, headers=headers, timeout=DEADLINE_S
+            ).status_code
+            == 401
+        )
 
 
 @pytest.mark.parametrize("mcp", [False, True])
@@ -61,5 +68,7 @@ def test_it_is_there_only_when_asked_for(running, mcp):
     """Without `--mcp` the path is unknown; other paths are as they were."""
     server = running(mcp=mcp)
     asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
-    assert (httpx.post(f"{server.url}/mcp", json=asked).status_code == 404) is not mcp
-    assert httpx.get(f"{server.url}/health").status_code == 200
+    assert (
+        httpx.post(f"{server.url}/mcp", json=asked, timeout=DEADLINE_S).status_code == 404
+    ) is not mcp
+    assert httpx.get(f"{server.url}/health", timeout=DEADLINE_S).status_code == 200

@@ -79,7 +79,7 @@ def test_no_made_up_request_breaks_the_server_or_the_schema(running):
     server = running(ServerSettings(port=0, max_body_bytes=1 << 20))
     tried = try_all(server.url, examples=6)
     assert len(tried) > 40
-    assert httpx.get(f"{server.url}/ready").status_code == 200
+    assert httpx.get(f"{server.url}/ready", timeout=30.0).status_code == 200
 
 
 @pytest.mark.stress
@@ -88,7 +88,7 @@ def test_many_made_up_requests_break_nothing_either(running):
     """The same with more of them: what is rare among six is found among a hundred."""
     server = running(ServerSettings(port=0, max_body_bytes=1 << 20))
     assert len(try_all(server.url, examples=100)) > 40
-    assert httpx.get(f"{server.url}/ready").status_code == 200
+    assert httpx.get(f"{server.url}/ready", timeout=30.0).status_code == 200
 
 
 def test_every_operation_is_described():

@@ -14,7 +14,7 @@ import pytest
 from nt_memory.errors import StorageError
 from nt_memory.tiers.cold import ColdTier
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 
 
 @pytest.fixture
