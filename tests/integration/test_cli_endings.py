@@ -127,10 +127,13 @@ def test_servers_out_of_reach(cli, looked_at, tmp_path):
         process = cli.start("doctor", "--store", f"nats://127.0.0.1:{server.getsockname()[1]}")
         taken, _ = server.accept()
         taken.sendall(b"INFO {}\r\n")
+        gone, _ = server.accept()
+        gone.close()
         out, _ = process.communicate(timeout=30)
         taken.close()
     assert process.returncode == 0
     assert "ok\tserver\t" in out
+    assert "skip\tcredentials\t" in out
 
 
 def test_doctor_finds_what_is_wrong(cli, own, tmp_path):
@@ -138,7 +141,7 @@ def test_doctor_finds_what_is_wrong(cli, own, tmp_path):
     (well,) = cli.documents("doctor", store=own)
     assert well.is_healthy
     names = [check.name for check in well.checks]
-    assert len(names) == len(set(names)) == 15
+    assert len(names) == len(set(names)) == 16
     assert not any(path.name.startswith(".nt-memory-doctor") for path in own.iterdir())
     (tmp_path / "file").write_text("")
     for path, name in ((tmp_path / "file", "permissions"), (tmp_path, "store")):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
+import socket
 import stat
 import urllib.request
 from typing import TYPE_CHECKING, Any
@@ -77,6 +80,33 @@ def test_a_cluster_that_asks_for_keys_is_served_over_http(
     finally:
         process.terminate()
         process.wait(30)
+
+
+def test_what_is_printed_lets_a_shell_in(cli: Any, home: Path, tmp_path: Path) -> None:
+    """The line for the shell is all that a command needs. `doctor` looks at every server, one that is gone
+    included, and at the key; without it, it says what is missing.
+    """
+    said = cli("up", "--detach", "--nodes", "3", "--dir", home)
+    lines = dict(line.split("\t", 1) for line in said.out.splitlines())
+    command, _, settings = lines["shell"].partition(" ")
+    assert command == "export"
+    given = dict(part.split("=", 1) for part in shlex.split(settings))
+    given["NT_MEMORY_STORAGE_PATH"] = str(tmp_path / "replica")
+    assert given["NT_MEMORY_NKEY_FILE"] == lines["nkey file"]
+    assert cli("put", "agent_1", "k", "1", store=None, env=given).code == 0
+    url = given.pop("NT_MEMORY_URL")
+    first = url.replace("nats://", "").partition(",")[0]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        some = url.replace(first, f"127.0.0.1:{free.getsockname()[1]}")
+        out = cli("doctor", store=some, env=given).out
+    lost = r"^warn\tserver\t\S+ cannot be reached[^;]*(; nats://[0-9.:]+ answers){2}\t"
+    assert re.search(lost, out, re.MULTILINE), out
+    assert re.search(r"^ok\tcredentials\t", out, re.MULTILINE)
+    del given["NT_MEMORY_NKEY_FILE"]
+    failed = cli("doctor", store=url, env=given)
+    assert failed.code == Exit.FAILED
+    assert re.search(r"^fail\tcredentials\t.*NT_MEMORY_NKEY_FILE", failed.out, re.MULTILINE)
 
 
 def test_a_directory_in_use_is_refused_by_name_of_the_process(cli: Any, home: Path) -> None:

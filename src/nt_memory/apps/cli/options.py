@@ -14,7 +14,8 @@ Store = Annotated[
         "--store",
         metavar="DIR|URL",
         envvar="NT_MEMORY_URL",
-        help="Directory of the store, or the URL of a server, such as http://127.0.0.1:3000. "
+        help="Directory of the store, or the URL of a server (http://127.0.0.1:3000) or a cluster "
+        "(nats://127.0.0.1:4222/default). "
         "[default: NT_MEMORY_STORAGE_PATH, or ./data/memory]",
     ),
 ]

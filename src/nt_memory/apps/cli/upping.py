@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -81,6 +82,9 @@ def _tell(fleet: Fleet, pids: list[int], *, is_detached: bool, as_json: bool) ->
         how = stop if is_detached else f"Ctrl-C, or {stop}"
         printing.line(f"url\t{fleet.url}")
         printing.line(f"nkey file\t{fleet.operator_seed.absolute()}")
+        seed = str(fleet.operator_seed.absolute())
+        settings = f"NT_MEMORY_URL={quote(fleet.url)} NT_MEMORY_NKEY_FILE={quote(seed)}"
+        printing.line(f"shell\texport {settings}")
         printing.line(f"stop\t{how}")
     sys.stdout.flush()  # whoever started this in the background reads it now
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
 import ssl
 import threading
@@ -144,9 +145,7 @@ class Link:
                 await asyncio.wait_for(client.close(), _CLOSE_S)
             said = self._last_error or str(error) or type(error).__name__
             if self._is_refused:
-                raise PermissionDeniedError(
-                    f"{self.name}: the servers refuse these credentials"
-                ) from None
+                raise PermissionDeniedError(self._refusal()) from None
             raise DisconnectedError(f"{self.name}: no server could be reached: {said}") from None
         self._client, self._connecting = client, None
         if client.max_payload < LEAST_PAYLOAD_BYTES:
@@ -154,6 +153,17 @@ class Link:
                 f"{self.name}: the servers take messages of {client.max_payload} bytes; a swarm needs "
                 f"{LEAST_PAYLOAD_BYTES} (max_payload)"
             )
+
+    def _refusal(self) -> str:
+        shown = self._credentials.file or self._credentials.nkey_file
+        if shown is not None:
+            return f"{self.name}: the servers refuse the credentials in {os.fspath(shown)}"
+        if "@" in self._servers[0]:
+            return f"{self.name}: the servers refuse the name and password in the URL"
+        return (
+            f"{self.name}: the servers want credentials, and none were given: "
+            "nkey_file (NT_MEMORY_NKEY_FILE), credentials_file, or name and password in the URL"
+        )
 
     def close(self) -> None:
         """Disconnect and end the thread. Idempotent."""

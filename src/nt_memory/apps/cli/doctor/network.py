@@ -1,23 +1,27 @@
-"""Whether servers that the settings name can be reached."""
+"""Whether servers that the settings name can be reached, and let this node in."""
 
 from __future__ import annotations
 
 import http.client
 import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from nt_memory.apps.cli.doctor.checks import Check
+from nt_memory.errors import DisconnectedError, InvalidInputError, NtMemoryError
+from nt_memory.transport.nats.address import parse_url
 
 if TYPE_CHECKING:
     from nt_memory.apps.cli.doctor.checks import Patient
 
 PATIENCE_S = 3.0
+_CLUSTER = ("nats", "tls")
 _PORTS = {"nats": 4222, "tls": 4222, "http": 80, "https": 443}
 
 
 def check_server(patient: Patient) -> Check:
-    """The server that stands for the store."""
+    """The server, or the servers of a cluster, that stand for the store."""
     return _reached("server", patient.url)
 
 
@@ -26,32 +30,69 @@ def check_vector_server(patient: Patient) -> Check:
     return _reached("vector server", patient.config.agentdb_url)
 
 
+def check_credentials(patient: Patient) -> Check:
+    """Whether a cluster's servers let this node in. Connects, and subscribes to nothing."""
+    from nt_memory.system.joining import connect  # noqa: PLC0415 - slow
+
+    name = "credentials"
+    if urlsplit(patient.url or "").scheme not in _CLUSTER:
+        return Check(name, "skip", "no cluster is named")
+    if _reached(name, patient.url).status not in {"ok", "warn"}:
+        return Check(name, "skip", "no server answers")
+    try:
+        connect(replace(patient.config, url=patient.url)).close()
+    except DisconnectedError:
+        return Check(name, "skip", "no server answers")
+    except NtMemoryError as error:
+        return Check(name, "fail", str(error), "nkey_file or credentials_file, see nt-memory enrol")
+    who = patient.config.agent or "the operator"
+    return Check(name, "ok", f"the servers let this node in, as {who}")
+
+
 def _reached(name: str, url: str | None) -> Check:
     if not url:
         return Check(name, "skip", "none is named")
-    parts = urlsplit(url)
+    scheme = urlsplit(url).scheme
     try:
-        port = parts.port or _PORTS.get(parts.scheme)
-    except ValueError:
-        port = None
-    host = parts.hostname
-    if host is None or port is None:
-        return Check(
-            name, "fail", f"{parts.scheme}://…: not an address", "such as nats://127.0.0.1:4222"
-        )
-    where = f"{parts.scheme}://{host}:{port}"  # without credentials
-    try:
-        found = _ask(parts.scheme, host, port)
-    except (OSError, http.client.HTTPException) as error:
+        servers = parse_url(url)[0] if scheme in _CLUSTER else [url]
+        places = [_place(server) for server in servers]
+    except (ValueError, InvalidInputError):
+        return Check(name, "fail", f"{scheme}://…: not an address", "such as nats://127.0.0.1:4222")
+    lost: list[str] = []
+    odd: list[str] = []
+    well: list[str] = []
+    for host, port in places:
+        where = f"{scheme}://{host}:{port}"  # without credentials
+        try:
+            said = _ask(scheme, host, port)
+        except (OSError, http.client.HTTPException) as error:
+            lost.append(f"{where} cannot be reached: {error}")
+        else:
+            (odd if said else well).append(f"{where} {said or 'answers'}")
+    found = "; ".join(lost + odd + well)
+    if lost:
         return Check(
             name,
-            "fail",
-            f"{where} cannot be reached: {error}",
+            "warn" if well else "fail",
+            found,
             "is it running, is the port open, does the name resolve from here?",
         )
-    if not found:
-        return Check(name, "ok", f"{where} answers")
-    return Check(name, "warn", f"{where} {found}", "is it the server that you mean?")
+    if odd:
+        return Check(name, "warn", found, "is it the server that you mean?")
+    return Check(name, "ok", found)
+
+
+def _place(url: str) -> tuple[str, int]:
+    """Host and port.
+
+    Raises:
+        ValueError: it names none.
+    """
+    parts = urlsplit(url)
+    port = parts.port or _PORTS.get(parts.scheme)
+    if parts.hostname is None or port is None:
+        raise ValueError(parts.scheme)
+    return parts.hostname, port
 
 
 def _ask(scheme: str, host: str, port: int) -> str:
