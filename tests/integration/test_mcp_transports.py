@@ -500,6 +500,7 @@ def test_what_the_server_says_besides_goes_to_stderr(store: Path, tmp_path: Path
         "h.HashingTextEmbedder.embed = embed\n"
     )
     environ = {**os.environ, "PYTHONPATH": str(broken)}
+    environ.pop("PYTHONUNBUFFERED", None)  # what is printed is written out late
     process = started(store, "--agent", "ann", env=environ)
     assert hello(process)["result"]
     asked = [

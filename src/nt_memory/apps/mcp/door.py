@@ -13,7 +13,8 @@ One `McpDoor` serves any number of connections of one memory. It belongs to the 
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+import sys
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mcp import MCPError, stdio_server
@@ -158,7 +159,13 @@ class McpDoor:
         try:
             async with stdio_server() as (received, sent):
                 options = self.server.create_initialization_options()
-                await self.server.run(received, sent, options)
+                try:
+                    await self.server.run(received, sent, options)
+                finally:
+                    # What was printed may still be in Python's buffer: on its way before the host hears
+                    # stdout again.
+                    with suppress(OSError, ValueError):
+                        sys.stdout.flush()
         finally:
             await self.close()
 
