@@ -13,7 +13,7 @@ import asyncio
 import csv
 import math
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,11 +32,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nt_memory.apps.demo.plan import Plan
+    from nt_memory.apps.demo.settings import Settings
     from nt_memory.reasoningbank import Advice
 
     Floats = NDArray[np.float64]
 
 DIRECTION = "next_day_up"
+SETTINGS = replace(CHOSEN, neighbours=1_000, gamma=0.01)
+"""How volatility is forecast here: chosen anew, on ten tickers and the years to 2014, after the first look
+at all prices (`docs/decisions/0035-prices-second-look.md`). Direction is asked for as before."""
 LOOK_YEARS = (1998, 2004, 2010, 2016)
 SAY_EVERY = 250
 
@@ -49,6 +53,7 @@ class Walked:
         expected: Forecast of log volatility, from recalled memories.
         low: Lower end of its interval.
         high: Upper end.
+        variance: Forecast of the variance: its mean over the recalled memories, annualised.
         pattern_expected: What a promoted pattern said instead, where one covers the situation.
         pattern_low: Lower end of its interval.
         pattern_high: Upper end.
@@ -63,6 +68,7 @@ class Walked:
     expected: Floats
     low: Floats
     high: Floats
+    variance: Floats
     pattern_expected: Floats
     pattern_low: Floats
     pattern_high: Floats
@@ -117,11 +123,18 @@ def ups_of(prices: Floats) -> Floats:
 
 
 class Walk:
-    """A walk in progress."""
+    """A walk in progress.
 
-    def __init__(self, plan: Plan, memory: MemorySystem) -> None:
+    Args:
+        plan: The prices, and what is known without memory.
+        memory: A new one.
+        with_direction: Whether the next day's direction is forecast too.
+    """
+
+    def __init__(self, plan: Plan, memory: MemorySystem, *, with_direction: bool = True) -> None:
         self._plan = plan
         self._memory = memory
+        self._kinds = (VOLATILITY, DIRECTION) if with_direction else (VOLATILITY,)
         self._ups = ups_of(plan.panel.prices)
         self._said = Walked.empty(plan)
         # At the close of day d the returns of days 1 to d are known, which are rows 0 to d - 1.
@@ -168,10 +181,8 @@ class Walk:
         names: list[str] = []
         values: list[float] = []
         actions: list[int] = []
-        for past, outcomes, action in (
-            (day - HORIZON, plan.baselines.outcomes, 0),
-            (day - 1, self._ups, 1),
-        ):
+        known = ((day - HORIZON, plan.baselines.outcomes, 0), (day - 1, self._ups, 1))
+        for past, outcomes, action in known[: len(self._kinds)]:
             if past >= plan.start:
                 names += [self._name(past, place) for place in range(len(plan.agents))]
                 values += outcomes[past].tolist()
@@ -180,7 +191,7 @@ class Walk:
             await self._memory.bank.record_outcomes(names, values, actions=actions)
 
     async def _look(self, number: int) -> None:
-        for place, kind in enumerate((VOLATILITY, DIRECTION)):
+        for place, kind in enumerate(self._kinds):
             found = await self._memory.bank.distill(self._plan.agents, action_type=kind, look=True)
             mine = [one for one in found if one.action_type == kind]
             self._said.tested[number, place] = len(mine)
@@ -200,9 +211,11 @@ class Walk:
         plan, said = self._plan, self._said
         situation, at = plan.situations[day, place], plan.closes[day]
         base = float(plan.baselines.forecasts["linear"][day, place])
-        advice, of_pattern = await self._ask(VOLATILITY, situation, base)
+        advice, of_pattern = await self._ask(VOLATILITY, situation, base, SETTINGS)
         forecast = base if advice.expected is None else advice.expected
         said.expected[day, place] = forecast
+        variance = advice.mean_of(lambda logs: np.exp(2.0 * logs))
+        said.variance[day, place] = math.exp(2.0 * forecast) if variance is None else variance
         interval = None
         if advice.low is not None and advice.high is not None:
             interval = (advice.low, advice.high)
@@ -211,42 +224,49 @@ class Walk:
             said.pattern_expected[day, place] = of_pattern.expected
             said.pattern_low[day, place] = of_pattern.low
             said.pattern_high[day, place] = of_pattern.high
-        rate = float(self._base[day])
-        turn, of_turn = await self._ask(DIRECTION, situation, rate)
+        built = Trajectory(plan.agents[place], id=self._name(day, place))
+        built.add_observation(None, situation, at=at)
+        built.add_action(
+            VOLATILITY, None, forecast, predicted_interval=interval, level=SETTINGS.level,
+            baseline=base, advice=advice, at=at,
+        )  # fmt: skip
+        return await self._turn(built, day, place) if DIRECTION in self._kinds else built
+
+    async def _turn(self, built: Trajectory, day: int, place: int) -> Trajectory:
+        """The same with a forecast of the next day's direction."""
+        plan, said = self._plan, self._said
+        situation, at, rate = plan.situations[day, place], plan.closes[day], float(self._base[day])
+        turn, of_turn = await self._ask(DIRECTION, situation, rate, CHOSEN)
         up = _probability(turn, rate)
         said.up[day, place], said.up_base[day, place] = up, rate
         if of_turn is not None:
             said.pattern_up[day, place] = _probability(of_turn, rate)
-        built = Trajectory(plan.agents[place], id=self._name(day, place))
-        built.add_observation(None, situation, at=at)
-        built.add_action(
-            VOLATILITY, None, forecast, predicted_interval=interval, level=CHOSEN.level,
-            baseline=base, advice=advice, at=at,
-        )  # fmt: skip
         return built.add_action(
             DIRECTION, None, up, probability=up, baseline=rate, advice=turn, at=at
         )
 
-    async def _ask(self, kind: str, situation: Floats, base: float) -> tuple[Advice, Advice | None]:
+    async def _ask(
+        self, kind: str, situation: Floats, base: float, settings: Settings
+    ) -> tuple[Advice, Advice | None]:
         """Advice from recalled memories, and that of a pattern where one covers the situation."""
-        found = await self._advise(kind, situation, base, from_patterns=True)
+        found = await self._advise(kind, situation, base, settings, from_patterns=True)
         if not found.receipt.pattern:
             # Nothing covers it: this is what would have been said without patterns.
             return found, None
-        return await self._advise(kind, situation, base, from_patterns=False), found
+        return await self._advise(kind, situation, base, settings, from_patterns=False), found
 
     async def _advise(
-        self, kind: str, situation: Floats, base: float, *, from_patterns: bool
+        self, kind: str, situation: Floats, base: float, settings: Settings, *, from_patterns: bool
     ) -> Advice:
         return await self._memory.bank.advise(
             self._plan.agents,
             situation,
             action_type=kind,
-            level=CHOSEN.level,
+            level=settings.level,
             baseline=base,
-            k=CHOSEN.neighbours,
-            functional=CHOSEN.functional,
-            gamma=CHOSEN.gamma,
+            k=settings.neighbours,
+            functional=settings.functional,
+            gamma=settings.gamma,
             from_patterns=from_patterns,
         )
 
@@ -260,8 +280,8 @@ def _probability(advice: Advice, rate: float) -> float:
     return min(max(said, 0.01), 0.99) if math.isfinite(said) else rate
 
 
-async def walk(plan: Plan, store: Path, kept: Path) -> Walked:
+async def walk(plan: Plan, store: Path, kept: Path, *, with_direction: bool = True) -> Walked:
     """Walk through the plan's prices in a new store."""
     config = MemoryConfig(storage_path=store, timeline="backtest", swarm="prices", agent="bench")
     async with MemorySystem.open(config) as memory:
-        return await Walk(plan, memory).run(kept)
+        return await Walk(plan, memory, with_direction=with_direction).run(kept)

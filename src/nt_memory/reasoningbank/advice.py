@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nt_memory.clock import to_datetime
-from nt_memory.reasoningbank.recall import kernel_weights
+from nt_memory.reasoningbank.recall import kernel_weights, weighted_mean
 from nt_memory.reasoningbank.wire import ReceiptDoc, pack_rows, split_key, unpack_rows
 
 if TYPE_CHECKING:
@@ -211,6 +211,35 @@ class Advice:
                 )
             )
         return found
+
+    def mean_of(
+        self, function: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    ) -> float | None:
+        """What a function of the outcome comes to on average, by the memories used.
+
+        A forecast of a logarithm is not the logarithm of a forecast: `math.exp(2 * expected)` of log
+        volatilities lies below the variance to expect, and farther below it in some situations than in
+        others. This takes the function first and the mean after: each recalled outcome, or its
+        distance from the memory's frozen baseline added to today's, with the bias as in `expected`.
+
+        Args:
+            function: Of the outcomes, elementwise; takes and returns shape (n,).
+
+        Returns:
+            The weighted mean; None where no memories were used: when abstaining, withheld, or from a
+            pattern.
+
+        Source: Duan 1983's smearing estimate, over the neighbours instead of all residuals.
+        Cost: 0.1 ms for 1,000 memories.
+        """
+        evidence = self.evidence
+        if evidence is None:
+            return None
+        outcomes = evidence.outcome + self.bias
+        if self.baseline is not None:
+            frozen = evidence.table.entry["baseline"][evidence.entry]
+            outcomes = outcomes - frozen + self.baseline
+        return float(weighted_mean(function(outcomes), kernel_weights(evidence.score)))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; the receipt as its number of memories."""
