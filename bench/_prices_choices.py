@@ -1,8 +1,8 @@
 """What is still open after the demo's settings, chosen on ten tickers and the years to 2014.
 
-Memory's own settings were frozen before (`nt_memory.apps.demo.settings`). What is chosen here favours
+Memory's own settings were frozen before (`_prices_walk.SETTINGS`). What is chosen here favours
 what it is compared with: the best window and step for conformalised linear, the best window of residuals
-for each way to filter returns.
+for each way to filter returns, and for each forecast of volatility the best correction of its variance.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from _prices_scores import conformal_linear, interval_losses
+from _prices_scores import conformal_linear, interval_losses, qlike
 from _value_at_risk import (
     ewma_volatility,
     filtered,
@@ -21,6 +21,7 @@ from _value_at_risk import (
     returns_of,
 )
 
+from nt_memory.apps.demo.scoring import compared_on
 from nt_memory.apps.demo.settings import CHOSEN
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 WINDOWS = (250, 500, 1_000, 2_000, None)
 STEPS = (0.005, 0.01, 0.02, 0.05)
+PRIORS = (None, 50.0, 250.0, 1_000.0)
 FILTERS = ("memory", "EWMA", "GARCH")
 
 
@@ -44,12 +46,14 @@ class Choices:
         linear_window: Days of errors behind conformalised linear; None: all.
         linear_step: Its gamma.
         residuals: Window of residuals by whose volatility filters; None: all.
+        corrections: Days that all tickers count in the correction of a variance, by whose; None: alone.
         tried: Every figure it was chosen by: the lowest won.
     """
 
     linear_window: int | None
     linear_step: float
     residuals: dict[str, int | None]
+    corrections: dict[str, float | None]
     tried: dict[str, float]
 
 
@@ -92,4 +96,21 @@ def choose(plan: Plan, walked: Walked) -> Choices:
         for window, mean in means.items():
             tried[f"residuals of {name}, {window or 'all'}: pinball"] = mean
     best = min(linear, key=lambda one: linear[one])
-    return Choices(*best, residuals, tried)
+    return Choices(*best, residuals, choose_corrections(plan, walked, tried), tried)
+
+
+def choose_corrections(
+    plan: Plan, walked: Walked, tried: dict[str, float]
+) -> dict[str, float | None]:
+    """For each forecast the correction that gives it the least QLIKE; what was tried is added."""
+    actual, forecasts = plan.baselines.outcomes, plan.baselines.forecasts
+    where = compared_on(actual, [walked.expected, walked.low, *forecasts.values()])
+    found: dict[str, float | None] = {}
+    for name, said in {"memory": walked.expected, **forecasts}.items():
+        there = np.where(where, said, np.nan)
+        losses = {prior: float(np.mean(qlike(there, actual, prior)[where])) for prior in PRIORS}
+        found[name] = min(losses, key=lambda prior: losses[prior])
+        for prior, loss in losses.items():
+            own = "all tickers" if prior is None else f"its ticker and {prior:.0f} days of all"
+            tried[f"variance of {name} corrected by {own}: QLIKE"] = loss
+    return found

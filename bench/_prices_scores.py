@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from _prices_walk import ups_of
 
-from nt_memory.apps.demo.scoring import variance_corrections
 from nt_memory.apps.demo.target import HORIZON
 from nt_memory.reasoningbank.conformal import AdaptiveAlpha
 
@@ -87,10 +86,50 @@ def absolute(predicted: Floats, actual: Floats) -> Floats:
     return errors
 
 
-def qlike(predicted: Floats, actual: Floats) -> Floats:
-    """QLIKE of each forecast, its variance corrected by what its own errors taught up to then."""
-    factor = variance_corrections(predicted, actual)
-    log_ratio = 2.0 * (actual - predicted) - np.log(factor)[:, None]
+def corrections(predicted: Floats, actual: Floats, prior: float | None) -> Floats:
+    """What each variance forecast is multiplied with: the mean of outcome over forecast, as known then.
+
+    Args:
+        predicted: Forecasts of log volatility.
+        actual: Outcomes, known five days later.
+        prior: Days that the mean of all tickers counts beside a ticker's own; None: that of all alone,
+            which is the demo's `variance_corrections`.
+
+    Returns:
+        Shape (n_days, n_tickers); 1 before anything is known.
+    """
+    ratios = np.exp(2.0 * (actual - predicted))
+    is_known = np.isfinite(ratios)
+    total, count = np.zeros(ratios.shape), np.zeros(ratios.shape)
+    total[HORIZON:] = np.where(is_known, ratios, 0.0).cumsum(axis=0)[:-HORIZON]
+    count[HORIZON:] = is_known.cumsum(axis=0)[:-HORIZON]
+    of_all = np.maximum(count.sum(axis=1, keepdims=True), 1.0)
+    pooled = np.where(
+        count.sum(axis=1, keepdims=True) > 0.0, total.sum(axis=1, keepdims=True) / of_all, 1.0
+    )
+    if prior is None:
+        found: Floats = np.broadcast_to(pooled, ratios.shape)
+    else:
+        found = (total + prior * pooled) / (count + prior)
+    return found
+
+
+def qlike(predicted: Floats, actual: Floats, prior: float | None = None) -> Floats:
+    """QLIKE of each forecast, its variance corrected by what its own errors taught up to then.
+
+    Args:
+        predicted: Forecasts of log volatility.
+        actual: Outcomes.
+        prior: See `corrections`.
+    """
+    log_ratio = 2.0 * (actual - predicted) - np.log(corrections(predicted, actual, prior))
+    losses: Floats = np.exp(log_ratio) - log_ratio - 1.0
+    return losses
+
+
+def qlike_of_variance(variance: Floats, actual: Floats) -> Floats:
+    """QLIKE of forecasts of the variance itself, annualised, as they stand."""
+    log_ratio = 2.0 * actual - np.log(variance)
     losses: Floats = np.exp(log_ratio) - log_ratio - 1.0
     return losses
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,9 +19,11 @@ from _prices_scores import (
     covered,
     interval_losses,
     qlike,
+    qlike_of_variance,
     shares,
     up_by_last_return,
 )
+from _prices_shifted import TAILS
 from _prices_walk import LOOK_YEARS, ups_of
 from _value_at_risk import (
     LEVELS,
@@ -38,6 +41,7 @@ from nt_memory.apps.demo.baselines import NAMES
 from nt_memory.apps.demo.research import LAST_YEAR, N_TICKERS
 from nt_memory.apps.demo.scoring import compared_on
 from nt_memory.apps.demo.settings import CHOSEN
+from nt_memory.reasoningbank.promotion import Q
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,33 +91,51 @@ class Judge:
 
     def accuracy(self) -> Part:
         """MAE and QLIKE against every baseline."""
-        tables, figures, bars = [], {}, []
-        for name, loss_of in (("MAE", absolute), ("QLIKE", qlike)):
-            mine = loss_of(self._there(self.walked.expected), self.actual)
-            others = {n: loss_of(self._there(f), self.actual) for n, f in self._baselines().items()}
-            lines = []
-            for group, mask in self.groups.items():
-                found = {n: compare(mine, other, mask, self.seed) for n, other in others.items()}
-                mean = float(np.mean(mine[mask]))
-                lines.append(
-                    [group, f"{int(mask.sum()):,}", f"{mean:.4f}", *map(str, found.values())]
-                )
-                figures[f"{name}, {group}"] = {
-                    "memory": mean,
-                    **{n: one.plain for n, one in found.items()},
-                }
-            tables.append(Table(
-                f"{name} of the volatility forecast: memory's over each baseline's",
-                ["where", "forecasts", f"{name}", *others], lines,
-                ["95 % intervals by resampling blocks of 20 days; below 1 memory is better",
-                 "fifths by the EWMA volatility known when the forecast was made"],
-            ))  # fmt: skip
-            for n in ("har_long", "ewma_cal", "linear"):
-                one = compare(mine, others[n], self.where, self.seed)
-                bars.append(
-                    Row(f"{name} over {n}, all years", str(one), "< 1", "", one.value < 1.0)
-                )
-        return Part(tables, bars, figures)
+        walked, forecasts = self.walked, self._baselines()
+        absolutes = {n: absolute(self._there(f), self.actual) for n, f in forecasts.items()}
+        qlikes = {n: self._qlike(f, n) for n, f in forecasts.items()}
+        parts = [
+            self._compared(
+                "MAE", absolute(walked.expected, self.actual), absolutes, is_judged=True
+            ),
+            self._compared("QLIKE", self._qlike(walked.expected, "memory"), qlikes, is_judged=True),
+        ]
+        if np.isfinite(walked.variance[self.where]).all():
+            said = qlike_of_variance(self._there(walked.variance), self.actual)
+            name = "QLIKE of the variance over the recalled memories, uncorrected,"
+            parts.append(self._compared(name, said, qlikes, is_judged=False))
+        return Part(
+            [table for part in parts for table in part.tables],
+            [bar for part in parts for bar in part.bars],
+            {name: one for part in parts for name, one in part.figures.items()},
+        )
+
+    def _compared(
+        self, name: str, mine: Floats, others: Mapping[str, Floats], *, is_judged: bool
+    ) -> Part:
+        lines, figures, bars = [], {}, []
+        for group, mask in self.groups.items():
+            found = {n: compare(mine, other, mask, self.seed) for n, other in others.items()}
+            mean = float(np.mean(mine[mask]))
+            lines.append([group, f"{int(mask.sum()):,}", f"{mean:.4f}", *map(str, found.values())])
+            figures[f"{name}, {group}"] = {
+                "memory": mean,
+                **{n: one.plain for n, one in found.items()},
+            }
+        table = Table(
+            f"{name} of the volatility forecast: memory's over each baseline's",
+            ["where", "forecasts", name.split(maxsplit=1)[0], *others], lines,
+            ["95 % intervals by resampling blocks of 20 days; below 1 memory is better",
+             "fifths by the EWMA volatility known when the forecast was made"],
+        )  # fmt: skip
+        for n in ("har_long", "ewma_cal", "linear") if is_judged else ():
+            one = compare(mine, others[n], self.where, self.seed)
+            bars.append(Row(f"{name} over {n}, all years", str(one), "< 1", "", one.value < 1.0))
+        return Part([table], bars, figures)
+
+    def _qlike(self, said: Floats, name: str) -> Floats:
+        """QLIKE with the correction that was chosen for a forecast."""
+        return qlike(self._there(said), self.actual, self.choices.corrections[name])
 
     def _there(self, said: Floats) -> Floats:
         """A forecast on the places that all are judged on: there it also learns its correction.
@@ -198,7 +220,6 @@ class Judge:
         since = np.isfinite(walked.expected) & self.where
         years = np.array([day.year for day in self.plan.panel.dates])
         since &= (years >= LOOK_YEARS[0])[:, None]
-        recalled_there = self._there(walked.expected)
         both = np.where(is_by, walked.pattern_expected, walked.expected)
         lines = [
             [f"{year}", *("" if np.isnan(tested) else f"{promoted:.0f} of {tested:.0f}"
@@ -214,8 +235,8 @@ class Judge:
         pairs = (
             ("MAE", absolute(walked.expected, actual), absolute(walked.pattern_expected, actual),
              absolute(linear, actual), absolute(both, actual)),
-            ("QLIKE", qlike(recalled_there, actual), qlike(self._there(both), actual),
-             qlike(self._there(linear), actual), qlike(self._there(both), actual)),
+            ("QLIKE", self._qlike(walked.expected, "memory"), self._qlike(both, "memory"),
+             self._qlike(linear, "linear"), self._qlike(both, "memory")),
             ("interval score", *(interval_losses(lo, hi, actual, CHOSEN.level) for lo, hi in (
                 (walked.low, walked.high), (walked.pattern_low, walked.pattern_high))), None,
              interval_losses(np.where(is_by, walked.pattern_low, walked.low),
@@ -341,11 +362,35 @@ class Judge:
         return bars
 
 
+def most_by_chance(looks: int, rate: float = Q) -> int:
+    """How many of some looks may promote something: as many as should, and two standard deviations."""
+    return math.floor(looks * rate + 2.0 * math.sqrt(looks * rate * (1.0 - rate)))
+
+
 def of_shifted(looks: list[Look]) -> Part:
-    """Whether anything was promoted on shifted labels."""
-    lines = [[one.what, f"{one.shift:,}", f"{one.patterns:,}", str(one.promoted)] for one in looks]
-    total = sum(one.promoted for one in looks)
-    table = Table("Labels shifted along the days", ["target", "by days", "patterns tested", "promoted"],
+    """In how many looks anything was promoted on shifted labels, and whether p-values are what they say."""
+    lines = [
+        [one.what, f"{one.shift:,}", f"{one.patterns:,}", f"{one.least:.1e}", str(one.promoted)]
+        for one in looks
+    ]
+    table = Table("Labels shifted along the days", ["target", "by days", "patterns tested", "least p-value", "promoted"],
                   lines, ["one look each, at a false discovery rate of 0.1; shifts drawn afresh"])  # fmt: skip
-    bar = Row("promoted on shifted labels", f"{total} in {len(looks)} looks", "0", "", total == 0)
-    return Part([table], [bar], {"shifted": [one._asdict() for one in looks]})
+    patterns = sum(one.patterns for one in looks)
+    kinds = list(dict.fromkeys(one.what for one in looks))
+    tails = []
+    for place, tail in enumerate(TAILS):
+        found = [sum(one.beyond[place] for one in looks if one.what == kind) for kind in kinds]
+        of = [sum(one.patterns for one in looks if one.what == kind) for kind in kinds]
+        tails.append([
+            f"<= {tail:g}",
+            *(f"{n:,} of {m:,}; {tail * m:,.1f} by chance" for n, m in zip(found, of, strict=True)),
+        ])  # fmt: skip
+    size = Table("p-values of shifted labels", ["p-value", *kinds], tails)
+    any_promoted = sum(one.promoted > 0 for one in looks)
+    most = most_by_chance(len(looks))
+    bars = [
+        Row("looks at shifted labels that promoted anything", f"{any_promoted} of {len(looks)}",
+            f"<= {most}", f"{Q * len(looks):.0f}", any_promoted <= most),
+    ]  # fmt: skip
+    plain: dict[str, Any] = {"looks": [one._asdict() for one in looks], "patterns": patterns}
+    return Part([table, size], bars, {"shifted": plain})

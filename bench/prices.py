@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from _harness import machine
 from _prices_choices import Choices, choose
-from _prices_shifted import Look, shifted
+from _prices_shifted import Look, draw, looks
 from _prices_tables import Judge, of_shifted
-from _prices_walk import Walked, plan_all, plan_choosing, walk
+from _prices_walk import DIRECTION, Walked, plan_all, plan_choosing, walk
 
 from nt_memory.apps.bench.report import Findings, Table
 
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
     from nt_memory.apps.demo.plan import Plan
 
-WORLDS = 2
+WORLDS = 20
 
 
-def walked(name: str, plan: Plan, directory: Path) -> Walked:
+def walked(name: str, plan: Plan, directory: Path, *, with_direction: bool) -> Walked:
     """What was said on a walk: of an earlier run, or walked now."""
     kept = directory / f"{name}.npz"
     if kept.exists():
@@ -46,32 +46,32 @@ def walked(name: str, plan: Plan, directory: Path) -> Walked:
             return found
     print(f"walking: {name}", flush=True)
     with tempfile.TemporaryDirectory(dir=directory) as store:
-        return asyncio.run(walk(plan, Path(store) / "memory", kept))
+        memory = Path(store) / "memory"
+        return asyncio.run(walk(plan, memory, kept, with_direction=with_direction))
 
 
-def chosen_on(plan: Plan, directory: Path) -> Choices:
+def chosen_on(plan: Plan, directory: Path, *, with_direction: bool) -> Choices:
     """The choices: of an earlier run, or made now."""
     kept = directory / "choices.json"
     if kept.exists():
         return Choices(**json.loads(kept.read_text()))
-    choices = choose(plan, walked("choosing", plan, directory))
+    choices = choose(plan, walked("choosing", plan, directory, with_direction=with_direction))
     kept.write_text(json.dumps(dataclasses.asdict(choices)))
     return choices
 
 
 def look_at_shifted(plan: Plan, directory: Path, worlds: int, seed: int) -> list[Look]:
-    """Take looks at labels shifted by days drawn from the seed."""
+    """Looks at labels shifted by days drawn from the seed; those of an earlier run are not taken again."""
     kept = directory / "shifted.json"
-    looks = [Look(*one) for one in json.loads(kept.read_text())] if kept.exists() else []
-    rng = np.random.default_rng(seed)
-    while len({one.shift for one in looks}) < worlds:
-        with tempfile.TemporaryDirectory(dir=directory) as store:
-            found = asyncio.run(shifted(plan, Path(store) / "memory", rng))
-        for one in found:
-            print(f"shifted by {one.shift} days, {one.what}: {one.promoted} of {one.patterns} promoted", flush=True)  # fmt: skip
-        looks += found
-        kept.write_text(json.dumps(looks))
-    return looks
+    found = [Look(*one) for one in json.loads(kept.read_text())] if kept.exists() else []
+    shifts = draw(plan, worlds, np.random.default_rng(seed))
+    done = {one.shift for one in found}
+    for one in looks(plan, [by for by in shifts if by not in done]):
+        print(f"shifted by {one.shift} days, {one.what}: {one.promoted} of {one.patterns} promoted", flush=True)  # fmt: skip
+        found.append(one)
+        if one.what == DIRECTION:
+            kept.write_text(json.dumps(found))
+    return found
 
 
 def of_choices(choices: Choices) -> Table:
@@ -83,33 +83,34 @@ def of_choices(choices: Choices) -> Table:
             f"residuals of {name}: {window or 'all'} days"
             for name, window in choices.residuals.items()
         ),
+        *(
+            f"variance of {name}: corrected by "
+            + ("all tickers alike" if prior is None else f"its ticker and {prior:.0f} days of all")
+            for name, prior in choices.corrections.items()
+        ),
     ]
-    title = (
-        "Chosen on ten tickers and 1990 to 2014 (interval score and pinball loss, least is best)"
-    )
+    title = "Chosen on ten tickers and 1990 to 2014 (interval score, pinball loss and QLIKE, least is best)"
     return Table(title, ["what", "loss"], lines, notes)
 
 
-def measure(directory: Path, worlds: int, seed: int, command: str) -> Findings:
+def measure(asked: argparse.Namespace, directory: Path, seed: int, command: str) -> Findings:
     """Walk, choose, walk, judge."""
     choosing = plan_choosing(directory)
-    choices = chosen_on(choosing, directory)
+    with_direction = not asked.without_direction
+    choices = chosen_on(choosing, directory, with_direction=with_direction)
     plan = plan_all()
-    said = walked("all", plan, directory)
+    said = walked("all", plan, directory, with_direction=with_direction)
     judge = Judge(plan, said, choices, seed % 2**32)
-    parts = [
-        judge.accuracy(),
-        judge.intervals(),
-        judge.patterns(),
-        judge.direction(),
-        judge.value_at_risk(),
-    ]
-    if worlds:
-        parts.append(of_shifted(look_at_shifted(plan, directory, worlds, seed)))
+    parts = [judge.accuracy(), judge.intervals(), judge.patterns()]
+    if with_direction:
+        parts.append(judge.direction())
+    parts.append(judge.value_at_risk())
+    if asked.worlds:
+        parts.append(of_shifted(look_at_shifted(plan, directory, asked.worlds, seed)))
     figures = {name: one for part in parts for name, one in part.figures.items()}
     where: dict[str, object] = dict(machine(str(directory)))
     return Findings(
-        "prices",
+        asked.name,
         command,
         where,
         [*(table for part in parts for table in part.tables), of_choices(choices)],
@@ -128,18 +129,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--worlds", type=int, default=WORLDS, help="of shifted labels")
     parser.add_argument("--seed", type=int, help="of an earlier run; by default a fresh one")
-    chosen = parser.parse_args(arguments)
-    seed = (
-        int(np.random.SeedSequence().generate_state(1)[0]) if chosen.seed is None else chosen.seed
+    parser.add_argument("--name", default="prices", help="of the results")
+    parser.add_argument(
+        "--without-direction", action="store_true", help="forecast volatility alone: half the time"
     )
-    command = f"python bench/prices.py --worlds {chosen.worlds} --seed {seed}"
-    if chosen.walks is not None:
-        chosen.walks.mkdir(parents=True, exist_ok=True)
+    asked = parser.parse_args(arguments)
+    seed = int(np.random.SeedSequence().generate_state(1)[0]) if asked.seed is None else asked.seed
+    command = f"python bench/prices.py --worlds {asked.worlds} --seed {seed}"
+    command += " --without-direction" if asked.without_direction else ""
+    if asked.walks is not None:
+        asked.walks.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="nt-prices-") as made:
-        findings = measure(chosen.walks or Path(made), chosen.worlds, seed, command)
+        findings = measure(asked, asked.walks or Path(made), seed, command)
     print(findings.text())
-    if chosen.out is not None:
-        print("written:", *findings.write(chosen.out))
+    if asked.out is not None:
+        print("written:", *findings.write(asked.out))
     return 0
 
 

@@ -116,6 +116,29 @@ def test_with_a_baseline_errors_of_frozen_baselines_are_recalled():
     run(body)
 
 
+def test_the_mean_of_a_function_is_taken_over_the_memories_and_not_of_the_forecast():
+    """Each recalled error lands on today's baseline, with the bias, before the function is taken."""
+
+    async def body(bank, clock, backing):
+        await remember(bank, clock)
+        for gain in (0.0, 0.5):
+            advice = await bank.advise(["a", "b"], QUERY, baseline=2.0, gain=gain)
+            assert (advice.bias != 0.0) is (gain > 0.0)
+            moved = [
+                (one.weight, one.outcome - one.baseline + 2.0 + advice.bias)
+                for one in advice.memories()
+            ]
+            wanted = sum(weight * np.exp(2.0 * outcome) for weight, outcome in moved)
+            found = advice.mean_of(lambda outcomes: np.exp(2.0 * outcomes))
+            assert found == pytest.approx(wanted, rel=1e-12)
+            assert found > np.exp(2.0 * advice.expected) * 1.05
+            assert advice.mean_of(lambda outcomes: outcomes) == pytest.approx(advice.expected)
+        plain = await bank.advise(["a", "b"], QUERY)
+        assert plain.mean_of(lambda outcomes: outcomes) == pytest.approx(plain.expected)
+
+    run(body)
+
+
 def test_abstains_when_nothing_similar_is_known():
     """Too few outcomes, or only far-away situations: it says so and falls back to the baseline."""
 
@@ -123,6 +146,7 @@ def test_abstains_when_nothing_similar_is_known():
         nothing = await bank.advise("a", QUERY, action_type="vol", baseline=3.0)
         assert nothing.is_abstaining
         assert nothing.expected == 3.0
+        assert nothing.mean_of(np.exp) is None
         rng = np.random.default_rng(2)
         for n in range(40):
             near = np.array([1.0, 0.0, 0.0]) + 0.01 * rng.normal(size=3)

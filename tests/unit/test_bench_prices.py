@@ -1,11 +1,26 @@
 """What bench/prices.py judges with: nothing looks ahead, and the tests of violations reject what they should."""
 
+import asyncio
 import math
+from datetime import date, timedelta
 
 import numpy as np
 import pytest
-from _prices_scores import compare, conformal_linear, up_by_last_return
+from _prices_scores import (
+    compare,
+    conformal_linear,
+    corrections,
+    qlike,
+    qlike_of_variance,
+    up_by_last_return,
+)
+from _prices_shifted import looks, stored
+from _prices_tables import most_by_chance
 from _value_at_risk import LEVELS, ewma_volatility, filtered, judge, pinball, violations
+
+from nt_memory.apps.demo.options import DemoOptions
+from nt_memory.apps.demo.plan import plan_run
+from nt_memory.apps.demo.scoring import variance_corrections
 
 
 def draw_moves(days=900, series=2):
@@ -104,3 +119,74 @@ def test_an_interval_of_a_ratio_holds_the_truth_as_often_as_it_says():
         found = compare(loss, other, np.ones(loss.shape, np.bool_), number)
         held += found.low <= 0.9 <= found.high
     assert held >= 88
+
+
+def draw_forecasts(days=400):
+    rng = np.random.default_rng(17)
+    predicted = rng.normal(size=(days, 3))
+    actual = predicted + rng.normal(size=(days, 3)) * (0.2, 0.5, 1.0)
+    predicted[:7], predicted[100:120, 1] = np.nan, np.nan
+    return predicted, actual
+
+
+def test_a_correction_by_all_tickers_is_the_demos():
+    """Without a prior it is what the demo learns; with an endless one too."""
+    predicted, actual = draw_forecasts()
+    wanted = np.repeat(variance_corrections(predicted, actual)[:, None], 3, axis=1)
+    np.testing.assert_allclose(corrections(predicted, actual, None), wanted)
+    np.testing.assert_allclose(corrections(predicted, actual, 1e12), wanted, rtol=1e-6)
+
+
+def test_a_correction_by_ticker_follows_its_own_errors_and_nothing_that_comes():
+    """Its own mean ratio in the end, that of all in the beginning; later outcomes change nothing."""
+    predicted, actual = draw_forecasts()
+    found = corrections(predicted, actual, 50.0)
+    ratios = np.exp(2.0 * (actual - predicted))
+    pooled = np.nanmean(ratios[:395])
+    own = (np.nansum(ratios[:395, 1]) + 50.0 * pooled) / (np.isfinite(ratios[:395, 1]).sum() + 50.0)
+    assert found[399, 1] == pytest.approx(own)
+    assert found[399, 0] < found[399, 1] < found[399, 2]
+    assert (found[:12] == 1.0).all()
+    other = actual.copy()
+    other[296:] += 9.0  # day 300 knows outcomes of days up to 295
+    again = corrections(predicted, other, 50.0)
+    np.testing.assert_array_equal(found[:301], again[:301])
+    assert (found[301:] != again[301:]).all()
+
+
+def test_the_right_correction_costs_least():
+    """Of a forecast that is off by a factor of its own in each ticker; a variance itself needs none."""
+    rng = np.random.default_rng(19)
+    truth = rng.normal(size=(2_000, 3))
+    actual = truth + 0.3 * rng.normal(size=truth.shape)
+    predicted = truth - np.array([0.0, 0.5, 1.0])
+    by_ticker, pooled = (np.mean(qlike(predicted, actual, prior)[500:]) for prior in (20.0, None))
+    of_variance = qlike_of_variance(np.exp(2.0 * truth + 2.0 * 0.09), actual)
+    assert by_ticker == pytest.approx(np.mean(of_variance[500:]), rel=0.05)
+    assert by_ticker < 0.5 * pooled
+
+
+def test_looks_at_shifted_labels_are_those_of_the_memory(tmp_path):
+    """Clusters and tests outside of a store give the p-values that a memory stores with its patterns."""
+    rng = np.random.default_rng(23)
+    moves = rng.normal(0.0, 0.01, (1_300, 3)) * np.exp(0.5 * rng.normal(size=(1_300, 1)))
+    prices = 50.0 * np.exp(np.cumsum(moves, axis=0))
+    first = date(1990, 1, 1)
+    rows = [
+        ",".join([(first + timedelta(day)).isoformat(), *map(repr, row)])
+        for day, row in enumerate(prices.tolist())
+    ]
+    path = tmp_path / "prices.csv"
+    path.write_text("\n".join(["date,A,B,C", *rows]) + "\n")
+    plan = plan_run(DemoOptions(full=True, prices=path))
+    mine = list(looks(plan, [300]))
+    theirs = asyncio.run(stored(plan, tmp_path / "memory", 300))
+    assert [one.patterns for one in mine] == [45, 45]
+    for one, other in zip(mine, theirs, strict=True):
+        assert one._replace(least=0.0) == other._replace(least=0.0)
+        assert one.least == pytest.approx(other.least, rel=1e-9)
+
+
+def test_a_tenth_of_the_looks_may_promote_and_two_deviations_more():
+    """52 of 400 looks, 7 of 40, none of 0."""
+    assert [most_by_chance(n) for n in (400, 40, 0)] == [52, 7, 0]
