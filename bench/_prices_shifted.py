@@ -7,8 +7,11 @@ they are, and every link to the situations is cut.
 A look at a false discovery rate of 0.1 promotes something in one world of ten where there is nothing to
 find: that is what the rate says where all hypotheses are null. Four looks without a promotion therefore
 come about two times of three (0.9^4), and say little; forty looks measure the rate. Clusters never see
-outcomes, so they are made once and every look tests them with the bank's own statistic; `stored` takes a
-look through the memory itself, which must agree.
+outcomes, so they are made once and every look tests them with the bank's own statistic. The bank also
+computes it for 64 shifts of what it is given, to see whether its spread is what its error claims. Shifts
+of a shifted panel are shifts of the panel: here they lie on one grid around the circle of days, from a
+place drawn afresh, so that each is a world of its own and at the same time a shift of all others.
+`stored` takes a look through the memory itself, and `look_alone` as the bank does without one.
 """
 
 from __future__ import annotations
@@ -20,12 +23,21 @@ from _prices_walk import DIRECTION, VOLATILITY, ups_of
 
 from nt_memory import MemoryConfig, MemorySystem, Trajectory
 from nt_memory.apps.demo.target import HORIZON
+from nt_memory.reasoningbank.dependence import choose_lag, student_tails
 from nt_memory.reasoningbank.distillation import MAX_PATTERNS, PER_PATTERN
-from nt_memory.reasoningbank.promotion import Q, measure_clusters, promoted
+from nt_memory.reasoningbank.promotion import (
+    MIN_STRETCHES,
+    SHIFTS,
+    Panel,
+    Q,
+    _Groups,
+    measure_clusters,
+    promoted,
+)
 from nt_memory.tiers.vectors import kmeans
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -33,6 +45,7 @@ if TYPE_CHECKING:
     from nt_memory.apps.demo.plan import Plan
 
     Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
 
 LEAST_SHIFT = 252
 BULK = 20
@@ -60,12 +73,6 @@ class Look(NamedTuple):
     beyond: tuple[int, ...] = ()
 
 
-def draw(plan: Plan, n: int, rng: np.random.Generator) -> list[int]:
-    """Different shifts of at least a year, either way round."""
-    days = plan.panel.n_days - HORIZON - plan.start
-    return sorted(rng.choice(np.arange(LEAST_SHIFT, days - LEAST_SHIFT), n, replace=False).tolist())
-
-
 def targets(plan: Plan) -> list[tuple[str, int, Floats]]:
     """What is forecast: its name, over how many days its labels overlap, and outcome minus baseline."""
     ups = ups_of(plan.panel.prices)
@@ -75,39 +82,104 @@ def targets(plan: Plan) -> list[tuple[str, int, Floats]]:
     ]
 
 
-def shifted_days(plan: Plan, by: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def shifted_days(plan: Plan, by: int) -> tuple[Ints, Ints]:
     """The days with situations, and the day whose label each gets."""
     days = np.arange(plan.start, plan.panel.n_days - HORIZON)
     return days, plan.start + (days - plan.start + by) % len(days)
 
 
-def looks(plan: Plan, shifts: list[int]) -> Iterator[Look]:
-    """Take one look at each target for each shift, at q = 0.1 as if it were the only one.
+def looks(plan: Plan, rng: np.random.Generator, n: int = SHIFTS) -> list[Look]:
+    """Take looks at each target in worlds shifted by steps around the circle, each as if the only one.
 
-    Cost: about 15 s a look at 33 years of 20 tickers.
+    Args:
+        plan: The prices, situations and baselines.
+        rng: Draws where the grid begins.
+        n: Shifts of the grid; those within a year of no shift at all make no world.
+
+    Cost: about 20 s a target at 33 years of 20 tickers.
     """
     days, _ = shifted_days(plan, 0)
-    at_us = np.array([plan.close_us[day] for day in days], dtype=np.int64)
-    clusters = [_clusters(plan, days, place) for place in range(len(plan.agents))]
-    for by in shifts:
-        _, other = shifted_days(plan, by)
-        for what, horizon, labels in targets(plan):
-            p = np.concatenate([
-                measure_clusters(labels[other, place], at_us, cluster, horizon).p_value
-                for place, cluster in enumerate(clusters)
-            ])  # fmt: skip
-            tested = p[np.isfinite(p)]
-            beyond = tuple(int(np.count_nonzero(tested <= tail)) for tail in TAILS)
-            passed = int(np.count_nonzero(promoted(p, Q, 1)))
-            yield Look(by, what, len(p), passed, float(tested.min()), beyond)
+    begins = int(rng.integers(len(days) // n))
+    shifts = [begins + place * len(days) // n for place in range(n)]
+    is_world = [LEAST_SHIFT <= by <= len(days) - LEAST_SHIFT for by in shifts]
+    found = []
+    for what, horizon, labels in targets(plan):
+        p = np.concatenate(
+            [
+                grid_p_values(labels[days, place], times(plan, days), cluster, horizon, shifts)
+                for place, cluster in enumerate(clusters_of(plan, days))
+            ],
+            axis=1,
+        )
+        found += [
+            judged(by, what, one)
+            for by, one, is_in in zip(shifts, p, is_world, strict=True)
+            if is_in
+        ]
+    return found
 
 
-def _clusters(plan: Plan, days: NDArray[np.int64], place: int) -> NDArray[np.int64]:
-    """Clusters of one agent's situations as the bank makes them: of unit vectors, as it keeps them."""
-    vectors = plan.situations[days, place]
-    units = vectors / np.sqrt(np.sum(vectors * vectors, axis=1, keepdims=True))
-    kept = units.astype(np.float16).astype(np.float32)
-    return kmeans(kept, min(MAX_PATTERNS, len(days) // PER_PATTERN), 0)[1]
+def grid_p_values(
+    values: Floats, at_us: Ints, cluster: Ints, horizon_days: int, shifts: Sequence[int]
+) -> Floats:
+    """p-values of `promotion.measure_clusters` in the world of each shift, shape (n_shifts, k).
+
+    Each world's spread is measured over all other shifts, where the bank takes as many at even steps.
+    """
+    panel = Panel(values, at_us)
+    k = int(cluster.max()) + 1
+    groups = _Groups(panel, cluster[panel.order], k, choose_lag(panel.days, horizon_days))
+    effect, error = (
+        np.stack(one)
+        for one in zip(*(groups.compare(panel.shifted(by)) for by in shifts), strict=True)
+    )
+    t = np.where(error > 0.0, effect / np.maximum(error, 1e-300), 0.0)
+    freedom = groups.freedom
+    usual = np.where(freedom > 2.0, freedom / np.maximum(freedom - 2.0, 0.5), 3.0)
+    others = (np.sum(t**2, axis=0) - t**2) / (len(shifts) - 1)
+    wider = np.sqrt(np.maximum(others / usual, 1.0))
+    tails = np.stack([student_tails(np.abs(one), freedom) for one in t / wider])
+    is_testable = (groups.stretches >= MIN_STRETCHES) & (error > 0.0) & np.isfinite(error)
+    p_values: Floats = np.where(is_testable, np.minimum(2.0 * tails, 1.0), np.nan)
+    return p_values
+
+
+def judged(by: int, what: str, p: Floats) -> Look:
+    """A look that found these p-values, all that were to be tested."""
+    tested = p[np.isfinite(p)]
+    beyond = tuple(int(np.count_nonzero(tested <= tail)) for tail in TAILS)
+    passed = int(np.count_nonzero(promoted(p, Q, 1)))
+    return Look(by, what, len(p), passed, float(tested.min()), beyond)
+
+
+def look_alone(plan: Plan, by: int) -> list[Look]:
+    """One look at each target, as the bank takes it. Cost: about 16 s a target."""
+    days, other = shifted_days(plan, by)
+    clusters = clusters_of(plan, days)
+    return [
+        judged(by, what, np.concatenate([
+            measure_clusters(labels[other, place], times(plan, days), cluster, horizon).p_value
+            for place, cluster in enumerate(clusters)
+        ]))
+        for what, horizon, labels in targets(plan)
+    ]  # fmt: skip
+
+
+def times(plan: Plan, days: Ints) -> Ints:
+    """When each day closed, microseconds."""
+    at_us: Ints = plan.close_us[days]
+    return at_us
+
+
+def clusters_of(plan: Plan, days: Ints) -> list[Ints]:
+    """Clusters of each agent's situations as the bank makes them: of unit vectors, as it keeps them."""
+    k = min(MAX_PATTERNS, len(days) // PER_PATTERN)
+    found = []
+    for place in range(len(plan.agents)):
+        vectors = plan.situations[days, place]
+        units = vectors / np.sqrt(np.sum(vectors * vectors, axis=1, keepdims=True))
+        found.append(kmeans(units.astype(np.float16).astype(np.float32), k, 0)[1])
+    return found
 
 
 async def stored(plan: Plan, store: Path, by: int) -> list[Look]:

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from _harness import machine
 from _prices_choices import Choices, choose
-from _prices_shifted import Look, draw, looks
+from _prices_shifted import Look, looks
 from _prices_tables import Judge, of_shifted
-from _prices_walk import DIRECTION, Walked, plan_all, plan_choosing, walk
+from _prices_walk import Walked, plan_all, plan_choosing, walk
 
 from nt_memory.apps.bench.report import Findings, Table
 
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nt_memory.apps.demo.plan import Plan
-
-WORLDS = 20
 
 
 def walked(name: str, plan: Plan, directory: Path, *, with_direction: bool) -> Walked:
@@ -60,17 +58,13 @@ def chosen_on(plan: Plan, directory: Path, *, with_direction: bool) -> Choices:
     return choices
 
 
-def look_at_shifted(plan: Plan, directory: Path, worlds: int, seed: int) -> list[Look]:
-    """Looks at labels shifted by days drawn from the seed; those of an earlier run are not taken again."""
+def look_at_shifted(plan: Plan, directory: Path, seed: int) -> list[Look]:
+    """Looks at shifted labels: of an earlier run, or taken now from a place drawn from the seed."""
     kept = directory / "shifted.json"
-    found = [Look(*one) for one in json.loads(kept.read_text())] if kept.exists() else []
-    shifts = draw(plan, worlds, np.random.default_rng(seed))
-    done = {one.shift for one in found}
-    for one in looks(plan, [by for by in shifts if by not in done]):
-        print(f"shifted by {one.shift} days, {one.what}: {one.promoted} of {one.patterns} promoted", flush=True)  # fmt: skip
-        found.append(one)
-        if one.what == DIRECTION:
-            kept.write_text(json.dumps(found))
+    if kept.exists():
+        return [Look(*one) for one in json.loads(kept.read_text())]
+    found = looks(plan, np.random.default_rng(seed))
+    kept.write_text(json.dumps(found))
     return found
 
 
@@ -104,9 +98,7 @@ def measure(asked: argparse.Namespace, directory: Path, seed: int, command: str)
     parts = [judge.accuracy(), judge.intervals(), judge.patterns()]
     if with_direction:
         parts.append(judge.direction())
-    parts.append(judge.value_at_risk())
-    if asked.worlds:
-        parts.append(of_shifted(look_at_shifted(plan, directory, asked.worlds, seed)))
+    parts += [judge.value_at_risk(), of_shifted(look_at_shifted(plan, directory, seed))]
     figures = {name: one for part in parts for name, one in part.figures.items()}
     where: dict[str, object] = dict(machine(str(directory)))
     return Findings(
@@ -127,7 +119,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, help="directory of the results; by default only printed"
     )
-    parser.add_argument("--worlds", type=int, default=WORLDS, help="of shifted labels")
     parser.add_argument("--seed", type=int, help="of an earlier run; by default a fresh one")
     parser.add_argument("--name", default="prices", help="of the results")
     parser.add_argument(
@@ -135,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     asked = parser.parse_args(arguments)
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if asked.seed is None else asked.seed
-    command = f"python bench/prices.py --worlds {asked.worlds} --seed {seed}"
+    command = f"python bench/prices.py --seed {seed}"
     command += " --without-direction" if asked.without_direction else ""
     if asked.walks is not None:
         asked.walks.mkdir(parents=True, exist_ok=True)

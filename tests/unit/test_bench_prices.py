@@ -14,13 +14,23 @@ from _prices_scores import (
     qlike_of_variance,
     up_by_last_return,
 )
-from _prices_shifted import looks, stored
+from _prices_shifted import (
+    clusters_of,
+    grid_p_values,
+    look_alone,
+    shifted_days,
+    stored,
+    targets,
+    times,
+)
 from _prices_tables import most_by_chance
 from _value_at_risk import LEVELS, ewma_volatility, filtered, judge, pinball, violations
 
 from nt_memory.apps.demo.options import DemoOptions
 from nt_memory.apps.demo.plan import plan_run
 from nt_memory.apps.demo.scoring import variance_corrections
+from nt_memory.reasoningbank.dependence import choose_lag
+from nt_memory.reasoningbank.promotion import SHIFTS, measure_clusters
 
 
 def draw_moves(days=900, series=2):
@@ -167,7 +177,7 @@ def test_the_right_correction_costs_least():
 
 
 def test_looks_at_shifted_labels_are_those_of_the_memory(tmp_path):
-    """Clusters and tests outside of a store give the p-values that a memory stores with its patterns."""
+    """The p-values are those that a memory keeps, one world alone or many on one grid."""
     rng = np.random.default_rng(23)
     moves = rng.normal(0.0, 0.01, (1_300, 3)) * np.exp(0.5 * rng.normal(size=(1_300, 1)))
     prices = 50.0 * np.exp(np.cumsum(moves, axis=0))
@@ -179,12 +189,24 @@ def test_looks_at_shifted_labels_are_those_of_the_memory(tmp_path):
     path = tmp_path / "prices.csv"
     path.write_text("\n".join(["date,A,B,C", *rows]) + "\n")
     plan = plan_run(DemoOptions(full=True, prices=path))
-    mine = list(looks(plan, [300]))
+    mine = look_alone(plan, 300)
     theirs = asyncio.run(stored(plan, tmp_path / "memory", 300))
     assert [one.patterns for one in mine] == [45, 45]
     for one, other in zip(mine, theirs, strict=True):
         assert one._replace(least=0.0) == other._replace(least=0.0)
         assert one.least == pytest.approx(other.least, rel=1e-9)
+    days, other_days = shifted_days(plan, 300)
+    _, horizon, labels = targets(plan)[0]
+    at_us, cluster = times(plan, days), clusters_of(plan, days)[1]
+    lag = choose_lag(len(days), horizon)
+    # The shifts that the bank takes of the shifted panel, and others of a second one.
+    taken = np.linspace(lag + 1, len(days) - lag - 1, SHIFTS).astype(np.int64)
+    grid = [300, *(300 + np.unique(taken)).tolist()]
+    found = grid_p_values(labels[days, 1], at_us, cluster, horizon, grid)
+    wanted = measure_clusters(labels[other_days, 1], at_us, cluster, horizon).p_value
+    assert found.shape == (len(grid), len(wanted))
+    np.testing.assert_allclose(found[0], wanted, rtol=1e-9)
+    assert np.nanmax(np.abs(found[20] - wanted)) > 0.3
 
 
 def test_a_tenth_of_the_looks_may_promote_and_two_deviations_more():
