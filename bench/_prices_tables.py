@@ -386,11 +386,13 @@ def of_shifted(looks: list[Look]) -> Part:
             *(f"{n:,} of {m:,}; {tail * m:,.1f} by chance" for n, m in zip(found, of, strict=True)),
         ])  # fmt: skip
     size = Table("p-values of shifted labels", ["p-value", *kinds], tails)
-    any_promoted = sum(one.promoted > 0 for one in looks)
-    most = most_by_chance(len(looks))
-    bars = [
-        Row("looks at shifted labels that promoted anything", f"{any_promoted} of {len(looks)}",
-            f"<= {most}", f"{Q * len(looks):.0f}", any_promoted <= most),
-    ]  # fmt: skip
+    bars = []
+    for kind in kinds:
+        mine = [one for one in looks if one.what == kind]
+        found, most = sum(one.promoted > 0 for one in mine), most_by_chance(len(mine))
+        bars.append(Row(
+            f"looks at shifted labels that promoted anything, {kind}", f"{found} of {len(mine)}",
+            f"<= {most}", f"{Q * len(mine):.0f}", found <= most,
+        ))  # fmt: skip
     plain: dict[str, Any] = {"looks": [one._asdict() for one in looks], "patterns": patterns}
     return Part([table, size], bars, {"shifted": plain})
