@@ -386,12 +386,15 @@ def of_shifted(looks: list[Look]) -> Part:
             *(f"{n:,} of {m:,}; {tail * m:,.1f} by chance" for n, m in zip(found, of, strict=True)),
         ])  # fmt: skip
     size = Table("p-values of shifted labels", ["p-value", *kinds], tails)
-    bars = []
+    every = sum(one.promoted > 0 for one in looks)
+    bars = [
+        Row("looks at shifted labels that promoted anything", f"{every} of {len(looks)}", "0", "", not every)
+    ]  # fmt: skip
     for kind in kinds:
         mine = [one for one in looks if one.what == kind]
         found, most = sum(one.promoted > 0 for one in mine), most_by_chance(len(mine))
         bars.append(Row(
-            f"looks at shifted labels that promoted anything, {kind}", f"{found} of {len(mine)}",
+            f"the same, {kind}: a rate of {Q:g}", f"{found} of {len(mine)}",
             f"<= {most}", f"{Q * len(mine):.0f}", found <= most,
         ))  # fmt: skip
     plain: dict[str, Any] = {"looks": [one._asdict() for one in looks], "patterns": patterns}
