@@ -17,6 +17,7 @@ from nt_memory.reasoningbank.verdict import (
     error_scales,
     interval_scores,
     judge_batch,
+    optional,
     to_verdict,
 )
 
@@ -60,12 +61,31 @@ def test_probability_and_interval_decide_where_there_is_no_point_forecast():
     """The right side of 50 % is correct, 75 % on the wrong side very wrong; else the interval."""
     found = kinds(
         Tolerance(),
-        actual=[1.0, 1.0, -1.0, 5.0, np.nan],
-        probability=[0.5, 0.4, 0.8, np.nan, 0.9],
-        low=[np.nan, np.nan, np.nan, 4.0, 1.0],
-        high=[np.nan, np.nan, np.nan, 4.5, 2.0],
+        actual=[1.0, 1.0, -1.0, 5.0, np.nan, 5.0],
+        probability=[0.5, 0.4, 0.8, np.nan, 0.9, np.nan],
+        low=[np.nan, np.nan, np.nan, 4.0, 1.0, 5.0],
+        high=[np.nan, np.nan, np.nan, 4.5, 2.0, 5.0],
     )
-    assert found == ["correct", "incorrect", "very_wrong", "incorrect", "insufficient"]
+    assert found == ["correct", "incorrect", "very_wrong", "incorrect", "insufficient", "correct"]
+
+
+def test_a_probability_is_of_an_outcome_above_zero():
+    """An outcome of zero is none above it; what is not known pays nothing."""
+    judged = judge_batch(
+        forecasts(3, actual=[0.0, 0.1, np.nan], probability=[0.9, 0.9, 0.9]),
+        "absolute",
+        Tolerance(),
+    )
+    np.testing.assert_allclose(judged.brier, [0.81, 0.01, np.nan])
+
+
+@pytest.mark.parametrize(("loss", "paid"), [("absolute", [3.0, 5.0]), ("squared", [9.0, 25.0])])
+def test_forecast_and_baseline_pay_the_same_loss(loss, paid):
+    """A skill compares like with like: both pay what the definition says."""
+    judged = judge_batch(
+        forecasts(predicted=[1.0], actual=[4.0], baseline=[9.0]), loss, Tolerance()
+    )
+    assert [judged.loss[0], judged.baseline_loss[0]] == paid
 
 
 def test_interval_score_is_width_plus_penalty():
@@ -103,6 +123,14 @@ def test_a_point_forecast_is_not_replaced_by_its_median():
     assert np.isnan(judged.predicted[1])
 
 
+@pytest.mark.parametrize("probabilities", [(0.5, 0.9), (0.1, 0.5), (0.5, 0.5)])
+def test_a_median_at_the_end_of_the_quantiles_is_one(probabilities):
+    """50 % lies among the quantiles where the first or the last of them says it."""
+    quantiles = np.stack([probabilities, (2.0, 2.0)], axis=1)
+    one = forecasts(actual=[3.0])._replace(quantiles=[quantiles])
+    assert judge_batch(one, "absolute", Tolerance()).predicted[0] == 2.0
+
+
 def test_skill_is_the_baselines_loss_minus_ours():
     """Positive skill is better than the frozen baseline."""
     judged = judge_batch(
@@ -136,6 +164,37 @@ def test_the_scale_of_one_outcome_is_that_of_all():
     latest = int(np.argmax(known))
     assert error_scale(error, known, int(known[latest])) > 0.0
     assert math.isnan(error_scale(error, known, 5))
+
+
+def test_scales_agree_to_the_last_bit_where_outcomes_became_known_together():
+    """A market's labels end at one close: errors known at one moment are added in the order given."""
+    rng = np.random.default_rng(8)
+    error, known = rng.normal(size=600), rng.integers(0, 20, size=600)
+    scales = error_scales(error, known)
+    for moment in range(20):
+        one = error_scale(error, known, moment)
+        there = scales[known == moment]
+        assert (there == one).all() or (math.isnan(one) and np.isnan(there).all())
+
+
+def test_a_verdict_leaves_out_what_is_not_known():
+    """Where a figure is no number there is none: JSON has no word for it, and readers ask for None."""
+    claimed = forecasts(predicted=[1.0])
+    verdict = to_verdict(
+        None,
+        judge_batch(claimed, "absolute", Tolerance()),
+        claimed,
+        0,
+        trajectory_id="t",
+        action=0,
+        agent="a",
+        action_type="x",
+        revision=0,
+    )
+    assert verdict == Verdict(
+        "t", 0, "a", "x", "insufficient", 1.0, feedback="No outcome is known yet."
+    )
+    assert [optional(number) for number in (math.inf, -math.inf, 0.0)] == [None, None, 0.0]
 
 
 def test_a_verdict_has_every_figure_of_its_row():

@@ -345,6 +345,6 @@ def describe(verdict: Verdict, unit: str) -> str:
 
 
 def optional(value: float) -> float | None:
-    """A float, or None for NaN."""
+    """A float, or None where it is not finite."""
     number = float(value)
     return number if math.isfinite(number) else None
