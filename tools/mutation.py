@@ -103,7 +103,7 @@ TARGETS = {
     ),
     "codec": Target(
         ("codec/__init__.py", "codec/lowering.py", "codec/raising.py", "codec/plain.py"),
-        ("unit/test_codec.py", "unit/test_codec_plain.py"),
+        ("unit/test_codec.py", "unit/test_codec_plain.py", "unit/test_codec_parts.py"),
     ),
 }
 

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import zstandard
 
@@ -124,6 +125,9 @@ SUPPORTED = [
     np.array(3.5),
     np.zeros((0, 4), ">i2"),
     np.array(["a", "bcd"]),
+    np.array("abc"),
+    np.array([["a", "bcd"], ["", "é"]]),
+    np.array(["é", "bcd"], ">U3"),
     np.array([b"a", b"bcd"]),
     np.array([True, False]),
     np.array(["2024-01-02", "NaT"], "datetime64[ns]"),
@@ -165,6 +169,8 @@ REFUSED = [
     (Counter("a"), r"dict\(value\)"),
     (FRAME, "to_numpy"),
     (FRAME["a"], "to_numpy"),
+    (pl.DataFrame({"a": [1]}), "to_numpy"),
+    (pl.Series([1]), "to_numpy"),
     (pd.Timestamp("2024-01-02", tz="UTC"), "to_pydatetime"),
     ({1, 2}, "a list"),
     (date(2024, 1, 2), "a datetime"),
@@ -214,8 +220,7 @@ def test_values_that_contain_themselves_are_refused():
     assert decode(encode([part, part])) == [[[1]], [[1]]]
 
 
-def nested(depth, wrap):
-    value = "core"
+def nested(depth, wrap, value="core"):
     for _ in range(depth):
         value = wrap(value)
     return value
@@ -229,6 +234,8 @@ def test_depth_is_bounded_in_both_directions(wrap):
     assert same(decode(encode(nested(MAX_DEPTH, wrap))), nested(MAX_DEPTH, wrap))
     with pytest.raises(CodecError, match="deeper than 100"):
         encode(nested(MAX_DEPTH + 1, wrap))
+    array = np.arange(3)
+    assert same(decode(encode(nested(MAX_DEPTH, wrap, array))), nested(MAX_DEPTH, wrap, array))
 
 
 def test_fifty_megabytes_work_and_more_than_the_limit_is_refused():
@@ -248,6 +255,68 @@ def test_a_small_value_that_would_unfold_without_end_is_refused(monkeypatch):
         bomb = [bomb] * 2
     with pytest.raises(ValueTooLargeError):
         encode(bomb)
+
+
+@pytest.mark.parametrize(
+    ("value", "count"),
+    [([None] * 12, 12), ([[5] * 5, (5,) * 5], 12), ({"a": [(), ()]}, 3), ({1: [(), ()]}, 4)],
+    ids=range(4),
+)
+def test_the_items_of_a_value_are_counted_exactly(monkeypatch, value, count):
+    """As many items as a value may have bytes are not refused for their number, one more is."""
+    monkeypatch.setattr(lowering, "MAX_VALUE_BYTES", count)
+    assert encode(value)
+    monkeypatch.setattr(lowering, "MAX_VALUE_BYTES", count - 1)
+    with pytest.raises(ValueTooLargeError, match=f"at least {count} bytes"):
+        encode(value)
+
+
+FORMAT = [
+    (5, 5),
+    ([5, -5, 2**64 - 1, -(2**63)], [5, -5, 2**64 - 1, -(2**63)]),
+    ({"a": [b"x", None, True, 2.5]}, {"a": [b"x", None, True, 2.5]}),
+    (2**64, (4, b"\0" * 8 + b"\1")),
+    (-(2**63) - 1, (4, b"\xff" * 7 + b"\x7f\xff")),
+    (2**71 - 1, (4, b"\xff" * 8 + b"\x7f")),
+    (2**71, (4, b"\0" * 8 + b"\x80\0")),
+    (datetime.min, (5, struct.pack("<qBB", 0, 0, 0))),  # noqa: DTZ901
+    (
+        datetime(1, 1, 1, 0, 0, 1, 7, fold=1, tzinfo=UTC),
+        (5, struct.pack("<qBB", 1_000_007, 1, 1)),
+    ),
+    (
+        datetime(1, 1, 1, tzinfo=timezone(timedelta(seconds=-60))),
+        (5, struct.pack("<qBB", 0, 0, 2) + msgspec.msgpack.encode((-60_000_000, None))),
+    ),
+    (
+        datetime(1, 1, 1, tzinfo=timezone(timedelta(seconds=60), "desk")),
+        (5, struct.pack("<qBB", 0, 0, 2) + msgspec.msgpack.encode((60_000_000, "desk"))),
+    ),
+    (datetime(1, 1, 1, tzinfo=NEW_YORK), (5, struct.pack("<qBB", 0, 0, 3) + b"America/New_York")),
+    (Decimal("1.10"), (6, b"1.10")),
+    (UUID(int=7), (7, bytes(15) + b"\x07")),
+    (np.int16(-2), (8, b"<i2\0\xfe\xff")),
+    (np.str_("x"), (8, b"|U0\0x")),
+    (np.bytes_(b"x"), (8, b"|S0\0x")),
+    ((1, "x"), [(1, b""), 1, "x"]),
+    ({1: "x", "y": ()}, [(2, b""), 1, "x", "y", [(1, b"")]]),
+    (np.array([[1], [2]], "<i2"), [(3, b""), "<i2", [2, 1], b"\1\0\2\0"]),
+]
+
+
+def spelled_out(form):
+    """`form` with extensions where it has pairs of code and bytes."""
+    if isinstance(form, tuple):
+        return msgspec.msgpack.Ext(*form)
+    if isinstance(form, list):
+        return [spelled_out(item) for item in form]
+    return form
+
+
+@pytest.mark.parametrize(("value", "form"), FORMAT, ids=range(len(FORMAT)))
+def test_each_type_is_spelled_as_the_format_says(value, form):
+    """Stores of years ago hold these bytes, and equal values have equal ones."""
+    assert encode(value, compress=False) == framed(msgspec.msgpack.encode(spelled_out(form)))
 
 
 MUTATIONS = [

@@ -278,6 +278,23 @@ def test_words_follow_from_the_figures(figures, words):
     assert describe(Verdict("t", 0, "a", "x", "correct", **figures), "pct") == words
 
 
+def test_words_have_no_unit_where_the_definition_is_not_known():
+    """What came is said as a bare number, without a gap where its unit would be."""
+    claimed = forecasts(actual=[2.0], predicted=[2.0])
+    verdict = to_verdict(
+        None,
+        judge_batch(claimed, "absolute", Tolerance()),
+        claimed,
+        0,
+        trajectory_id="t",
+        action=0,
+        agent="a",
+        action_type="x",
+        revision=1,
+    )
+    assert verdict.feedback == "Insufficient: 2 came, 2 was predicted, exactly."
+
+
 def test_standard_error_counts_values_of_one_day_once():
     """Copying each value twenty times a day adds no information."""
     rng = np.random.default_rng(5)

@@ -101,19 +101,18 @@ _MARKS: Final = {code: _Mark(code) for code in MARKERS}
 _CONTAINERS: Final = frozenset({dict, list, _Mark})
 
 
-def insert(value: Any, parts: Parts, depth: int = 0) -> None:
+def insert(value: Any, parts: Parts) -> None:
     """Put into `value`, as `decode_msgpack` gave it, the parts that were left out of it.
+
+    How deep it is, is judged by `freeze`; of what is far too deep Python makes a RecursionError.
 
     Args:
         value: A dict or list of what msgpack can hold; changed in place.
         parts: What was left out.
-        depth: How many containers it lies in.
 
     Raises:
-        CodecError, or one of `UNREADABLE`: no value is encoded like this.
+        One of `UNREADABLE`: no value is encoded like this.
     """
-    if depth > MAX_DEPTH:
-        raise CodecError("not an encoded value: too deep")
     items: Any = value.values() if type(value) is dict else value
     if type(value) is list and value and type(value[0]) is _Mark:
         code = value[0].code
@@ -124,7 +123,7 @@ def insert(value: Any, parts: Parts, depth: int = 0) -> None:
         items = value[1:]
     for item in items:
         if type(item) is dict or type(item) is list:
-            insert(item, parts, depth + 1)
+            insert(item, parts)
 
 
 def freeze(value: Any, depth: int) -> Any:
@@ -140,7 +139,7 @@ def freeze(value: Any, depth: int) -> Any:
     kind = type(value)
     if kind not in _CONTAINERS:
         return value
-    if depth == MAX_DEPTH or kind is _Mark:
+    if kind is _Mark or (depth == MAX_DEPTH and not _is_leaf(value)):
         raise CodecError("not an encoded value: too deep, or a marker out of place")
     if kind is dict:
         if not STR.issuperset(map(type, value)):
@@ -153,6 +152,12 @@ def freeze(value: Any, depth: int) -> Any:
     if _CONTAINERS.isdisjoint(map(type, value)):
         return FrozenList(value)
     return FrozenList([freeze(item, depth + 1) for item in value])
+
+
+def _is_leaf(value: Any) -> bool:
+    """Whether it stands for an array or `bytes`: spelled as a list, it contains no values."""
+    is_marked = type(value) is list and value and type(value[0]) is _Mark
+    return is_marked and value[0].code in {ARRAY, BLOB}
 
 
 def _raise_tuple(parts: list[Any], depth: int) -> tuple[Any, ...]:

@@ -326,7 +326,8 @@ def describe(verdict: Verdict, unit: str) -> str:
     """A verdict in words, made from its numbers."""
     if verdict.actual is None:
         return "No outcome is known yet."
-    parts = [f"{verdict.kind.replace('_', ' ').capitalize()}: {verdict.actual:.4g} {unit} came"]
+    came = f"{verdict.actual:.4g} {unit}".rstrip()
+    parts = [f"{verdict.kind.replace('_', ' ').capitalize()}: {came} came"]
     if verdict.predicted is not None and verdict.error is not None:
         side = "too high" if verdict.error > 0.0 else "too low"
         apart = f", off by {abs(verdict.error):.3g} ({side})" if verdict.error else ", exactly"
