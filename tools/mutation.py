@@ -193,7 +193,9 @@ def try_again(name: str, *, minutes: float | None) -> None:
     if before is None:
         sys.exit(f"{name}: nothing was run yet")
     target = TARGETS[name]
-    left = [mutant for mutant in survivors(before) if why_same(before["diffs"][mutant]) is None]
+    left = [
+        mutant for mutant in survivors(before) if why_same(mutant, before["diffs"][mutant]) is None
+    ]
     with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
         place = Path(folder)
         lay_out(place, target)
@@ -248,14 +250,17 @@ def survivors(result: dict[str, Any]) -> list[str]:
     return [mutant for mutant in result["order"] if result["ends"].get(mutant) in _SURVIVED]
 
 
-def why_same(diff: str) -> str | None:
+def why_same(mutant: str, diff: str) -> str | None:
     """Why a mutant means the same as the original, if that is listed."""
+    function = mutant.rpartition(".")[2].rpartition("__mutmut_")[0]
+    name = ".".join(function.split("ǁ")[1:]) or function.removeprefix("x_")
     lines = diff.splitlines()
     was = [line[1:].strip() for line in lines[2:] if line.startswith("-")]
     became = [line[1:].strip() for line in lines[2:] if line.startswith("+")]
     for known in tomllib.loads(EQUIVALENTS.read_text())["same"]:
         if (
             lines[0].endswith(f"src/nt_memory/{known['file']}")
+            and known.get("function", name) == name
             and was == [line.strip() for line in known["was"].splitlines()]
             and became == [line.strip() for line in known["became"].splitlines()]
         ):
@@ -272,7 +277,7 @@ def report(told: dict[str, dict[str, Any]]) -> int:
         order, ends, diffs = result["order"], result["ends"], result["diffs"]
         run = [mutant for mutant in order if mutant in ends]
         survived = survivors(result)
-        same = [mutant for mutant in survived if why_same(diffs[mutant]) is not None]
+        same = [mutant for mutant in survived if why_same(mutant, diffs[mutant]) is not None]
         noticed = len(run) - len(survived)
         score = noticed / max(1, len(run) - len(same))
         of = "" if len(run) == len(order) else f" of {len(order)}"
@@ -280,7 +285,7 @@ def report(told: dict[str, dict[str, Any]]) -> int:
             f"| {name} | {result['mutants']} | {len(run)}{of} | {noticed} | {len(same)} "
             f"| {len(survived) - len(same)} | {score:.1%} | {result['date']} | {result['commit']} |"
         )
-        listed = [m for m in run if m not in survived and why_same(diffs[m]) is not None]
+        listed = [m for m in run if m not in survived and why_same(m, diffs[m]) is not None]
         for mutant in listed:
             print(f"{mutant} is listed as equivalent, but was noticed", file=sys.stderr)
         wrong |= score < BAR or bool(listed)
@@ -291,7 +296,7 @@ def show(result: dict[str, Any]) -> None:
     """Print the survivors."""
     for mutant in survivors(result):
         diff = result["diffs"][mutant]
-        why = why_same(diff)
+        why = why_same(mutant, diff)
         print(f"\n# {mutant}: {result['ends'][mutant]}{f'; same: {why}' if why else ''}\n{diff}")
 
 

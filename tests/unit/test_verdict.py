@@ -40,11 +40,14 @@ def test_errors_are_held_against_the_earlier_error_scale():
     """At most one scale is correct, over two very wrong; without a scale nothing is said."""
     found = kinds(
         Tolerance(),
-        predicted=[1.0, 2.0, 2.1, -2.5, 1.0],
-        actual=[0.0, 0.0, 0.0, 0.0, 0.0],
-        scale=[1.0, 1.0, 1.0, 1.0, np.nan],
+        predicted=[1.0, 2.0, 2.1, -2.5, 1.0, 3.0, 6.0, -6.1],
+        actual=[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+        scale=[1.0, 1.0, 1.0, 1.0, np.nan, 3.0, 3.0, 3.0],
     )
-    assert found == ["correct", "incorrect", "very_wrong", "very_wrong", "insufficient"]
+    assert found == [
+        *("correct", "incorrect", "very_wrong", "very_wrong", "insufficient"),
+        *("correct", "incorrect", "very_wrong"),
+    ]
 
 
 def test_relative_tolerance_is_safe_at_zero_and_negative_outcomes():
@@ -58,15 +61,18 @@ def test_relative_tolerance_is_safe_at_zero_and_negative_outcomes():
 
 
 def test_probability_and_interval_decide_where_there_is_no_point_forecast():
-    """The right side of 50 % is correct, 75 % on the wrong side very wrong; else the interval."""
+    """From 50 % on is correct, over 75 % on the wrong side very wrong; else the interval."""
     found = kinds(
         Tolerance(),
-        actual=[1.0, 1.0, -1.0, 5.0, np.nan, 5.0],
-        probability=[0.5, 0.4, 0.8, np.nan, 0.9, np.nan],
-        low=[np.nan, np.nan, np.nan, 4.0, 1.0, 5.0],
-        high=[np.nan, np.nan, np.nan, 4.5, 2.0, 5.0],
+        actual=[1.0, 1.0, -1.0, 5.0, np.nan, 5.0, -1.0],
+        probability=[0.5, 0.4, 0.8, np.nan, 0.9, np.nan, 0.75],
+        low=[np.nan, np.nan, np.nan, 4.0, 1.0, 5.0, np.nan],
+        high=[np.nan, np.nan, np.nan, 4.5, 2.0, 5.0, np.nan],
     )
-    assert found == ["correct", "incorrect", "very_wrong", "incorrect", "insufficient", "correct"]
+    assert found == [
+        *("correct", "incorrect", "very_wrong", "incorrect", "insufficient", "correct"),
+        "incorrect",
+    ]
 
 
 def test_a_probability_is_of_an_outcome_above_zero():
@@ -101,6 +107,13 @@ def test_crps_of_many_quantiles_approaches_the_exact_score():
     assert score == pytest.approx(1.0 / 12.0, rel=1e-3)
 
 
+def test_crps_weighs_each_quantile_by_the_probabilities_nearest_to_it():
+    """Worked by hand: pinball losses of 0.3, 0.4 and 0.1, for 15, 40 and 45 % of all probabilities."""
+    quantiles = np.array([[0.1, 0.0], [0.2, 1.0], [0.9, 4.0]])
+    assert crps_from_quantiles(quantiles, 3.0) == pytest.approx(2 * (0.045 + 0.16 + 0.045))
+    assert crps_from_quantiles(np.array([[0.4, 2.0]]), 2.5) == pytest.approx(2 * 0.4 * 0.5)
+
+
 def test_median_of_quantiles_stands_in_for_a_point_forecast():
     """Quantiles alone make a forecast that can be judged."""
     one = forecasts(actual=[3.0])._replace(quantiles=[np.array([[0.25, 1.0], [0.75, 3.0]])])
@@ -123,12 +136,16 @@ def test_a_point_forecast_is_not_replaced_by_its_median():
     assert np.isnan(judged.predicted[1])
 
 
-@pytest.mark.parametrize("probabilities", [(0.5, 0.9), (0.1, 0.5), (0.5, 0.5)])
-def test_a_median_at_the_end_of_the_quantiles_is_one(probabilities):
-    """50 % lies among the quantiles where the first or the last of them says it."""
-    quantiles = np.stack([probabilities, (2.0, 2.0)], axis=1)
-    one = forecasts(actual=[3.0])._replace(quantiles=[quantiles])
-    assert judge_batch(one, "absolute", Tolerance()).predicted[0] == 2.0
+@pytest.mark.parametrize(
+    ("probabilities", "median"),
+    [((0.5, 0.9), -4.0), ((0.1, 0.5), -2.0), ((0.5,), -4.0), ((0.1, 0.4, 0.6), -1.0)],
+)
+def test_a_median_lies_anywhere_among_the_quantiles(probabilities, median):
+    """Between any two of them, and where the first or the last of them says it."""
+    values = np.array([-4.0, -2.0, 0.0])[: len(probabilities)]
+    one = forecasts(actual=[3.0])._replace(quantiles=[np.stack([probabilities, values], axis=1)])
+    found = judge_batch(one, "absolute", Tolerance()).predicted[0]
+    assert found == pytest.approx(median)
 
 
 def test_skill_is_the_baselines_loss_minus_ours():
@@ -150,6 +167,8 @@ def test_error_scale_uses_only_what_was_known_strictly_before():
     assert np.isnan(scale[:20]).all()
     np.testing.assert_allclose(scale[20:40], half_normal)
     np.testing.assert_allclose(scale[40:], half_normal * 50.5)
+    assert error_scale(error, known, 1) == scale[20]  # exactly as many as it takes
+    assert math.isnan(error_scale(error[1:], known[1:], 1))
 
 
 def test_the_scale_of_one_outcome_is_that_of_all():
@@ -177,21 +196,24 @@ def test_scales_agree_to_the_last_bit_where_outcomes_became_known_together():
         assert (there == one).all() or (math.isnan(one) and np.isnan(there).all())
 
 
-def test_a_verdict_leaves_out_what_is_not_known():
-    """Where a figure is no number there is none: JSON has no word for it, and readers ask for None."""
-    claimed = forecasts(predicted=[1.0])
-    verdict = to_verdict(
+def verdict_of(claimed, row=0, loss="absolute"):
+    """One row of what was claimed, judged without a definition."""
+    return to_verdict(
         None,
-        judge_batch(claimed, "absolute", Tolerance()),
+        judge_batch(claimed, loss, Tolerance()),
         claimed,
-        0,
+        row,
         trajectory_id="t",
         action=0,
         agent="a",
         action_type="x",
         revision=0,
     )
-    assert verdict == Verdict(
+
+
+def test_a_verdict_leaves_out_what_is_not_known():
+    """Where a figure is no number there is none: JSON has no word for it, and readers ask for None."""
+    assert verdict_of(forecasts(predicted=[1.0])) == Verdict(
         "t", 0, "a", "x", "insufficient", 1.0, feedback="No outcome is known yet."
     )
     assert [optional(number) for number in (math.inf, -math.inf, 0.0)] == [None, None, 0.0]
@@ -232,6 +254,8 @@ def test_a_verdict_has_every_figure_of_its_row():
     )
     assert verdict.interval_score == pytest.approx(0.5 + 10.0 * 0.5)
     assert verdict.is_covered is False
+    held = claimed._replace(low=claimed.actual, high=claimed.actual)
+    assert verdict_of(held, 1).is_covered is True
     assert verdict.crps == pytest.approx(crps_from_quantiles(claimed.quantiles[1], 3.0))
     assert verdict.brier == pytest.approx(0.16)
     assert "3 percent came" in verdict.feedback
@@ -278,20 +302,15 @@ def test_words_follow_from_the_figures(figures, words):
     assert describe(Verdict("t", 0, "a", "x", "correct", **figures), "pct") == words
 
 
+def test_words_spell_the_kind():
+    """Kinds are said as words, not as the names they are stored under."""
+    verdict = Verdict("t", 0, "a", "x", "very_wrong", actual=2.0)
+    assert describe(verdict, "pct") == "Very wrong: 2 pct came."
+
+
 def test_words_have_no_unit_where_the_definition_is_not_known():
     """What came is said as a bare number, without a gap where its unit would be."""
-    claimed = forecasts(actual=[2.0], predicted=[2.0])
-    verdict = to_verdict(
-        None,
-        judge_batch(claimed, "absolute", Tolerance()),
-        claimed,
-        0,
-        trajectory_id="t",
-        action=0,
-        agent="a",
-        action_type="x",
-        revision=1,
-    )
+    verdict = verdict_of(forecasts(actual=[2.0], predicted=[2.0]))
     assert verdict.feedback == "Insufficient: 2 came, 2 was predicted, exactly."
 
 
