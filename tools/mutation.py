@@ -93,13 +93,7 @@ TARGETS = {
     ),
     "as-of": Target(
         ("timeline.py", "tiers/views.py"),
-        (
-            "unit/test_timeline.py",
-            "unit/test_api_time.py",
-            "unit/test_time_regressions.py",
-            "unit/test_retention.py",
-            "unit/test_api_state.py",
-        ),
+        ("unit/test_timeline.py", "unit/test_views.py"),
     ),
     "codec": Target(
         ("codec/__init__.py", "codec/lowering.py", "codec/raising.py", "codec/plain.py"),

@@ -1,11 +1,12 @@
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta, timezone
 
+import numpy as np
 import pytest
 
 from nt_memory.clock import ManualClock, to_us
 from nt_memory.errors import InvalidInputError, InvalidTimeError, LookAheadError, TimelineError
 from nt_memory.records import AsOf
-from nt_memory.timeline import Moment, Timeline
+from nt_memory.timeline import Moment, Timeline, session_close
 
 NOON = datetime(2024, 1, 2, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -85,8 +86,9 @@ def test_a_revision_that_is_not_visible_is_refused(as_of):
     "as_of", [True, 1.5, "now", NOON.date(), AsOf(NOON, True), AsOf(NOON, "3")]
 )
 def test_what_names_no_point_in_time_is_refused(as_of):
-    """Only a time, a revision or AsOf is accepted; True is no revision."""
-    with pytest.raises(InvalidInputError):
+    """Only a time, a revision or AsOf is accepted; True is no revision. What it was is said."""
+    given = as_of.revision if isinstance(as_of, AsOf) else as_of
+    with pytest.raises(InvalidInputError, match=f"not {type(given).__name__}"):
         resolve(live(), as_of)
 
 
@@ -95,3 +97,68 @@ def test_a_naive_time_is_refused(as_of):
     """A time without a zone is never guessed at."""
     with pytest.raises(InvalidTimeError, match="naive"):
         resolve(live(), as_of)
+
+
+CLOSE = datetime(2024, 7, 2, 20, tzinfo=UTC)  # 16:00 in New York, in summer
+
+
+@pytest.mark.parametrize(
+    "dates",
+    [
+        [date(2024, 7, 2)],
+        [datetime(2024, 7, 2)],  # noqa: DTZ001
+        ["2024-07-02"],
+        [np.datetime64("2024-07-02")],
+        np.array(["2024-07-02"], "datetime64[D]"),
+        np.array(["2024-07-02"], "datetime64[ns]"),
+        (day for day in ["2024-07-02"]),
+    ],
+    ids=["date", "datetime", "text", "numpy", "array", "array of ns", "generator"],
+)
+def test_sessions_close_on_exchange_dates_of_any_kind(dates):
+    """Whatever a price file holds; the time is the exchange's, in UTC, at 16:00 if nothing is said."""
+    (close,) = session_close(dates, "America/New_York")
+    assert close == CLOSE
+    assert close.tzinfo is UTC
+
+
+@pytest.mark.parametrize(
+    ("tz", "at", "close"),
+    [
+        ("America/New_York", "13:00", CLOSE - timedelta(hours=3)),
+        ("America/New_York", time(13, 0, 5), CLOSE - timedelta(hours=2, minutes=59, seconds=55)),
+        (timezone(timedelta(hours=2)), "16:00", CLOSE - timedelta(hours=6)),
+        (UTC, "20:00", CLOSE),
+    ],
+    ids=range(4),
+)
+def test_sessions_close_by_their_own_clock(tz, at, close):
+    """A zone by name or as an object, a time as text or as an object."""
+    assert session_close(["2024-07-02"], tz, at) == [close]
+
+
+@pytest.mark.parametrize(
+    ("day", "said"),
+    [
+        (NOON, "is a time"),
+        (datetime(2024, 7, 2, tzinfo=UTC), "is a time"),
+        (datetime(2024, 7, 2, 0, 0, 1), "is a time"),  # noqa: DTZ001
+        (np.datetime64("NaT"), "is not a date"),
+        (20240702, "is not a date"),
+        (None, "is not a date"),
+        ("2024-07-32", "session_close: "),
+        (date(1, 1, 1), "session_close: "),
+    ],
+    ids=range(8),
+)
+def test_what_is_no_session_date_is_refused(day, said):
+    """A time of day is never cut off, nor is anything else guessed at."""
+    with pytest.raises(InvalidTimeError, match=said):
+        session_close([day], timezone(timedelta(hours=20)), "16:00")
+
+
+@pytest.mark.parametrize(("tz", "at"), [("Mars/Olympus", "16:00"), ("UTC", "25:00"), ("UTC", 16)])
+def test_a_session_closes_at_a_time_in_a_zone(tz, at):
+    """An unknown zone or a malformed time has one error."""
+    with pytest.raises(InvalidTimeError, match="session_close: "):
+        session_close(["2024-07-02"], tz, at)
