@@ -252,11 +252,12 @@ def why_same(mutant: str, diff: str) -> str | None:
     was = [line[1:].strip() for line in lines[2:] if line.startswith("-")]
     became = [line[1:].strip() for line in lines[2:] if line.startswith("+")]
     for known in tomllib.loads(EQUIVALENTS.read_text())["same"]:
+        others = known["became"] if isinstance(known["became"], list) else [known["became"]]
         if (
             lines[0].endswith(f"src/nt_memory/{known['file']}")
             and known.get("function", name) == name
             and was == [line.strip() for line in known["was"].splitlines()]
-            and became == [line.strip() for line in known["became"].splitlines()]
+            and became in [[line.strip() for line in other.splitlines()] for other in others]
         ):
             return str(known["why"])
     return None

@@ -20,12 +20,18 @@ import polars as pl
 import pytest
 import zstandard
 
+from nt_memory import codec
 from nt_memory.codec import MAX_DEPTH, MAX_VALUE_BYTES, compress, decode, encode, lowering, thaw
+from nt_memory.codec.filed import Reference, write_reference
 from nt_memory.errors import CodecError, CorruptionError, ValueTooLargeError
 from nt_memory.frozen import FrozenDict, FrozenList, resident_bytes
 
 NEW_YORK = ZoneInfo("America/New_York")
 Point = namedtuple("Point", "x y")
+
+
+class Pair(tuple):
+    __slots__ = ()
 
 
 class Odd(tzinfo):
@@ -156,18 +162,22 @@ def test_dataclasses_and_structs_are_stored_as_maps_of_their_fields():
     """A dataclass or Struct becomes a dict by field name, whatever its wire name or tag."""
     order = Order("AAPL", [1, 2])
     assert decode(encode(order)) == {"symbol": "AAPL", "fills": [1, 2]}
+    nested = Order("AAPL", [order, (order, {"k": order})])
+    plain = {"symbol": "AAPL", "fills": [1, 2]}
+    assert decode(encode(nested)) == {"symbol": "AAPL", "fills": [plain, (plain, {"k": plain})]}
     quote = Quote(Decimal("1.1"), Decimal("1.2"))
     assert decode(encode([quote])) == [{"bid_price": Decimal("1.1"), "ask_price": Decimal("1.2")}]
 
 
 FRAME = pd.DataFrame({"a": [1]})
 REFUSED = [
-    (Point(1, 2), "_asdict"),
+    (Point(1, 2), r"pass value\._asdict\(\)$"),
+    (Pair((1, 2)), r"pass tuple\(value\)$"),
     (Side.BUY, r"value\.value"),
     (OrderedDict(a=1), r"dict\(value\)"),
     (defaultdict(int), r"dict\(value\)"),
     (Counter("a"), r"dict\(value\)"),
-    (FRAME, "to_numpy"),
+    (FRAME, r"pass value\.to_numpy\(\) or value\.to_dict\(\)$"),
     (FRAME["a"], "to_numpy"),
     (pl.DataFrame({"a": [1]}), "to_numpy"),
     (pl.Series([1]), "to_numpy"),
@@ -182,7 +192,7 @@ REFUSED = [
     (np.array([(1, 2.0)], "i4,f8"), "tolist"),
     (np.ma.array([1], mask=[True]), "array"),
     (np.longdouble(1), "item"),
-    (object(), "dataclass"),
+    (object(), r"pass a dict of its parts, a dataclass or a msgspec\.Struct$"),
     (print, "dataclass"),
     (Order, "dataclass"),
     ("\ud800", "Unicode"),
@@ -216,6 +226,10 @@ def test_values_that_contain_themselves_are_refused():
     ring["x"] = ({"y": ring},)
     with pytest.raises(CodecError, match="contains itself"):
         encode(ring)
+    order = Order("AAPL", [])
+    order.fills.append(order)
+    with pytest.raises(CodecError, match="contains itself"):
+        encode(order)
     part = [[1]]
     assert decode(encode([part, part])) == [[[1]], [[1]]]
 
@@ -317,6 +331,37 @@ def spelled_out(form):
 def test_each_type_is_spelled_as_the_format_says(value, form):
     """Stores of years ago hold these bytes, and equal values have equal ones."""
     assert encode(value, compress=False) == framed(msgspec.msgpack.encode(spelled_out(form)))
+
+
+def test_a_body_may_have_as_many_bytes_as_the_limit_says(monkeypatch):
+    """In both directions, compressed and not; one byte more is refused in both."""
+    monkeypatch.setattr(codec, "MAX_VALUE_BYTES", 1000)
+    fits, over = "x" * 997, "x" * 998  # and three bytes that say how long it is
+    for compresses in (False, True):
+        assert decode(encode(fits, compress=compresses)) == fits
+        with pytest.raises(ValueTooLargeError):
+            encode(over, compress=compresses)
+    monkeypatch.setattr(codec, "MAX_VALUE_BYTES", 2000)
+    compressed = encode(over)
+    monkeypatch.setattr(codec, "MAX_VALUE_BYTES", 1000)
+    with pytest.raises(ValueTooLargeError, match="declares 1001 bytes"):
+        decode(compressed)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (write_reference(Reference(bytes(32), 5)), "is kept in a file"),
+        (framed(b"\x01", version=2), "format 2, flags 0; it reads format 1"),
+        (framed(b"\x01", version=2, flags=2), "format 2, flags 2; it reads format 1"),
+        (framed(b"\x01", flags=4), "format 1, flags 4; it reads format 1"),
+    ],
+    ids=range(4),
+)
+def test_a_refusal_to_read_says_why(data, said):
+    """What is elsewhere, and what a newer version wrote, are told apart."""
+    with pytest.raises(CodecError, match=said):
+        decode(data)
 
 
 MUTATIONS = [
@@ -450,6 +495,8 @@ def test_compression_only_where_it_makes_smaller():
     noise = np.random.default_rng(7).bytes(600)
     assert encode(noise) == encode(noise, compress=False)
     assert encode("a" * 400) == encode("a" * 400, compress=False)
+    for digit in "0123456789abcdef":
+        assert len(compress(encode(digit * 1000, compress=False))) < 100
     for value in (text, noise, "a" * 400, None):
         assert compress(encode(value, compress=False)) == encode(value)
         assert compress(encode(value)) == encode(value)
@@ -521,6 +568,7 @@ HOSTILE = {
     "datetime fold": ext(5, struct.pack("<qBB", 0, 2, 0)),
     "datetime kind": ext(5, struct.pack("<qBB", 0, 0, 9)),
     "datetime offset": ext(5, struct.pack("<qBB", 0, 0, 2) + pack((10**15, None))),
+    "datetime offset, a fraction": ext(5, struct.pack("<qBB", 0, 0, 2) + pack((1.5, None))),
     "datetime offset type": ext(5, struct.pack("<qBB", 0, 0, 2) + pack("x")),
     "zone path": ext(5, struct.pack("<qBB", 0, 0, 3) + b"../../etc/passwd"),
     "zone absolute": ext(5, struct.pack("<qBB", 0, 0, 3) + b"/etc/passwd"),

@@ -195,19 +195,25 @@ def test_arrays_and_parts_lie_as_deep_as_anything(kept) -> None:
     np.testing.assert_array_equal(array, NUMBERS.repeat(9))
 
 
-DEEPER = {
-    "list": [],
-    "dict": {},
-    "tuple": [MARK[1]],
-    "map": [MARK[2]],
-    "list of an array": [[MARK[3], "|u1", [1], b"x"]],
+WRAPS = {
+    "list": lambda core: [core],
+    "dict": lambda core: {"k": core},
+    "tuple": lambda core: [MARK[1], core],
+    "map": lambda core: [MARK[2], 1, core],
 }
 
 
-@pytest.mark.parametrize("core", DEEPER)
-def test_what_lies_deeper_than_values_may_is_refused(kept, core) -> None:
+@pytest.mark.parametrize("wrap", WRAPS)
+@pytest.mark.parametrize("core", WRAPS)
+def test_what_lies_deeper_than_values_may_is_refused(kept, wrap, core) -> None:
     """No encoder wrote it; a container in 100 others is one too many, wherever it is kept."""
-    body = framed(pack(nested(MAX_DEPTH, DEEPER[core])))
+    form = WRAPS[core]([MARK[3], "|u1", [1], b"x"])
+    for _ in range(MAX_DEPTH - 1):
+        form = WRAPS[wrap](form)
+    body = framed(pack(form))
+    decode(body)
+    kept(Draft(body, [BLOB]))
+    body = framed(pack(WRAPS[wrap](form)))
     with pytest.raises(CodecError, match="too deep"):
         decode(body)
     with pytest.raises(CodecError, match="too deep"):
@@ -283,7 +289,7 @@ def test_a_check_tells_damage_without_decoding() -> None:
             damaged[bit // 8] ^= 1 << bit % 8
             with pytest.raises(CorruptionError, match="checksum"):
                 check(bytes(damaged))
-    for short in (b"", encode(None)[:6]):
+    for short in (b"", encode(None)[:6], framed(b"")):
         with pytest.raises(CorruptionError):
             check(short)
     check(framed(b"\xc1"))  # nothing was decoded

@@ -123,7 +123,18 @@ def test_what_no_store_returns_has_no_form() -> None:
 
 def test_a_draft_is_the_encoding_until_it_is_large() -> None:
     """Small values have one encoding; large arrays are referred to, not copied."""
-    for value in (3, "x", {"a": 1}, {"a": {"b": [1, 2.5]}}, {"big": 1 << 70}, [np.arange(3)]):
+    for value in (
+        3,
+        "x",
+        {"a": 1},
+        {"a": {"b": [1, 2.5]}},
+        {"big": 1 << 70},
+        [np.arange(3)],
+        {1: "x"},
+        {"a": b"x", 2: "y"},
+        {"a": b"x"},
+        b"x",
+    ):
         assert draft(value) == encode(value, compress=False)
     array = np.zeros(FILE_FROM_BYTES + 1, np.uint8)
     large = draft({"book": array, "at": 1})

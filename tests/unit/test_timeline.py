@@ -55,6 +55,7 @@ def test_as_of_is_resolved_on_both_clocks(make):
     assert resolve(timeline, None) == Moment(to_us(NOON), 10)
     assert resolve(timeline, NOON - HOUR) == Moment(to_us(NOON - HOUR), 10)
     assert resolve(timeline, 7) == Moment(700, 7)
+    assert resolve(timeline, 10) == Moment(1000, 10)
     assert resolve(timeline, 0) == Moment(0, 0)
     assert resolve(timeline, AsOf(NOON - HOUR, 3)) == Moment(to_us(NOON - HOUR), 3)
 

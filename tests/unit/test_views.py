@@ -233,7 +233,7 @@ def test_versions_are_paged_in_order(views, world, limit) -> None:
         found: list[tuple[bytes, Version]] = []
         page = views.versions_after(b"", prefix, limit)
         while page:
-            assert len(page) <= limit
+            assert len(page) == min(limit, len(expected) - len(found))
             found += page
             page = views.versions_after(found[-1][0], prefix, limit)
         assert found == expected
@@ -452,6 +452,17 @@ def test_a_trace_has_what_replicas_write_alike(tier) -> None:
         assert trace_of(lambda batch, table=table: batch.delete(table, b"k")) == []
     assert trace_of(lambda batch: batch.append(b"log", b"k", b"v")) == []
 
+    def several(batch: WriteBatch) -> None:
+        batch.put(b"locks", b"k", b"v")
+        batch.put_version(NAMES[0], 5, 1, version_of(1))
+        batch.delete(b"locks", b"k")
+        batch.put(b"locks", b"l", b"w")
+
+    trace = trace_of(several)
+    assert trace[:4] == [b"locks", b"k", b"v", NAMES[0]]
+    assert trace[-3:] == [b"locks", b"l", b"w"]
+    assert trace[5:-3] == trace_of(lambda batch: batch.delete(b"locks", b"k"))
+
     def of_version(known_at: int, revision: int, version: Version) -> list[bytes]:
         return trace_of(lambda batch: batch.put_version(NAMES[0], known_at, revision, version))
 
@@ -484,6 +495,13 @@ def test_rows_are_put_behind_and_between_others(tier) -> None:
         *((b"k1", b"1"), (b"k2", b"2"), (b"k3", b"3")),
         *((b"k4", b"new"), (b"k5", b"5"), (b"k6", b"6")),
     ]
+    batch.put_rows(b"rows", [(b"k6", b"new"), (b"k7", b"7")])
+    batch.put_rows(b"rows", [(b"k5", b"zzz"), (b"k8", b"8")])
+    assert list(batch.items(b"rows"))[4:] == [
+        *((b"k5", b"zzz"), (b"k6", b"new"), (b"k7", b"7"), (b"k8", b"8")),
+    ]
+    batch.put_rows(b"rows", [(b"k0", b"0")])
+    assert next(batch.items(b"rows")) == (b"k0", b"0")
     batch.close()
 
 
@@ -506,23 +524,23 @@ def test_rows_of_a_base_are_loaded_as_they_lay(tier) -> None:
 @pytest.mark.parametrize(
     "fill",
     [
-        lambda batch, keys: [batch.append(b"log", key, bytes(40)) for key in keys],
+        lambda batch, keys: [batch.append(b"log", key, bytes(400)) for key in keys],
         lambda batch, keys: [
-            batch.put_rows(b"log", [(key, bytes(40)) for key in keys[n : n + 50]])
+            batch.put_rows(b"log", [(key, bytes(400)) for key in keys[n : n + 50]])
             for n in range(0, len(keys), 50)
         ],
-        lambda batch, keys: batch.load_rows(b"log", [(key, bytes(44)) for key in keys]),
+        lambda batch, keys: batch.load_rows(b"log", [(key, bytes(404)) for key in keys]),
     ],
     ids=["append", "put_rows", "load_rows"],
 )
 def test_rows_that_come_in_order_fill_their_pages(tier, fill) -> None:
-    """A log that is only ever appended to takes the room of its rows, not twice as much."""
+    """A log that is only ever appended to leaves no room in its pages: 1.08 times that of its rows."""
     keys = [number.to_bytes(8, "big") for number in range(4000)]
     write(tier, lambda batch: fill(batch, keys))
     with closing(tier.snapshot()) as views:
         stat = views.txn.stat(views._tables[b"log"])
     assert stat["entries"] == 4000
-    assert stat["leaf_pages"] * stat["psize"] < 1.25 * 4000 * (8 + 44 + 10)
+    assert stat["leaf_pages"] * stat["psize"] < 1.15 * 4000 * (8 + 8 + 404)
 
 
 def test_a_version_is_stored_under_its_place(tier) -> None:

@@ -239,7 +239,7 @@ def _lower_datetime(value: datetime) -> msgspec.msgpack.Ext:
             f"has tzinfo {shorten(zone)}: use datetime.UTC, a fixed datetime.timezone "
             "or a zoneinfo.ZoneInfo with a key"
         )
-    wall_us = (value.replace(tzinfo=None, fold=0) - ZERO) // MICROSECOND
+    wall_us = (value.replace(tzinfo=None) - ZERO) // MICROSECOND
     return _ext(DATETIME, TIME.pack(wall_us, value.fold, kind) + name)
 
 

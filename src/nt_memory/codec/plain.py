@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from datetime import UTC, datetime, timezone
+from datetime import datetime, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -155,11 +155,9 @@ def _read_datetime(plain: dict[str, Any]) -> datetime:
                 f"time zone {shorten(zone)} is not known on this machine: pip install tzdata"
             ) from None
     offset = moment.utcoffset()
-    if offset is None:
+    if offset is None or name is None:
         return moment
-    if name is not None:
-        return moment.replace(tzinfo=timezone(offset, name))
-    return moment.replace(tzinfo=timezone(offset) if offset else UTC)
+    return moment.replace(tzinfo=timezone(offset, name))
 
 
 def _read_array(plain: dict[str, Any]) -> np.ndarray[Any, Any]:

@@ -84,7 +84,6 @@ class Snapshot(Tables):
         cursor = self._versions
         bound = version_key(name, moment.time_us, BIAS * 2 - 1)
         found = cursor.prev() if cursor.set_range(bound) else cursor.last()
-        oldest: Version | None = None
         steps = 0
         while found:
             key = cursor.key()
@@ -92,19 +91,15 @@ class Snapshot(Tables):
                 self._check_beside(key)
                 break
             known_at, revision = parse_tail(key)
-            version = self._decode(key)
+            version = self._decode(key)  # also of those that do not count: a damaged one might
             if revision <= moment.revision:
                 return known_at, revision, version
-            oldest = version
             steps += 1
             skipped = None
             if steps == _STEPS_BEFORE_SEEK:
                 skipped = self._seek_recorded(name, known_at, moment)
-            if skipped is None:
-                found = cursor.prev()
-            else:
-                found, oldest = skipped, None  # there may be others between
-        self._check_not_trimmed(name, oldest, moment)
+            found = cursor.prev() if skipped is None else skipped
+        self._check_not_trimmed(name, moment)
         return None
 
     def _seek_recorded(self, name: bytes, known_at: int, moment: Moment) -> bool | None:
@@ -143,18 +138,15 @@ class Snapshot(Tables):
                 oldest=floor.revision,
             )
 
-    def _check_not_trimmed(self, name: bytes, oldest: Version | None, moment: Moment) -> None:
+    def _check_not_trimmed(self, name: bytes, moment: Moment) -> None:
         """Nothing was found: was there once something? The oldest version left knows."""
-        if oldest is None:
-            cursor = self._versions
-            if not cursor.set_range(name) or not cursor.key().startswith(name):
-                self.check_floor(name, moment.time_us)
-                return
-            oldest = self._decode(cursor.key())
-        if oldest.is_trimmed_before:
-            cursor = self._versions
-            cursor.set_range(name)
-            _, revision = parse_tail(cursor.key())
+        cursor = self._versions
+        if not cursor.set_range(name) or not cursor.key().startswith(name):
+            self.check_floor(name, moment.time_us)
+            return
+        first = cursor.key()
+        if self._decode(first).is_trimmed_before:
+            _, revision = parse_tail(first)
             _, agent, key = parse_name(name)
             raise TrimmedError(
                 f"{agent}/{key}: versions before revision {revision} were dropped",
@@ -199,14 +191,14 @@ class Snapshot(Tables):
         cursor = self._versions
         at = 0
         while at < len(names):
-            is_there = cursor.set_range(names[at])
-            beyond = cursor.key() if is_there else b""
-            if is_there:
-                self._check_beside(beyond)
-            if cursor.prev() if is_there else cursor.last():
-                self._check_beside(cursor.key())
-            if not is_there:
+            if not cursor.set_range(names[at]):
+                if cursor.last():
+                    self._check_beside(cursor.key())
                 return True
+            beyond = cursor.key()
+            self._check_beside(beyond)
+            if cursor.prev():
+                self._check_beside(cursor.key())
             at = bisect_right(names, beyond, at)
             # No name is a prefix of another, so only the last one that is not greater can be one.
             if beyond.startswith(names[at - 1]):
@@ -339,7 +331,7 @@ class WriteBatch(Snapshot):
     def put_rows(self, table: bytes, rows: Sequence[tuple[bytes, bytes]]) -> None:
         """Set many values, of keys in order.
 
-        Appended where they lie behind all others: that leaves pages full, and not half full.
+        Appended where they lie behind all others: LMDB then leaves no room in their pages.
         """
         if not rows:
             return
