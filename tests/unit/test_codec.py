@@ -134,6 +134,7 @@ SUPPORTED = [
     np.array("abc"),
     np.array([["a", "bcd"], ["", "é"]]),
     np.array(["é", "bcd"], ">U3"),
+    np.array(["\U0010ffff"]),
     np.array([b"a", b"bcd"]),
     np.array([True, False]),
     np.array(["2024-01-02", "NaT"], "datetime64[ns]"),
@@ -495,6 +496,8 @@ def test_compression_only_where_it_makes_smaller():
     noise = np.random.default_rng(7).bytes(600)
     assert encode(noise) == encode(noise, compress=False)
     assert encode("a" * 400) == encode("a" * 400, compress=False)
+    for size, is_compressed in ((508, False), (509, True)):  # three bytes say how long it is
+        assert encode("a" * size)[1] == is_compressed
     for digit in "0123456789abcdef":
         assert len(compress(encode(digit * 1000, compress=False))) < 100
     for value in (text, noise, "a" * 400, None):

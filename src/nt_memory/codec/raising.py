@@ -156,7 +156,7 @@ def freeze(value: Any, depth: int) -> Any:
 
 def _is_leaf(value: Any) -> bool:
     """Whether it stands for an array or `bytes`: spelled as a list, it contains no values."""
-    is_marked = type(value) is list and value and type(value[0]) is _Mark
+    is_marked = type(value) is list and bool(value) and type(value[0]) is _Mark
     return is_marked and value[0].code in {ARRAY, BLOB}
 
 
