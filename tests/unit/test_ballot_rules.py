@@ -151,8 +151,9 @@ def test_registration_is_for_later_proposals() -> None:
 def test_proposer_must_be_registered_unless_weights_are_given() -> None:
     """Who names the electorate need not belong to it."""
     registered = ElectorateState((("b", "1/1"),))
-    with pytest.raises(NotRegisteredError):
-        ballot_rules.propose(Propose("p", "a", b"", "2/3"), None, registered, now_us=0, revision=1)
+    for voters in (registered, None):
+        with pytest.raises(NotRegisteredError):
+            ballot_rules.propose(Propose("p", "a", b"", "2/3"), None, voters, now_us=0, revision=1)
     given = Propose("p", "a", b"", "2/3", weights=(("b", "1/1"),))
     assert ballot_rules.propose(given, None, registered, now_us=0, revision=1).state is not None
 
