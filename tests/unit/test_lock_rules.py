@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from nt_memory.coordination import lock_rules
-from nt_memory.coordination.lock_states import LockState, Ruling
+from nt_memory.coordination.lock_states import LockEvent, LockReply, LockState, Ruling
 from nt_memory.entries import Acquire, ForceRelease, LockCommand, Release, Renew, Withdraw
 from nt_memory.errors import (
     InvalidInputError,
@@ -306,3 +306,96 @@ def test_refusals_name_what_is_malformed_and_who_is_in_the_way() -> None:
         lock_rules.decide(Release("r", 7), state, now_us=5, revision=3)
     with pytest.raises(LockLostError, match="it is free, and others wait for it"):
         lock_rules.decide(Release("r", 1), state, now_us=10, revision=3)
+
+
+def test_events_say_whose_lock_it_was_and_is() -> None:
+    """Watchers and waiting handles have nothing else: name, ticket, holder, session, fence, end."""
+    state, rulings = play(
+        (acquire("a", lease=30, session="s1"), 0),
+        (acquire("b", lease=40, session="s2"), 1),
+        (acquire("c", wait=50, session="s3"), 2),
+        (acquire("d", session="s4"), 3),
+        (Withdraw("r", "d"), 4),
+        (Release("r", 1), 5),
+    )
+    assert rulings[0].events == (LockEvent("granted", "r", "a", "holder-a", "s1", 1, 30),)
+    assert rulings[4].events == (LockEvent("withdrawn", "r", "d", "holder-d", "s4"),)
+    assert rulings[5].events == (
+        LockEvent("released", "r", "a", "holder-a", "s1", 1, 30),
+        LockEvent("granted", "r", "b", "holder-b", "s2", 6, 45),
+    )
+    assert state is not None
+    ruling = lock_rules.lapse(state, now_us=52, revision=7)
+    assert ruling is not None
+    assert ruling.events == (
+        LockEvent("lost", "r", "b", "holder-b", "s2", 6, 45),
+        LockEvent("refused", "r", "c", "holder-c", "s3"),
+    )
+    assert ruling.result is None
+
+
+def test_replies_say_when_and_who_holds() -> None:
+    """Whatever was asked: its kind, the entry's time, the fence it is about, and the holder since."""
+    _, rulings = play(
+        (acquire("a", lease=90), 3),
+        (acquire("b", lease=90), 4),
+        (Renew("r", 1, 100), 5),
+        (Withdraw("r", "z"), 6),
+        (Release("r", 1), 7),
+        (Withdraw("r", "b"), 8),
+        (acquire("z"), 9),
+        (ForceRelease("r"), 10),
+    )
+    assert [ruling.result for ruling in rulings] == [
+        LockReply("granted", 3, 1, "holder-a", 93),
+        LockReply("queued", 4, 0, "holder-a", 93),
+        LockReply("renewed", 5, 1, "holder-a", 105),
+        LockReply("absent", 6, 0, "holder-a", 105),
+        LockReply("released", 7, 1, "holder-b", 97),
+        LockReply("given_back", 8, 5),
+        LockReply("withdrawn", 9),
+        LockReply("absent", 10),
+    ]
+
+
+def test_a_wait_is_over_at_its_end_exactly() -> None:
+    """As a lease is: up to, not including, its end."""
+    state, _ = play((acquire("a", lease=10), 0), (acquire("b", wait=9), 1))
+    ruling = lock_rules.lapse(state, now_us=10, revision=3)
+    assert kinds(ruling) == [("lost", "a"), ("refused", "b")]
+    state, _ = play((acquire("a", lease=10), 0), (acquire("b", wait=10), 1))
+    ruling = lock_rules.lapse(state, now_us=10, revision=3)
+    assert kinds(ruling) == [("lost", "a"), ("granted", "b")]
+
+
+def test_opening_ends_waits_of_others_behind_ones_own_lock() -> None:
+    """Whoever holds it stays; who waited in a session that ended does not."""
+    state, _ = play((acquire("a", session="new"), 0), (acquire("b", session="old"), 0))
+    ruling = lock_rules.end_sessions(state, keep="new", now_us=1, revision=4)
+    assert kinds(ruling) == [("refused", "b")]
+    assert ruling.state.grant == state.grant
+    assert lock_rules.end_sessions(ruling.state, keep="new", now_us=1, revision=5) is None
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (Acquire("r", "t", "", "s", S, 0), "^lock holder"),
+        (Acquire("r", "t", "h", "", S, 0), "^session"),
+        (Withdraw("r", ""), "^lock ticket"),
+    ],
+    ids=["holder", "session", "ticket"],
+)
+def test_a_malformed_name_is_named(command: LockCommand, said: str) -> None:
+    """One of several names was wrong: the message says which."""
+    with pytest.raises(InvalidNameError, match=said):
+        lock_rules.decide(command, None, now_us=0, revision=1)
+
+
+@pytest.mark.parametrize(
+    ("command", "deed"), [(Renew("r", 7, S), "renewed"), (Release("r", 7), "released")]
+)
+def test_a_stale_fence_is_told_what_it_was_for(command: LockCommand, deed: str) -> None:
+    """What was not done, with which fence, on which lock."""
+    with pytest.raises(LockLostError, match=f"'r' cannot be {deed}: fence 7 is no longer current"):
+        lock_rules.decide(command, None, now_us=0, revision=1)
