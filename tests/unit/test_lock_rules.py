@@ -399,3 +399,15 @@ def test_a_stale_fence_is_told_what_it_was_for(command: LockCommand, deed: str) 
     """What was not done, with which fence, on which lock."""
     with pytest.raises(LockLostError, match=f"'r' cannot be {deed}: fence 7 is no longer current"):
         lock_rules.decide(command, None, now_us=0, revision=1)
+
+
+def test_a_lock_that_nobody_holds_yet_is_kept_as_it_is() -> None:
+    """Freed by the entry that had granted it: who waits stays, and where nobody does nothing is due."""
+    state, _ = play((acquire("a", lease=10), 0), (acquire("b"), 0), (acquire("c"), 0))
+    lapsed = lock_rules.lapse(state, now_us=10, revision=4)
+    given_back = lock_rules.decide(Withdraw("r", "b"), lapsed.state, now_us=10, revision=4)
+    assert given_back.state.grant is None
+    assert lock_rules.end_sessions(given_back.state, keep="s", now_us=10, revision=4) is None
+    ended = lock_rules.end_sessions(given_back.state, keep="other", now_us=10, revision=4)
+    assert kinds(ended) == [("refused", "c")]
+    assert lock_rules.due_us(ended.state) == 0
