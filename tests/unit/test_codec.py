@@ -231,6 +231,9 @@ def test_values_that_contain_themselves_are_refused():
     order.fills.append(order)
     with pytest.raises(CodecError, match="contains itself"):
         encode(order)
+    order.symbol = order
+    with pytest.raises(CodecError, match=r"value\['symbol'\] contains itself"):
+        encode(order)
     part = [[1]]
     assert decode(encode([part, part])) == [[[1]], [[1]]]
 
