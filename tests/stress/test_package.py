@@ -55,6 +55,7 @@ async def main():
 asyncio.run(main())
 """,
 }
+OF_EXTRAS = ("nt_memory.apps.mcp.", "nt_memory.apps.server.", "nt_memory.integrations.langgraph.")
 IMPORT_S = 0.150
 """What `import nt_memory` may take, at its best of several."""
 
@@ -194,7 +195,8 @@ def test_each_extra_is_enough_for_what_it_is_for(
     python = tmp_path / "venv/bin/python"
     ok(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
     begun = time.perf_counter()
-    pip = (python, "-m", "pip", "install", "-q", "--disable-pip-version-check")
+    # Not compiled: most of what is installed is never imported here, and compiling takes the longest.
+    pip = (python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-compile")
     ok(*pip, "-c", ROOT / "constraints.txt", f"{wheel}[{extra}]", cwd=tmp_path)
     print(f"{extra}: installed in {time.perf_counter() - begun:.1f} s")
     assert ok(python, "-c", program, cwd=tmp_path)
@@ -212,8 +214,15 @@ def test_a_command_without_its_extra_says_how_to_get_it(
 
 
 def test_public_names_are_typed(home: Path) -> None:
-    """Seen from outside, with core dependencies alone, the type of every name is known."""
-    print(ok(sys.executable, ROOT / "tools/completeness.py", home / "venv/bin", cwd=home))
+    """Seen from outside, the type of every name is known, but for what is made of an extra's library.
+
+    With the extras all of them are: `make check`.
+    """
+    found = run(sys.executable, ROOT / "tools/completeness.py", home / "venv/bin", cwd=home)
+    *unknown, score = found.stdout.splitlines()
+    print(score)
+    assert re.fullmatch(r"\d+\.\d% of \d\d,\d{3} symbols", score)
+    assert [line for line in unknown if not line.startswith(OF_EXTRAS)] == []
 
 
 def test_the_guarantees_hold_in_it(home: Path) -> None:
