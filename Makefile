@@ -115,6 +115,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/python tools/licences.py
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python tools/completeness.py
 	$(BIN)/lint-imports
 	$(TESTS) $(TEST_ARGS)
 

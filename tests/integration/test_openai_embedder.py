@@ -293,6 +293,7 @@ def test_redirects_take_the_key_nowhere(server: EmbeddingServer) -> None:
         {"base_url": "no url"},
         {"base_url": "https://me:secret@host/v1"},
         {"base_url": "https://host/v1?api-key=secret"},
+        {"base_url": "https://host/v1#secret"},
         {"api_key": "two\nlines"},
         {"dim": 0},
         {"batch": 0},

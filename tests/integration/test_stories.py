@@ -155,9 +155,11 @@ async def test_a_refusal_is_not_repeated_and_shows_no_key(
             pickle.dumps(teller)
 
 
-@pytest.mark.parametrize("url", ["ftp://x/v1", "http://user:pw@x/v1", "http://x/v1?k=1", "nowhere"])
+@pytest.mark.parametrize(
+    "url", ["ftp://x/v1", "http://user:pw@x/v1", "http://x/v1?k=1", "http://x/v1#a", "nowhere"]
+)
 async def test_malformed_addresses_are_refused(url: str) -> None:
-    """Another scheme, a password, a query, no host."""
+    """Another scheme, a password, a query, a fragment, no host."""
     with pytest.raises(InvalidInputError):
         OpenAIStoryTeller("m", base_url=url)
 

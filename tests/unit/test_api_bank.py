@@ -724,6 +724,11 @@ def test_advice_as_of_is_what_it_would_have_been(live, clock, later):
             assert again.receipt.memories == first.receipt.memories
         view = await memory.at(then).advise("a", UP, exact=True)
         assert view.expected == first.expected
+        options = {"action_type": "vol", "level": 0.5, "k": 12, "functional": "mean"}
+        options |= {"gamma": 0.0, "gain": 0.0, "withhold": 0.5, "trajectory": "t", "exact": True}
+        asked = await memory.bank.advise("a", UP, as_of=then, **options)
+        assert not asked.is_abstaining
+        assert (await memory.at(then).advise("a", UP, **options)).to_dict() == asked.to_dict()
         assert (await memory.bank.advise("a", UP)).known > first.known
 
     live(body)

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from nt_memory import AsOf, CacheConfig, ManualClock, MemoryConfig, MemoryStats, MemorySystem
+from nt_memory import (
+    AsOf,
+    CacheConfig,
+    ManualClock,
+    MemoryConfig,
+    MemoryStats,
+    MemorySystem,
+    ReasoningBank,
+)
 from nt_memory.errors import (
     ConfigMismatchError,
     DisconnectedError,
@@ -18,6 +27,7 @@ from nt_memory.errors import (
     TimelineError,
     UnsupportedError,
 )
+from nt_memory.system import MemoryView
 
 DAY = timedelta(days=1)
 DAY_1 = datetime(2020, 3, 2, 21, tzinfo=UTC)
@@ -45,10 +55,22 @@ def test_a_view_answers_as_of_then(live, clock, collect):
             assert await view.get_record("a", "later") is None
             assert [r.key for r in await collect(view.scan("a", "k"))] == ["k"]
             assert [r.key for r in await collect(view.scan("a"))] == ["k", "obs"]
+            assert [r.key for r in await collect(view.scan("a", after="k"))] == ["obs"]
             hits = await view.search_similar("a", [1.0, 0.0])
             assert [hit.data for hit in hits] == ["old"]
 
     live(body)
+
+
+def test_a_view_is_asked_as_the_memory_is():
+    """Each of its calls takes what the memory's or the bank's takes, but for `as_of`."""
+    calls = [name for name in vars(MemoryView) if not name.startswith("_")]
+    assert len(calls) > 7
+    for name in calls:
+        whole = getattr(MemorySystem, name, None) or getattr(ReasoningBank, name)
+        wanted = {k: v for k, v in inspect.signature(whole).parameters.items() if k != "as_of"}
+        given = inspect.signature(getattr(MemoryView, name)).parameters
+        assert list(given.values()) == list(wanted.values()), name
 
 
 def test_a_view_as_of_a_revision_does_not_move(live, later):

@@ -7,7 +7,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 LINES = 400
 EXEMPT = {
-    "system/state.py": 430,
     "tiers/vectors/tier.py": 430,
 }
 """Modules above the budget, and how far they may go: each waits for a split at a natural seam."""

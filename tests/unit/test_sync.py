@@ -254,19 +254,19 @@ def test_an_iteration_longer_than_a_batch(memory):
 
 def test_an_error_within_an_iteration_comes_in_its_place(memory, monkeypatch):
     """What was read before it is given out first."""
-    from nt_memory.system import state
+    from nt_memory.system import lookups
 
     with memory.transaction() as tx:
         for n in range(5):
             tx.put("a", f"{n}", n)
-    read = state.record_of
+    read = lookups.record_of
 
     async def read_some(engine, stored):
         if stored.key == "3":
             raise InvalidInputError("number three")
         return await read(engine, stored)
 
-    monkeypatch.setattr(state, "record_of", read_some)
+    monkeypatch.setattr(lookups, "record_of", read_some)
     records = memory.scan("a")
     assert [next(records).value for _ in range(3)] == [0, 1, 2]
     with pytest.raises(InvalidInputError, match="number three"):

@@ -58,8 +58,8 @@ class Draft:
     __slots__ = ("body", "parts")
 
     def __init__(self, body: bytes, parts: list[bytes | np.ndarray[Any, Any]]) -> None:
-        self.body = body
-        self.parts = parts
+        self.body: bytes = body
+        self.parts: list[bytes | np.ndarray[Any, Any]] = parts
 
     @property
     def arrays(self) -> list[np.ndarray[Any, Any]]:

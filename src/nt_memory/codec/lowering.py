@@ -109,7 +109,7 @@ class Lowering:
         self._native = _LIFTING_NATIVE if lifts else NATIVE
         self._lifts = lifts
         self.parts: list[bytes | np.ndarray[Any, Any]] = []
-        self.parts_bytes = 0
+        self.parts_bytes: int = 0
 
     def lower(self, value: Any) -> Any:
         """What to hand to msgpack for `value`.

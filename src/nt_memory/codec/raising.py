@@ -59,8 +59,8 @@ class PartOfFile:
     __slots__ = ("_size", "map", "offset")
 
     def __init__(self, map: mmap, offset: int, size: int) -> None:  # noqa: A002
-        self.map = map
-        self.offset = offset
+        self.map: mmap = map
+        self.offset: int = offset
         self._size = size
 
     def __len__(self) -> int:
@@ -290,4 +290,6 @@ UNREADABLE: Final = (
     TypeError,
     ValueError,
 )
-decode_msgpack = msgspec.msgpack.Decoder(ext_hook=_raise_ext).decode
+decode_msgpack: Callable[[bytes | memoryview], Any] = msgspec.msgpack.Decoder(
+    ext_hook=_raise_ext
+).decode

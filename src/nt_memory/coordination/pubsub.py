@@ -102,7 +102,7 @@ class PubSub:
         self._inbox_handle: object = None
         self._requests: dict[str, asyncio.Future[bytes | None]] = {}
         self._closed: NtMemoryError | None = None
-        self.published = 0
+        self.published: int = 0
 
     @property
     def subscribers(self) -> int:

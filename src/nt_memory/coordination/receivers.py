@@ -43,9 +43,9 @@ class Parcel:
     def __init__(
         self, topic: str, payload: bytes, reply_to: str, decode: Callable[[bytes], Any]
     ) -> None:
-        self.topic = topic
-        self.payload = payload
-        self.reply_to = reply_to
+        self.topic: str = topic
+        self.payload: bytes = payload
+        self.reply_to: str = reply_to
         self._decode = decode
         self._is_decoded = False
         self._value: Any = None
@@ -73,7 +73,7 @@ class Receiver:
 
     def __init__(self, pattern: str, buffer: int, overflow: Overflow, clock: Clock) -> None:
         self.pattern = pattern
-        self.dropped = 0
+        self.dropped: int = 0
         self._buffer = buffer
         self._overflow = overflow
         self._clock = clock

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import email.utils
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from nt_memory.embedders.texts import check_vectors
-from nt_memory.errors import EmbedderError, EmbedderUnavailableError, NtMemoryError
+from nt_memory.errors import (
+    EmbedderError,
+    EmbedderUnavailableError,
+    InvalidInputError,
+    NtMemoryError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -55,6 +60,29 @@ class Answer(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+def address(httpx: Any, base_url: str, path: str) -> tuple[str, str]:
+    """The whole URL below `base_url`, and its host, with the port if one is given, for messages.
+
+    Args:
+        httpx: The library, which only an extra brings.
+        base_url: As the caller gave it.
+        path: What is asked for there, with its slash.
+
+    Raises:
+        InvalidInputError: not an HTTP URL with a host; or it has a password, a query or a fragment: the
+            first would be shown in messages, and `path` would become part of the others.
+    """
+    try:
+        url = httpx.URL(base_url.rstrip("/") + path)
+    except httpx.InvalidURL as error:
+        raise InvalidInputError(f"base_url: {error}") from None
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise InvalidInputError("base_url must begin with https:// or http:// and name a host")
+    if url.userinfo or url.query or url.fragment:
+        raise InvalidInputError("base_url must carry no password, query or fragment: use api_key")
+    return str(url), url.host if url.port is None else f"{url.host}:{url.port}"
 
 
 def cut(texts: Sequence[str], most: int, most_characters: int) -> Iterator[tuple[int, int]]:

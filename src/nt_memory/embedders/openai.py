@@ -22,6 +22,7 @@ from nt_memory.embedders.endpoint import (
     REPLY_BYTES_A_VALUE,
     REPLY_BYTES_ASIDE,
     Answer,
+    address,
     cut,
     read_vectors,
     refusal,
@@ -101,7 +102,7 @@ class OpenAIEmbedder:
         self._batch, self._max_characters = batch, max_characters
         self._timeout_s, self._attempts, self._max_wait_s = timeout, attempts, max_wait
         self._httpx = _import_httpx()
-        self._url, self._host = self._checked_url(base_url)
+        self._url, self._host = address(self._httpx, base_url, "/embeddings")
         self._client = self._httpx.Client(timeout=timeout, headers=self._headers())
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="nt-memory-embed")
         self._closed = threading.Event()
@@ -177,17 +178,6 @@ class OpenAIEmbedder:
         raise TypeError("an OpenAIEmbedder holds a key and connections: make it anew instead")
 
     # --- inside -------------------------------------------------------------------------------
-
-    def _checked_url(self, base_url: str) -> tuple[str, str]:
-        try:
-            url = self._httpx.URL(base_url.rstrip("/") + "/embeddings")
-        except self._httpx.InvalidURL as error:
-            raise InvalidInputError(f"base_url: {error}") from None
-        if url.scheme not in {"http", "https"} or not url.host:
-            raise InvalidInputError("base_url must begin with https:// or http:// and name a host")
-        if url.userinfo or url.query:
-            raise InvalidInputError("base_url must carry no password or query: use api_key")
-        return str(url), url.host if url.port is None else f"{url.host}:{url.port}"
 
     def _headers(self) -> dict[str, str]:
         headers = {"content-type": "application/json"}

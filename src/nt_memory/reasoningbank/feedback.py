@@ -84,7 +84,7 @@ class Advisor:
         self._groups: dict[tuple[object, ...], Group] = {}
         self._steering: dict[tuple[object, ...], Steering] = {}
         self._typical: dict[tuple[object, ...], float] = {}
-        self.meter = Meter()
+        self.meter: Meter = Meter()
 
     async def answer(self, question: Question) -> Advice:
         """Answer a question."""

@@ -52,7 +52,7 @@ class Mask:
         self._data = np.zeros(64, np.bool_) if data is None else data
         self._size = 0 if data is None else len(data)
         self._is_lent = False
-        self.count = 0 if data is None else int(np.count_nonzero(data))
+        self.count: int = 0 if data is None else int(np.count_nonzero(data))
 
     def set(self, row: int, *, is_allowed: bool) -> None:
         """Allow a row, or stop allowing it."""

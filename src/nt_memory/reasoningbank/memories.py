@@ -77,7 +77,7 @@ class Memories:
     def _forget_all(self) -> None:
         self._early: list[Stored] | None = None
         self._while_loading: dict[tuple[str, str], Place] = {}
-        self.is_loaded = False
+        self.is_loaded: bool = False
         self._definitions: dict[str, Versioned] = {}
         self._decoded: dict[int, Definition] = {}
         self._families: dict[tuple[str, str, int, bool], int] = {}
@@ -86,7 +86,7 @@ class Memories:
         self._lanes: dict[int, tuple[Table, Lane]] = {}
         self.tables: dict[str, Table] = {}
         self.patterns: dict[tuple[str, str], Versioned] = {}
-        self.pattern_changes = 0
+        self.pattern_changes: int = 0
 
     # --- definitions ------------------------------------------------------------------------
 

@@ -78,12 +78,12 @@ class Panel:
     def __init__(self, values: Floats, at_us: Ints) -> None:
         numbers = at_us // DAY_US
         self.order: Ints = np.argsort(numbers, kind="stable")
-        _, self.day, self.size = np.unique(
-            numbers[self.order], return_inverse=True, return_counts=True
-        )
-        self.start = np.concatenate(([0], np.cumsum(self.size)))[:-1]
-        self.rank = np.arange(len(values)) - self.start[self.day]
-        self.values = values[self.order]
+        _, day, size = np.unique(numbers[self.order], return_inverse=True, return_counts=True)
+        self.day: Ints = day
+        self.size: Ints = size
+        self.start: Ints = np.concatenate(([0], np.cumsum(self.size)))[:-1]
+        self.rank: Ints = np.arange(len(values)) - self.start[self.day]
+        self.values: Floats = values[self.order]
 
     @property
     def days(self) -> int:

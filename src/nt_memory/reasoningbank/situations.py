@@ -66,8 +66,8 @@ class Situations:
         order = np.argsort(rows, kind="stable")
         self._entries = entries[order]
         self.rows: Ints = rows[order]
-        self.action_type = self._table.action_type
-        self.partition = SITUATION + self.action_type
+        self.action_type: str = self._table.action_type
+        self.partition: str = SITUATION + self.action_type
         self.patterns = patterns
 
     async def describe(self, places: Ints) -> Described:

@@ -10,7 +10,7 @@ import numpy as np
 from nt_memory.errors import CodecError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
@@ -79,7 +79,7 @@ class OwnerDoc(msgspec.Struct, frozen=True, array_like=True, gc=False):
     agent: str
 
 
-encode = msgspec.msgpack.Encoder().encode
+encode: Callable[[msgspec.Struct], bytes] = msgspec.msgpack.Encoder().encode
 _action = msgspec.msgpack.Decoder(ActionDoc)
 _outcome = msgspec.msgpack.Decoder(OutcomeDoc)
 _owner = msgspec.msgpack.Decoder(OwnerDoc)

@@ -75,8 +75,8 @@ class Coordination:
     def __init__(self) -> None:
         self.locks: dict[str, LockState] = {}
         self.electorate: ElectorateState | None = None
-        self.lock_due = DueTimes()
-        self.ballot_due = DueTimes()
+        self.lock_due: DueTimes = DueTimes()
+        self.ballot_due: DueTimes = DueTimes()
 
     def load(self, views: Snapshot) -> None:
         """Read the states from the views."""

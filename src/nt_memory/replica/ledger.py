@@ -42,8 +42,8 @@ class Ring:
 
     def __init__(self) -> None:
         self._digests = array("Q", bytes(HELD * SHORT_BYTES))
-        self.first = 0
-        self.last = 0
+        self.first: int = 0
+        self.last: int = 0
 
     def put(self, sequence: int, digest: bytes) -> None:
         """Add the next one; or, where some are applied once more, what is there already."""
@@ -89,7 +89,7 @@ class Ledger:
 
     def __init__(self, views: Snapshot, sequence: int) -> None:
         self.digest = views.get(_META, _LEDGER)
-        self.ring = Ring()
+        self.ring: Ring = Ring()
         if self.digest is not None:
             self.ring.put(sequence, self.digest)
 

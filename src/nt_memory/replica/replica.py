@@ -78,16 +78,16 @@ class Replica:
         self._cold = cold
         self._files = files
         self._only = only
-        self.revision = 0
-        self.sequence = 0
+        self.revision: int = 0
+        self.sequence: int = 0
         self.timeline_us: int | None = None
-        self.swarm = ""
-        self.is_backtest = False
+        self.swarm: str = ""
+        self.is_backtest: bool = False
         self.history: int | None = None
-        self.last_recorded_at = 0
+        self.last_recorded_at: int = 0
         self.origin: Origin | None = None
         self._coordination = Coordination()
-        self.retention = Retention()
+        self.retention: Retention = Retention()
         self._quotas = Quotas()
         self._policies = Policies()
         self._handlers: dict[type, Callable[[Step], Effects]] = {
@@ -126,7 +126,7 @@ class Replica:
         self.timeline_us = views.number(b"timeline_us")
         self.last_recorded_at = views.number(b"recorded_at") or 0
         self.origin = load_origin(views)
-        self.ledger = Ledger(views, self.sequence)
+        self.ledger: Ledger = Ledger(views, self.sequence)
         settings = views.get(b"meta", SETTINGS)
         if settings is not None:
             self._set_settings(msgspec.msgpack.decode(settings, type=Configure))

@@ -62,7 +62,7 @@ class Retention:
 
     def __init__(self) -> None:
         self._rules: dict[str, Retain] = {}
-        self.has_limits = False
+        self.has_limits: bool = False
         """Whether some rule lets go of something. Replaced at once: read from other threads."""
 
     def load(self, views: Snapshot) -> None:

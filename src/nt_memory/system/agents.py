@@ -17,7 +17,7 @@ and, behind a server, against each other; code in the same process can always re
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nt_memory.coordination.consensus import Consensus
 from nt_memory.coordination.elections import Elections
@@ -126,7 +126,9 @@ class AgentConsensus(Consensus):
     """`Consensus` in an agent's name."""
 
     def __init__(self, whole: Consensus, claims: Rights, agent: str) -> None:
-        self.whole, self.rights, self.agent = whole, claims, agent
+        self.whole: Consensus = whole
+        self.rights: Rights = claims
+        self.agent: str = agent
 
 
 @rights.of_agent(Elections, dict.fromkeys(("campaign", "leader"), rights.free))
@@ -134,7 +136,9 @@ class AgentElections(Elections):
     """`Elections` in an agent's name."""
 
     def __init__(self, whole: Elections, claims: Rights, agent: str) -> None:
-        self.whole, self.rights, self.agent = whole, claims, agent
+        self.whole: Elections = whole
+        self.rights: Rights = claims
+        self.agent: str = agent
 
 
 @rights.of_agent(TimelineHandle, {"advance": rights.free})
@@ -142,7 +146,9 @@ class AgentTimeline(TimelineHandle):
     """`TimelineHandle` in an agent's name."""
 
     def __init__(self, whole: TimelineHandle, claims: Rights, agent: str) -> None:
-        self.whole, self.rights, self.agent = whole, claims, agent
+        self.whole: TimelineHandle = whole
+        self.rights: Rights = claims
+        self.agent: str = agent
 
 
 @rights.of_agent(ReasoningBank, _BANK)
@@ -150,7 +156,9 @@ class AgentBank(ReasoningBank):
     """`ReasoningBank` in an agent's name; what is asked by a trajectory's id is its owner's to tell."""
 
     def __init__(self, whole: ReasoningBank, claims: Rights, agent: str) -> None:
-        self.whole, self.rights, self.agent = whole, claims, agent
+        self.whole: ReasoningBank = whole
+        self.rights: Rights = claims
+        self.agent: str = agent
 
     async def trajectory(self, trajectory_id: str, **options: Any) -> Trajectory | None:
         """See `ReasoningBank.trajectory`."""
@@ -187,22 +195,24 @@ class AgentMemory(MemorySystem):
     """
 
     def __init__(self, whole: MemorySystem, agent: str) -> None:
-        self.agent = agent = check_agent(agent)
-        self.whole = whole
+        self.agent: str = check_agent(agent)
+        self.whole: MemorySystem = whole
         self._engine = whole._engine  # noqa: SLF001
-        self.rights = claims = Rights(self._engine, agent)
-        self.consensus = AgentConsensus(whole.consensus, claims, agent)
-        self.elections = AgentElections(whole.elections, claims, agent)
-        self.timeline = AgentTimeline(whole.timeline, claims, agent)
-        self.bank = AgentBank(whole.bank, claims, agent)
+        claims = Rights(self._engine, agent)
+        self.rights: Rights = claims
+        self.consensus: Consensus = AgentConsensus(whole.consensus, claims, agent)
+        self.elections: Elections = AgentElections(whole.elections, claims, agent)
+        self.timeline: TimelineHandle = AgentTimeline(whole.timeline, claims, agent)
+        self.bank: ReasoningBank = AgentBank(whole.bank, claims, agent)
 
     # Views are made over this handle, so that their reads are judged like its own; the bank's calls
-    # that the memory offers go through the handle's bank.
-    at = MemorySystem.at
-    track_trajectory = MemorySystem.track_trajectory
-    track_many = MemorySystem.track_many
-    record_outcome = MemorySystem.record_outcome
-    record_outcomes = MemorySystem.record_outcomes
+    # that the memory offers go through the handle's bank. To a type checker they are inherited.
+    if not TYPE_CHECKING:
+        at = MemorySystem.at
+        track_trajectory = MemorySystem.track_trajectory
+        track_many = MemorySystem.track_many
+        record_outcome = MemorySystem.record_outcome
+        record_outcomes = MemorySystem.record_outcomes
 
     async def get_many(self, pairs: Iterable[tuple[str, str]]) -> list[Any]:
         """See `MemorySystem.get_many`; refused as a whole."""

@@ -232,7 +232,7 @@ class Auditor:
         self._state = state
         self._end = stop
         self._heard_ns: dict[Voice, int] = {}
-        self.audit = Audit(engine.opened.replica.ledger.ring, me)
+        self.audit: Audit = Audit(engine.opened.replica.ledger.ring, me)
         self._stated = 0
         self._stated_ns = self._full_ns = 0
         self._told: set[Voice] = set()

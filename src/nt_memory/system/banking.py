@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from nt_memory.reasoningbank import ReasoningBank, Trajectory, Verdict
@@ -23,7 +23,7 @@ class BankCalls:
         return await self.bank.track_trajectory(trajectory, request_id=request_id)
 
     async def track_many(
-        self, trajectories: Sequence[Trajectory], *, request_id: str | None = None
+        self, trajectories: Iterable[Trajectory], *, request_id: str | None = None
     ) -> int:
         """Remember many; see `ReasoningBank.track_many`."""
         return await self.bank.track_many(trajectories, request_id=request_id)

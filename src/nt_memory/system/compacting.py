@@ -85,8 +85,8 @@ class Maintenance:
         # glibc keeps what a thread has freed for that thread. On whichever of the loop's threads is
         # free, each would come to hold the most that a compaction ever needed.
         self._thread = ThreadPoolExecutor(1, "nt-memory-compaction")
-        self.compactions = 0
-        self.upkeep = Upkeep(engine)
+        self.compactions: int = 0
+        self.upkeep: Upkeep = Upkeep(engine)
 
     @property
     def is_compacting(self) -> bool:

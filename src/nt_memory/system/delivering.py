@@ -63,7 +63,7 @@ SYNC_TIMEOUT_S = 20.0
 _REFUSALS = frozenset({400, 413, 422})
 """What is wrong with one document, and no reason to keep others waiting."""
 
-logger = logging.getLogger("nt_memory.agentdb")
+logger: logging.Logger = logging.getLogger("nt_memory.agentdb")
 
 
 class Delivery:
@@ -86,9 +86,9 @@ class Delivery:
         found = Progress.load(self._directory, client.url)
         if found is None or found.revision > engine.revision:
             found = Progress.begin(client.url, engine.revision)
-        self.progress = found
-        self.failure = ""
-        self.refused = 0
+        self.progress: Progress = found
+        self.failure: str = ""
+        self.refused: int = 0
         self._made: set[str] = set()
         self._delivered = set(found.agents)
         self._has_lost = False

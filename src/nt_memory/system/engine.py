@@ -12,15 +12,10 @@ import functools
 import os
 import secrets
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nt_memory.entries import Configure, StartSession
-from nt_memory.errors import (
-    ClosedError,
-    StorageError,
-    WrongLoopError,
-    again,
-)
+from nt_memory.errors import ClosedError, StorageError, WrongLoopError, again
 from nt_memory.replica import is_staged
 from nt_memory.system.background import keep_time, keep_up
 from nt_memory.system.busing import make_auditor
@@ -53,8 +48,11 @@ if TYPE_CHECKING:
     from nt_memory.clock import StoreClock
     from nt_memory.config import MemoryConfig
     from nt_memory.replica import Follow
+    from nt_memory.system.writing import Submit
     from nt_memory.tiers.agentdb import AgentDBClient
     from nt_memory.tiers.views import Snapshot
+    from nt_memory.timeline import Timeline
+    from nt_memory.transport.local import LocalJournal
     from nt_memory.transport.values import ValueFiles
 
 NEAR_REVISIONS = 64
@@ -74,6 +72,10 @@ class Engine:
         client: The server that observations are searched on; None: here.
     """
 
+    rows: RowCounts
+    listeners: Listeners
+    holds: Holds
+    pace: Pace
     _ending: Ending
 
     def __init__(
@@ -85,32 +87,32 @@ class Engine:
     ) -> None:
         self.config = config
         self.clock = clock
-        self.session = secrets.token_hex(8)
+        self.session: str = secrets.token_hex(8)
         self.opened = opened
-        self.journal = opened.journal
-        self.reader = opened.reader
+        self.journal: LocalJournal | None = opened.journal
+        self.reader: Any = opened.reader
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._pid = os.getpid()
         self._turn = asyncio.Lock()
-        self.visible = Visible()
+        self.visible: Visible = Visible()
         self._background: list[asyncio.Task[None]] = []
         self._closing: asyncio.Task[None] | None = None
         self._staleness: StorageError | None = None
-        self.writing = Writing(self)
-        self.submit = self.writing.submit
-        self.is_closed = False
+        self.writing: Writing = Writing(self)
+        self.submit: Submit = self.writing.submit
+        self.is_closed: bool = False
         # Taken first and asked for everything else, so that all of it is of one revision even while
         # another process goes on writing.
         self.snapshot: Snapshot = opened.cold.snapshot()
-        self.revision = self.snapshot.number(b"revision") or 0
-        self.sequence = self.snapshot.number(b"sequence") or 0
+        self.revision: int = self.snapshot.number(b"revision") or 0
+        self.sequence: int = self.snapshot.number(b"sequence") or 0
         self.next_lapse_us: int | None = opened.replica.next_lapse_us
-        self.timeline = timeline_of(config, clock, opened, self.snapshot)
-        self.hot = HotTier(
+        self.timeline: Timeline = timeline_of(config, clock, opened, self.snapshot)
+        self.hot: HotTier = HotTier(
             config.cache_config, clock, max_bytes=config.max_memory_bytes // HOT_SHARE
         )
-        self.vectors = VectorTier(
+        self.vectors: VectorTier = VectorTier(
             opened.files,
             opened.directory.vectors,
             max_bytes=config.max_memory_bytes
@@ -122,10 +124,10 @@ class Engine:
         )
         self.rows, self.listeners = RowCounts(is_remote=client is not None), Listeners()
         self.holds, self.pace = Holds(clock), Pace(clock)
-        self.halts = Halts()
-        self.filing = Filing(self, opened.directory.values)
-        self.maintenance = Maintenance(self)
-        self.remote = None if client is None else RemoteVectors(self, client)
+        self.halts: Halts = Halts()
+        self.filing: Filing = Filing(self, opened.directory.values)
+        self.maintenance: Maintenance = Maintenance(self)
+        self.remote: RemoteVectors | None = None if client is None else RemoteVectors(self, client)
 
     # --- life ---------------------------------------------------------------------------------
 

@@ -164,8 +164,8 @@ class Digest:
     """
 
     def __init__(self, rows: int = 0, state: bytes = b"") -> None:
-        self.rows = rows
-        self.state = state
+        self.rows: int = rows
+        self.state: bytes = state
 
     def add(self, line: bytes) -> None:
         """One more line."""
@@ -301,7 +301,7 @@ class JsonLinesSource:
     """
 
     def __init__(self, path: Path | None) -> None:
-        self.name = "stdin" if path is None else str(path)
+        self.name: str = "stdin" if path is None else str(path)
         try:
             raw: Any = sys.stdin.buffer if path is None else path.open("rb", _BUFFER)
         except OSError as error:

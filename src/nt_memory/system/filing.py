@@ -40,7 +40,7 @@ class Filing:
 
     def __init__(self, engine: Engine, directory: Path) -> None:
         self._engine = engine
-        self.files = ValueFiles(directory)
+        self.files: ValueFiles = ValueFiles(directory)
         self._under_way: dict[asyncio.Future[bytes | None], threading.Event] = {}
         self._is_closed = False
 

@@ -104,7 +104,7 @@ class Embeddings:
     def __init__(self, rows: NDArray[Any], lengths: NDArray[np.float64]) -> None:
         self._rows = rows
         self._lengths = lengths
-        self.row_bytes = 2 * rows.shape[1]
+        self.row_bytes: int = 2 * rows.shape[1]
 
     def halves(self, first: int, stop: int) -> bytes:
         """Rows as they are stored.

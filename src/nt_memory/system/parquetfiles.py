@@ -32,8 +32,8 @@ from nt_memory.transport.files import sync_directory, to_storage_error
 try:
     import pyarrow as pa
     import pyarrow.parquet as pq
-except ImportError as error:
-    raise UnsupportedError("Parquet needs pyarrow: pip install 'nt-memory[parquet]'") from error
+except ImportError as _error:
+    raise UnsupportedError("Parquet needs pyarrow: pip install 'nt-memory[parquet]'") from _error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -243,7 +243,7 @@ class ParquetSource:
     """
 
     def __init__(self, path: Path) -> None:
-        self.name = str(path)
+        self.name: str = str(path)
         self._path = path
         if not (path / "manifest.jsonl").is_file():
             raise InvalidInputError(f"{path}: not an export of nt-memory")

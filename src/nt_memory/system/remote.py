@@ -74,7 +74,7 @@ class RemoteVectors:
             raise _unsupported("a backtest timeline, whose searches are all as of its now")
         self._engine = engine
         self._client = client
-        self.delivery = None if engine.is_read_only else Delivery(engine, client)
+        self.delivery: Delivery | None = None if engine.is_read_only else Delivery(engine, client)
 
     @staticmethod
     def check(*, is_now: bool, tags: bool, exact: bool, explains: bool) -> None:

@@ -222,7 +222,7 @@ class Renumbering:
         self.moves = moves
         self._by_id = {move.old.id: move for move in moves}
         self._prefixes = {_prefix(move.agent) for move in moves}
-        self.ids = frozenset(move.new.id for move in moves)
+        self.ids: frozenset[int] = frozenset(move.new.id for move in moves)
 
     def rows(self, table: bytes) -> Iterator[Stored]:
         """The rows of one of `TABLES`, in key order.

@@ -100,8 +100,8 @@ class Staging:
     def __init__(self, store: Path, header: bytes) -> None:
         self._path = store / UNFINISHED
         self._state = self._path / "progress.json"
-        self.made = self._path / "made"
-        self.checkpoint = Checkpoint(header=header.decode())
+        self.made: Path = self._path / "made"
+        self.checkpoint: Checkpoint = Checkpoint(header=header.decode())
         if self._state.exists():
             found = msgspec.json.decode(self._state.read_bytes(), type=Checkpoint)
             if found.header != self.checkpoint.header:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING, Any
 
-from nt_memory.clock import to_us, turn
-from nt_memory.codec import Draft, compress, draft, is_filed
+from nt_memory.clock import turn
+from nt_memory.codec import Draft, compress, draft
 from nt_memory.entries import STATE, TRAJECTORY, Write, WriteOp
 from nt_memory.errors import InvalidInputError, TrimmedError
 from nt_memory.namespace import check_agent, check_key, check_prefix, is_agent
@@ -20,26 +19,30 @@ from nt_memory.system.arguments import (
     to_ttl_us,
     written,
 )
-from nt_memory.system.filing import record_of
-from nt_memory.system.reads import hot_bytes, next_agent, read, scan, to_record, versions
+from nt_memory.system.lookups import (
+    OFF_LOOP_BYTES,
+    SCAN_BATCH,
+    find_now,
+    find_record,
+    find_values,
+    is_alive,
+    past_records,
+    scan_records,
+)
+from nt_memory.system.reads import next_agent
 from nt_memory.system.transaction import Transaction
 from nt_memory.system.watching import Watch
 from nt_memory.tiers.layout import name_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
-    from contextlib import AbstractContextManager
     from datetime import datetime, timedelta
 
     from nt_memory.coordination.tokens import LockToken
-    from nt_memory.entries import Stored
     from nt_memory.records import Record
     from nt_memory.system.engine import Engine
     from nt_memory.tiers.pins import Pin
-    from nt_memory.timeline import AsOfLike, Moment
-
-OFF_LOOP_BYTES = 64 * 1024
-SCAN_BATCH = 256
+    from nt_memory.timeline import AsOfLike
 
 
 class StateCalls:
@@ -176,7 +179,7 @@ class StateCalls:
             record = self._engine.hot.get(agent, key)
             if record is not None and record.expires_at is None:
                 return record.value
-        found = await self._record(agent, key, as_of)
+        found = await find_record(self._engine, agent, key, as_of)
         return default if found is None else found.value
 
     async def get_record(
@@ -185,63 +188,15 @@ class StateCalls:
         """The version of a key with its times, or None; arguments and errors as `get`."""
         if as_of is None:
             self._engine.hot.get(agent, key)  # counts as a read of L1, as it does in `get`
-        return await self._record(agent, key, as_of)
-
-    async def _record(self, agent: str, key: str, as_of: AsOfLike | None) -> Record | None:
-        engine = self._engine
-        engine.check_usable()
-        moment = resolve(engine, as_of)
-        if as_of is None:
-            record = engine.hot.peek((agent, key))
-            if record is not None:
-                return record if _is_alive(record, moment) else None
-        stored = _read(engine, agent, key, moment, is_now=as_of is None)
-        if stored is None:
-            return None
-        if stored.value is not None and _is_slow(stored.value):
-            seen = engine.revision
-            try:
-                record = await _read_aside(engine, stored)
-            except TrimmedError:
-                if as_of is not None:
-                    raise
-                return await self._record(agent, key, None)  # a follower that was behind is not now
-            is_promotable = as_of is None and seen == engine.revision
-        else:
-            record = to_record(stored, engine.values)
-            is_promotable = as_of is None
-        if is_promotable:
-            engine.hot.put((agent, key), record, hot_bytes(record, stored))
-        return record
+        return await find_record(self._engine, agent, key, as_of)
 
     async def get_many(self, pairs: Iterable[tuple[str, str]]) -> list[Any]:
         """The values of several `(agent, key)` pairs at one revision; None for a miss."""
         wanted = list(pairs)
         try:
-            return await self._get_many(wanted)
+            return await find_values(self._engine, wanted)
         except TrimmedError:
-            return await self._get_many(wanted)  # a follower that was behind is not now
-
-    async def _get_many(self, pairs: list[tuple[str, str]]) -> list[Any]:
-        engine = self._engine
-        engine.check_usable()
-        moment = resolve(engine, None)
-        found: list[Any] = []
-        filed: dict[int, Stored] = {}
-        for number, (agent, key) in enumerate(pairs):
-            record = engine.hot.peek((agent, key))
-            if record is None:
-                stored = _read(engine, agent, key, moment, is_now=True)
-                if stored is not None and stored.value is not None and is_filed(stored.value):
-                    filed[number] = stored
-                    found.append(None)
-                    continue
-            record = _hot_or_cold(engine, agent, key, moment)
-            found.append(None if record is None else record.value)
-        with _kept(engine, filed.values()):
-            for number, stored in filed.items():
-                found[number] = (await record_of(engine, stored)).value
-        return found
+            return await find_values(self._engine, wanted)  # a follower that was behind is not now
 
     async def agents(self) -> list[str]:
         """Names of all agents that have stored something, by name; also if all of it was deleted.
@@ -281,7 +236,7 @@ class StateCalls:
         moment = resolve(engine, as_of)
         if as_of is not None:
             engine.snapshot.check_floor(start, moment.time_us)
-        records = _scan(engine, start, moment, last)
+        records = scan_records(engine, start, moment, last)
         engine.holds.add_read(records, moment)
         return records
 
@@ -289,7 +244,7 @@ class StateCalls:
         """All values a key had, newest first by `(known_at, revision)`; deletes are skipped."""
         self._engine.check_usable()
         check_agent(agent)
-        return _history(self._engine, agent, check_key(key))
+        return past_records(self._engine, agent, check_key(key))
 
     def watch(self, agent: str, prefix: str = "", *, after: int | None = None) -> Watch:
         """Changes of an agent's keys from now on, in order, none missed.
@@ -321,7 +276,7 @@ class StateCalls:
         record = self._engine.hot.get(agent, key)
         if record is None:
             return default
-        if record.expires_at is not None and not _is_alive(record, resolve(self._engine, None)):
+        if record.expires_at is not None and not is_alive(record, resolve(self._engine, None)):
             return default
         return record.value
 
@@ -339,73 +294,5 @@ class StateCalls:
         check_key(key)
         record: Record | None = None
         if engine.timeline.has_started:
-            record = _hot_or_cold(engine, agent, key, resolve(engine, None))
+            record = find_now(engine, agent, key, resolve(engine, None))
         return engine.hot.pins.add((agent, key), record)
-
-
-def _is_slow(value: bytes) -> bool:
-    return len(value) > OFF_LOOP_BYTES or is_filed(value)
-
-
-async def _read_aside(engine: Engine, stored: Stored) -> Record:
-    """Decode on another thread what would hold up the loop; errors as `record_of`."""
-    if stored.value is not None and is_filed(stored.value):
-        return await record_of(engine, stored)
-    return await asyncio.to_thread(to_record, stored, engine.values)
-
-
-def _kept(engine: Engine, versions: Iterable[Stored]) -> AbstractContextManager[None]:
-    """Keep the value files of versions until they have been read."""
-    values = (version.value for version in versions)
-    return engine.values.keep([value for value in values if value is not None and is_filed(value)])
-
-
-def _is_alive(record: Record, moment: Moment) -> bool:
-    return record.expires_at is None or to_us(record.expires_at) > moment.time_us
-
-
-def _read(engine: Engine, agent: str, key: str, moment: Moment, *, is_now: bool) -> Stored | None:
-    check_agent(agent)
-    check_key(key)
-    return read(engine.snapshot, STATE, agent, key, moment, is_now=is_now)
-
-
-def _hot_or_cold(engine: Engine, agent: str, key: str, moment: Moment) -> Record | None:
-    """The current record, without waiting; promoted if it was cold."""
-    record = engine.hot.get(agent, key)
-    if record is not None:
-        return record if _is_alive(record, moment) else None
-    stored = _read(engine, agent, key, moment, is_now=True)
-    if stored is None:
-        return None
-    record = to_record(stored, engine.values)
-    engine.hot.put((agent, key), record, hot_bytes(record, stored))
-    return record
-
-
-async def _scan(
-    engine: Engine, prefix: bytes, moment: Moment, last: bytes
-) -> AsyncIterator[Record]:
-    after: bytes | None = last
-    # Where old versions are dropped, what the moment showed may be gone by the next batch, so all of
-    # it is read at once.
-    limit = SCAN_BATCH if engine.keeps_history else sys.maxsize
-    while after is not None:
-        engine.check_usable()
-        found, after = scan(engine.snapshot, prefix, moment, after, limit)
-        with _kept(engine, found):
-            for stored in found:
-                yield await record_of(engine, stored)
-        await turn()
-
-
-async def _history(engine: Engine, agent: str, key: str) -> AsyncIterator[Record]:
-    # Read in one go: the versions of one key belong together, and no cursor outlives an await.
-    stored = [
-        version
-        for version in versions(engine.snapshot, STATE, agent, key)
-        if version.value is not None
-    ]
-    with _kept(engine, stored):
-        for version in stored:
-            yield await record_of(engine, version)

@@ -1098,7 +1098,7 @@ class SyncMemory:
     def track_trajectory(self, trajectory: Trajectory, *, request_id: str | None = None) -> int:
         """Remember a trajectory; see `ReasoningBank.track_trajectory`."""
     def track_many(
-        self, trajectories: Sequence[Trajectory], *, request_id: str | None = None
+        self, trajectories: Iterable[Trajectory], *, request_id: str | None = None
     ) -> int:
         """Remember many; see `ReasoningBank.track_many`."""
     def record_outcome(
@@ -1581,7 +1581,7 @@ class SyncView:
         """See `MemorySystem.get`."""
     def get_record(self, agent: str, key: str) -> Record | None:
         """See `MemorySystem.get_record`."""
-    def scan(self, agent: str, prefix: str = "") -> Iteration[Record]:
+    def scan(self, agent: str, prefix: str = "", *, after: str = "") -> Iteration[Record]:
         """See `MemorySystem.scan`."""
     def search_similar(
         self,
@@ -1622,8 +1622,24 @@ class SyncView:
         """See `MemorySystem.search_many`."""
     def patterns(self, agent: str) -> list[Pattern]:
         """See `ReasoningBank.patterns`."""
-    def advise(self, agents: str | Sequence[str], embedding: ArrayLike, **options: Any) -> Advice:
-        """See `ReasoningBank.advise`; takes its keyword arguments except `as_of`."""
+    def advise(
+        self,
+        agents: str | Sequence[str],
+        embedding: ArrayLike,
+        *,
+        action_type: str | None = None,
+        level: float = 0.8,
+        withhold: float = 0.0,
+        baseline: float | None = None,
+        trajectory: str = "",
+        k: int | None = None,
+        functional: Literal["mean", "median"] | None = None,
+        gamma: float | None = None,
+        gain: float | None = None,
+        exact: bool = False,
+        from_patterns: bool = False,
+    ) -> Advice:
+        """See `ReasoningBank.advise`."""
 
 class SyncWatch:
     """A plain iterator of `Change`; waits for the next."""

@@ -50,7 +50,7 @@ class Upkeep:
         self._not_before_ns = 0
         self._looks = 0
         self._held_bytes = 0
-        self.failure = ""
+        self.failure: str = ""
 
     def look(self) -> None:
         """Begin what is due, unless something is running; called about once a second.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from nt_memory.clock import to_datetime
 from nt_memory.records import AsOf
@@ -41,9 +41,9 @@ class MemoryView:
         """See `MemorySystem.get_record`."""
         return await self._memory.get_record(agent, key, as_of=self.as_of)
 
-    def scan(self, agent: str, prefix: str = "") -> AsyncIterator[Record]:
+    def scan(self, agent: str, prefix: str = "", *, after: str = "") -> AsyncIterator[Record]:
         """See `MemorySystem.scan`."""
-        return self._memory.scan(agent, prefix, as_of=self.as_of)
+        return self._memory.scan(agent, prefix, after=after, as_of=self.as_of)
 
     async def search_similar(
         self,
@@ -103,10 +103,39 @@ class MemoryView:
         return await self._memory.bank.patterns(agent, as_of=self.as_of)
 
     async def advise(
-        self, agents: str | Sequence[str], embedding: ArrayLike, **options: Any
+        self,
+        agents: str | Sequence[str],
+        embedding: ArrayLike,
+        *,
+        action_type: str | None = None,
+        level: float = 0.8,
+        withhold: float = 0.0,
+        baseline: float | None = None,
+        trajectory: str = "",
+        k: int | None = None,
+        functional: Literal["mean", "median"] | None = None,
+        gamma: float | None = None,
+        gain: float | None = None,
+        exact: bool = False,
+        from_patterns: bool = False,
     ) -> Advice:
-        """See `ReasoningBank.advise`; takes its keyword arguments except `as_of`."""
-        return await self._memory.bank.advise(agents, embedding, as_of=self.as_of, **options)
+        """See `ReasoningBank.advise`."""
+        return await self._memory.bank.advise(
+            agents,
+            embedding,
+            action_type=action_type,
+            as_of=self.as_of,
+            level=level,
+            withhold=withhold,
+            baseline=baseline,
+            trajectory=trajectory,
+            k=k,
+            functional=functional,
+            gamma=gamma,
+            gain=gain,
+            exact=exact,
+            from_patterns=from_patterns,
+        )
 
 
 _EARLIEST_US = -62_135_596_800_000_000  # 0001-01-01, the earliest datetime

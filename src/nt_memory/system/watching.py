@@ -73,7 +73,7 @@ class Watch:
         self._agent = agent
         self._prefix = prefix
         self._ready: deque[tuple[int, LogRow, ChangeRow]] = deque()
-        self.revision = after
+        self.revision: int = after
         engine.holds.add_feed(self)
 
     def __aiter__(self) -> Self:

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import functools
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from nt_memory.acting import actor
 from nt_memory.entries import Entry, ObserveMany, Write, encode_entry
@@ -33,7 +33,7 @@ from nt_memory.replica import Now, Replica, policies
 from nt_memory.replica.quotas import check_early
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from nt_memory.entries import Body
     from nt_memory.replica import Follow
@@ -45,6 +45,14 @@ if TYPE_CHECKING:
 MAX_BEHIND = 16
 FULL_RETRY_S = 0.2
 STUCK_S = 0.02
+
+
+class Submit(Protocol):
+    """What `Writing.submit` is to those who are handed it."""
+
+    def __call__(self, body: Body, request_id: str | None = None) -> Coroutine[Any, Any, Any]:
+        """Have an entry ordered, made durable and applied."""
+        ...
 
 
 class Writing:
@@ -68,7 +76,7 @@ class Writing:
         self._prepared: Prepared | None = None  # the journal's thread's own
         self.failure: NtMemoryError | None = None
         self.fullness: StorageFullError | None = None
-        self.denied = 0
+        self.denied: int = 0
 
     def close(self) -> None:
         """Nothing is waited for any more: neither by the journal's thread, nor for space."""

@@ -88,7 +88,7 @@ class MemoryBacking:
         self.kept_drafts: dict[str, MemoryDrafts] = {}
         self.followers: list[Callable[[Sequence[StoredChange]], None]] = []
         self.before_search: Callable[[], None] = lambda: None
-        self.searches = 0
+        self.searches: int = 0
 
     @property
     def revision(self) -> int:

@@ -55,13 +55,14 @@ class EmbeddingServer:
     """
 
     def __init__(self, dim: int = 64, *, key: str | None = None) -> None:
-        self.dim, self.key = dim, key
+        self.dim: int = dim
+        self.key: str | None = key
         self.seen: list[Seen] = []
-        self.arrived = threading.Event()
+        self.arrived: threading.Event = threading.Event()
         self._script: deque[Reply] = deque()
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _handler(self))
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+        self.url: str = f"http://127.0.0.1:{self._server.server_port}/v1"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
 
     def script(self, replies: Iterable[Reply]) -> None:

@@ -41,7 +41,7 @@ class FaultyFileSystem:
         self.sync_error: int | None = None
         self.truncate_error: int | None = None
         self.start_error: int | None = None
-        self.syncs = 0
+        self.syncs: int = 0
         self.starts: list[tuple[int, int]] = []
 
     def append(self, fd: int, data: bytes) -> None:

@@ -81,7 +81,7 @@ class FakeReplica:
         self._late: _Pending | None = None
         self._remembered: dict[str, Any] = {}
         self.is_holding = False
-        self.revision = 0
+        self.revision: int = 0
         self.history: list[Body] = []
         self.locks: dict[str, LockState] = {}
         self.electorate: ElectorateState | None = None

@@ -133,7 +133,7 @@ class HotTier:
         self._shares: dict[str, _Share] = {}
         self._finds: dict[str, Callable[[str], _Copy | None]] = {}
         self._reader = _open_reader(self._finds.get, is_tracking=config.track_access)
-        self.get = self._reader.get
+        self.get: Callable[[str, str], Record | None] = self._reader.get
         self._entries = 0
         self._bytes = 0
         self._evictions = 0
@@ -141,7 +141,7 @@ class HotTier:
         self._crowded_for = 0
         self._period = 0
         self._ended: deque[tuple[int, int]] = deque()
-        self.pins = Pins()
+        self.pins: Pins = Pins()
 
     def peek(self, name: Name) -> Record | None:
         """Like `get`, but changes no counter and no recency: for the tier's keeper, not readers."""

@@ -198,12 +198,16 @@ class UsageRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 _encoder = msgspec.msgpack.Encoder()
-decode_usage = msgspec.msgpack.Decoder(UsageRow).decode
-decode_version = msgspec.msgpack.Decoder(Version).decode
-decode_log = msgspec.msgpack.Decoder(LogRow).decode
-decode_log_times = msgspec.msgpack.Decoder(LogTimes).decode
-decode_floor = msgspec.msgpack.Decoder(Floor).decode
-decode_partition = msgspec.msgpack.Decoder(PartitionRow).decode
+decode_usage: Callable[[bytes | memoryview], UsageRow] = msgspec.msgpack.Decoder(UsageRow).decode
+decode_version: Callable[[bytes | memoryview], Version] = msgspec.msgpack.Decoder(Version).decode
+decode_log: Callable[[bytes | memoryview], LogRow] = msgspec.msgpack.Decoder(LogRow).decode
+decode_log_times: Callable[[bytes | memoryview], LogTimes] = msgspec.msgpack.Decoder(
+    LogTimes
+).decode
+decode_floor: Callable[[bytes | memoryview], Floor] = msgspec.msgpack.Decoder(Floor).decode
+decode_partition: Callable[[bytes | memoryview], PartitionRow] = msgspec.msgpack.Decoder(
+    PartitionRow
+).decode
 encode_row: Callable[[msgspec.Struct], bytes] = _encoder.encode
 
 

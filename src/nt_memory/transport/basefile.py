@@ -202,7 +202,7 @@ class BaseFile:
         try:
             self._size = os.fstat(self._file.fileno()).st_size
             self._check_preamble()
-            self.header = self._read_header()
+            self.header: BaseHeader = self._read_header()
         except BaseException:
             self._file.close()
             raise

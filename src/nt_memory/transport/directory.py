@@ -95,12 +95,12 @@ class StoreDirectory:
         read_only: bool = False,
         must_exist: bool = False,
     ) -> None:
-        self.path = Path(path)
-        self.journal = self.path / "journal"
-        self.bases = self.path / "base"
-        self.views = self.path / "views"
-        self.vectors = self.path / "vectors"
-        self.values = self.path / "values"
+        self.path: Path = Path(path)
+        self.journal: Path = self.path / "journal"
+        self.bases: Path = self.path / "base"
+        self.views: Path = self.path / "views"
+        self.vectors: Path = self.path / "vectors"
+        self.values: Path = self.path / "values"
         self._lock_fd = -1
         try:
             if read_only or must_exist:

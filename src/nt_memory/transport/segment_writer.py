@@ -88,9 +88,9 @@ class SegmentWriter:
             raise
         self._header = tail.header
         self._end = self._synced = self._reserved = tail.end
-        self.next_sequence = tail.next_sequence
-        self.recorded_at = tail.recorded_at
-        self.cut_bytes = tail.torn_bytes
+        self.next_sequence: int = tail.next_sequence
+        self.recorded_at: int = tail.recorded_at
+        self.cut_bytes: int = tail.torn_bytes
 
     @property
     def has_unsynced(self) -> bool:

@@ -169,9 +169,9 @@ class SegmentWalk:
     def __init__(self, fd: int, header: SegmentHeader, offset: int, sequence: int) -> None:
         self._fd = fd
         self._header = header
-        self.offset = offset
-        self.sequence = sequence
-        self.recorded_at = header.recorded_at if offset == HEADER_BYTES else None
+        self.offset: int = offset
+        self.sequence: int = sequence
+        self.recorded_at: int | None = header.recorded_at if offset == HEADER_BYTES else None
         self.damage: str | None = None
 
     def __iter__(self) -> Iterator[Frame]:

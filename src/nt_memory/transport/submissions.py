@@ -30,7 +30,7 @@ class Barrier:
     def __init__(self, action: Callable[[], None] | None, *, is_vital: bool = False) -> None:
         self._action = action
         self._is_vital = is_vital
-        self.is_reached = threading.Event()
+        self.is_reached: threading.Event = threading.Event()
         self.error: BaseException | None = None
 
     def reach(self) -> None:

@@ -13,14 +13,13 @@ from nt_memory.apps.cli.asking import arrived
 from nt_memory.apps.cli.commands import Family
 from nt_memory.apps.cli.exits import without_credentials
 from nt_memory.apps.cli.options import Acting, AsJson, Limit, Store
-from nt_memory.apps.cli.running import locate, over_store
+from nt_memory.apps.cli.running import locate, over_store, writer_of
 from nt_memory.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from nt_memory import MemoryStats
     from nt_memory.apps.cli import documents
     from nt_memory.apps.cli.asking import Memory
-    from nt_memory.transport.directory import Holder
 
 
 def stats(
@@ -89,20 +88,6 @@ def lines(found: MemoryStats) -> list[str]:
             flat[name] = value
     width = max(map(len, flat))
     return [f"{name:<{width}}  {_number(value)}" for name, value in flat.items()]
-
-
-def writer_of(path: str) -> Holder | None:
-    """The process that has a store open for writing, as far as can be told; of a URL nothing can."""
-    if "://" in path:
-        return None
-    from nt_memory.clock import SystemClock  # noqa: PLC0415
-    from nt_memory.transport.directory import StoreDirectory  # noqa: PLC0415
-
-    directory = StoreDirectory(path, clock=SystemClock(), read_only=True)
-    try:
-        return directory.writer()
-    finally:
-        directory.close()
 
 
 async def _stream(memory: Memory, path: str, interval: float, limit: int | None) -> None:

@@ -19,8 +19,8 @@ from rich.text import Text
 
 from nt_memory.apps.cli.asking import arrived
 from nt_memory.apps.cli.ballots import standing_line
-from nt_memory.apps.cli.counters import writer_of
 from nt_memory.apps.cli.rendering import size, value_line
+from nt_memory.apps.cli.running import writer_of
 from nt_memory.clock import SystemClock
 from nt_memory.coordination.proposals import Pending
 from nt_memory.errors import TrimmedError

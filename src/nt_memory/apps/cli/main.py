@@ -37,7 +37,7 @@ from nt_memory.apps.cli.exits import Exit
 
 __all__ = ["LISTED", "app", "main"]
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="nt-memory",
     cls=TwoWords,
     help="Memory for swarms of trading agents.",
@@ -71,7 +71,7 @@ def cli(
 
 
 # In the order in which --help lists them.
-for family in (
+for _family in (
     demoing,
     benching,
     state,
@@ -90,7 +90,7 @@ for family in (
     serving,
     upping,
 ):
-    family.register(app)
+    _family.register(app)
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from nt_memory import MemoryConfig, MemorySystem
     from nt_memory.apps.cli.asking import Memory
+    from nt_memory.transport.directory import Holder
 
     Body = Callable[[Memory], Awaitable[None]]
 
@@ -300,3 +301,17 @@ def _mute() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
+
+
+def writer_of(path: str) -> Holder | None:
+    """The process that has a store open for writing, as far as can be told; of a URL nothing can."""
+    if "://" in path:
+        return None
+    from nt_memory.clock import SystemClock  # noqa: PLC0415
+    from nt_memory.transport.directory import StoreDirectory  # noqa: PLC0415
+
+    directory = StoreDirectory(path, clock=SystemClock(), read_only=True)
+    try:
+        return directory.writer()
+    finally:
+        directory.close()

@@ -58,9 +58,10 @@ class Variants:
         self._settings = settings
         self._start = start
         self._seed = seed
-        self.permuted, self.random, self.fixed_low, self.fixed_high = (
-            np.full(shape, np.nan) for _ in range(4)
-        )
+        self.permuted: Floats = np.full(shape, np.nan)
+        self.random: Floats = np.full(shape, np.nan)
+        self.fixed_low: Floats = np.full(shape, np.nan)
+        self.fixed_high: Floats = np.full(shape, np.nan)
 
     def add(
         self, day: int, first_day: int, forecasts: Sequence[Forecast], used: Sequence[Used | None]

@@ -11,18 +11,24 @@ from nt_memory.apps.demo.books import BookHistory
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from nt_memory.apps.demo.swarm import Forecast
+
+    Floats = NDArray[np.float64]
 
 
 class Recorder:
     """Memory's forecasts; shapes (n_days, n_tickers)."""
 
     def __init__(self, n_days: int, n_tickers: int) -> None:
-        self.expected, self.low, self.high, self.base = (
-            np.full((n_days, n_tickers), np.nan) for _ in range(4)
-        )
-        self.memories = np.zeros(n_days, dtype=np.int64)
-        self.days = 0
+        shape = (n_days, n_tickers)
+        self.expected: Floats = np.full(shape, np.nan)
+        self.low: Floats = np.full(shape, np.nan)
+        self.high: Floats = np.full(shape, np.nan)
+        self.base: Floats = np.full(shape, np.nan)
+        self.memories: NDArray[np.int64] = np.zeros(n_days, dtype=np.int64)
+        self.days: int = 0
 
     def add(self, row: int, forecasts: Sequence[Forecast]) -> None:
         """One day's forecasts."""

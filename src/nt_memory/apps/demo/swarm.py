@@ -209,7 +209,7 @@ class RiskAgent:
     def __init__(self, shared: Shared, correction: VarianceCorrection | None = None) -> None:
         self._shared = shared
         self._pins: list[Pin] = [shared.memory.pin(agent, FORECAST) for agent in shared.agents]
-        self.correction = correction or VarianceCorrection()
+        self.correction: VarianceCorrection = correction or VarianceCorrection()
 
     def learn(self, errors: Sequence[float]) -> None:
         """Outcome minus forecast of the day whose outcomes became known."""
@@ -247,8 +247,8 @@ class Coordinator:
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
-        self.pending = math.nan
-        self.held = 0.0
+        self.pending: float = math.nan
+        self.held: float = 0.0
 
     async def start(self) -> None:
         """Begin with one unit of cash and no shares."""

@@ -17,7 +17,7 @@ from nt_memory import errors
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 # The most special comes first.
 _HINTS: tuple[tuple[type[errors.NtMemoryError], str], ...] = (

@@ -128,7 +128,7 @@ JsonObject = Annotated[dict[str, Any], BeforeValidator(_from_text)]
 class Answer(BaseModel):
     """What a tool answers; its schema is the tool's output schema."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
 
 class Tool(BaseModel):
@@ -141,7 +141,7 @@ class Tool(BaseModel):
         answers: What `run` returns.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
 
     called: ClassVar[str]
     title: ClassVar[str]

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from fractions import Fraction
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, ClassVar, NoReturn
 
 import msgspec
 import numpy as np
@@ -74,7 +74,7 @@ class StrictRoute(APIRoute):
 class Body(BaseModel):
     """A body with these fields and no others, of these types and no others."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="forbid")
 
 
 def reply(content: Any, status: int = 200, **headers: str) -> Response:

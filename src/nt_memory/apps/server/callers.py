@@ -29,7 +29,7 @@ PUBLIC = frozenset({"/health", "/ready", "/openapi.json", *FILES})
 _SCOPE_KEY = "nt_memory.caller"
 _OPERATOR_USERS = frozenset({"", "operator", "*"})
 
-logger = logging.getLogger("nt_memory.server")
+logger: logging.Logger = logging.getLogger("nt_memory.server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Door:
         if is_loopback(settings.host):
             names = (*LOOPBACK_NAMES, settings.host, f"[{settings.host}]", *settings.allowed_hosts)
             self._hosts = frozenset(name.lower() for name in names)
-        self.policies = asyncio.Lock()
+        self.policies: asyncio.Lock = asyncio.Lock()
         """Held while a policy is set, so that a default one never replaces an operator's."""
 
     async def prepare(self) -> None:

@@ -36,8 +36,8 @@ _STANDING = [
 ]
 _STREAM = b"text/event-stream"
 
-logger = logging.getLogger("nt_memory.server")
-requests = logging.getLogger("nt_memory.server.request")
+logger: logging.Logger = logging.getLogger("nt_memory.server")
+requests: logging.Logger = logging.getLogger("nt_memory.server.request")
 
 
 class Exchange:
@@ -46,9 +46,9 @@ class Exchange:
     def __init__(self, scope: Scope, started_ns: int) -> None:
         self.scope = scope
         self.started_ns = started_ns
-        self.id = secrets.token_hex(8)
+        self.id: str = secrets.token_hex(8)
         self.status = GONE
-        self.is_stream = scope["type"] == "websocket"
+        self.is_stream: bool = scope["type"] == "websocket"
         self.has_started = False
         self.caller: Caller | None = None
         self.taken = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -16,7 +16,7 @@ MEDIA_TYPE = "application/problem+json"
 _TYPE = "urn:nt-memory:error:"
 _MAX_DETAILS = 8
 
-logger = logging.getLogger("nt_memory.server")
+logger: logging.Logger = logging.getLogger("nt_memory.server")
 
 # The most particular class of an error's bases that is here decides.
 _STATUS: dict[type[errors.NtMemoryError], int] = {
@@ -68,7 +68,7 @@ _TITLES = {
 class Problem(BaseModel):
     """What went wrong (RFC 9457). `type` ends with the name of the error."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
 
     type: str = Field(description="urn:nt-memory:error:<name>")
     title: str = Field(description="The name of the error.")

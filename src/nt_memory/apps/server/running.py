@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MAX_FRAME_BYTES = 1 << 20
 _BACKLOG = 1024
 
-logger = logging.getLogger("nt_memory.server")
+logger: logging.Logger = logging.getLogger("nt_memory.server")
 
 
 class Server(uvicorn.Server):

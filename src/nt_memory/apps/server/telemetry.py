@@ -49,7 +49,7 @@ class Telemetry:
         self._memory = memory
         self._clock = clock
         self._skill_ns: int | None = None
-        self.registry = CollectorRegistry()
+        self.registry: CollectorRegistry = CollectorRegistry()
         self._requests = Counter(
             "nt_memory_http_requests",
             "Requests answered, by route.",
@@ -63,7 +63,7 @@ class Telemetry:
             buckets=_BUCKETS,
             registry=self.registry,
         )
-        self.streams = Gauge(
+        self.streams: Gauge = Gauge(
             "nt_memory_http_streams", "Open streams.", ("kind",), registry=self.registry
         )
         self._skill = Gauge(

@@ -33,7 +33,7 @@ _MAX_FILE_BYTES = 1 << 20
 _RELOAD_NS = 1_000_000_000
 _NOBODY = bytes(32)
 
-logger = logging.getLogger("nt_memory.server")
+logger: logging.Logger = logging.getLogger("nt_memory.server")
 
 
 class Bearer(NamedTuple):

@@ -10,7 +10,7 @@ import msgspec
 
 from nt_memory.clock import SystemClock
 from nt_memory.config import secret_from_env
-from nt_memory.embedders.endpoint import Answer, refusal
+from nt_memory.embedders.endpoint import Answer, address, refusal
 from nt_memory.errors import (
     EmbedderError,
     EmbedderUnavailableError,
@@ -97,7 +97,7 @@ class OpenAIStoryTeller:
         self._timeout_s = timeout
         self._clock = SystemClock()
         self._httpx = _import_httpx()
-        self._url, self._host = self._checked_url(base_url)
+        self._url, self._host = address(self._httpx, base_url, "/chat/completions")
         headers = {"authorization": f"Bearer {self._key}"} if self._key else {}
         self._client = self._httpx.AsyncClient(timeout=timeout, headers=headers)
 
@@ -139,17 +139,6 @@ class OpenAIStoryTeller:
         raise TypeError("an OpenAIStoryTeller holds a key and connections: make it anew instead")
 
     # --- inside -------------------------------------------------------------------------------
-
-    def _checked_url(self, base_url: str) -> tuple[str, str]:
-        try:
-            url = self._httpx.URL(base_url.rstrip("/") + "/chat/completions")
-        except self._httpx.InvalidURL as error:
-            raise InvalidInputError(f"base_url: {error}") from None
-        if url.scheme not in {"http", "https"} or not url.host:
-            raise InvalidInputError("base_url must begin with https:// or http:// and name a host")
-        if url.userinfo or url.query:
-            raise InvalidInputError("base_url must carry no password or query: use api_key")
-        return str(url), url.host if url.port is None else f"{url.host}:{url.port}"
 
     def _body(self, facts: Facts) -> bytes:
         given = {

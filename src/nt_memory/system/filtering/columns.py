@@ -68,7 +68,7 @@ class FieldColumn:
     """
 
     def __init__(self, rows: int = 0) -> None:
-        self.rows = rows
+        self.rows: int = rows
         self._codes: NDArray[Any] = np.full(max(rows, _SMALLEST), UNKNOWN, np.uint8)
         self._last_code = 255
         self._numbers: NDArray[np.float64] | None = None

@@ -41,7 +41,7 @@ class TagRows:
     """
 
     def __init__(self, rows: int = 0) -> None:
-        self.rows = rows
+        self.rows: int = rows
         self._tags: dict[str, BitMap] = {}
         self._unknown = BitMap()
         self._unknown.add_range(0, rows)

@@ -69,7 +69,7 @@ class AgentDBClient:
 
     def __init__(self, url: str, token: str = "", *, timeout_s: float = TIMEOUT_S) -> None:
         self._httpx = _import_httpx()
-        self.url = self._checked_url(url)
+        self.url: str = self._checked_url(url)
         if not token.isascii() or (token and not token.isprintable()):
             raise InvalidInputError("the token of agentdb_url must be printable ASCII")
         self._timeout_s = timeout_s

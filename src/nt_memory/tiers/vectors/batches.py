@@ -43,10 +43,10 @@ class Batches:
     def __init__(self, source: Source, columns: Columns, saved: Saved, tuning: Tuning) -> None:
         self.is_detached = False
         """Another has taken the partition's place: nothing is built or saved any more."""
-        self.is_parked = False
+        self.is_parked: bool = False
         """Unloaded to save memory: it is left alone until it is searched again."""
         self.is_untidy = False
-        self.loads = 0
+        self.loads: int = 0
         self.merges = 0
         self._source = source
         self.columns = columns

@@ -71,9 +71,9 @@ class Chain:
     ) -> None:
         self.is_detached = False
         """Another has taken the partition's place: nothing is built or saved any more."""
-        self.is_untidy = False
+        self.is_untidy: bool = False
         """There may be something for `tidy` to do."""
-        self.loads = 0
+        self.loads: int = 0
         self.merges = 0
         self.source = source
         self.columns = columns
@@ -81,7 +81,7 @@ class Chain:
         self.tuning = tuning
         self._row_bytes = source.dim + _LINK_BYTES
         most = int(_MEMORY_SHARE * max_bytes) // self._row_bytes
-        self.most_rows = max(most, 2 * tuning.seal)
+        self.most_rows: int = max(most, 2 * tuning.seal)
         self._change = threading.Lock()
         self._state: State | None = None
         self._rows = 0

@@ -33,7 +33,7 @@ class Columns:
     def __init__(self) -> None:
         empty = _NOTHING
         self._past: dict[int, NDArray[np.bool_]] = {}
-        self.view = View(
+        self.view: View = View(
             rows=0,
             from_us=empty,
             until_us=empty,

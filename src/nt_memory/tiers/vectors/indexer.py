@@ -50,7 +50,7 @@ class Worker:
     ) -> None:
         self.searches = 0
         """Bumped by searches."""
-        self.failures = 0
+        self.failures: int = 0
         self._name = name
         self._step = step
         self._threads = threads

@@ -69,7 +69,7 @@ class Partition:
     def __init__(self, number: int, dim: int, placement: Placement) -> None:
         self.number = number
         self.dim = dim
-        self.columns = Columns()
+        self.columns: Columns = Columns()
         self.last_searched = 0
         self._placement = placement
         self._source = Source(placement.files, number, dim)

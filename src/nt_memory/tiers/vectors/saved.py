@@ -75,7 +75,7 @@ class Saved:
         self._seed = seed
         self._parameters = parameters
         self.read_only = read_only
-        self.written_bytes = 0
+        self.written_bytes: int = 0
         self._lock = threading.Lock()
         self._verified: dict[Path, _Identity] = {}
         self._fresh: set[Path] = set()

@@ -156,8 +156,8 @@ class Growing:
     def __init__(self, first: int, graph: Graph, ended: Ended | None = None) -> None:
         self.first = first
         self.graph = graph
-        self.gate = Gate()
-        self.ended = ended or Ended(first, _UNBOUNDED)
+        self.gate: Gate = Gate()
+        self.ended: Ended = ended or Ended(first, _UNBOUNDED)
 
     @property
     def stop(self) -> int:

@@ -51,8 +51,8 @@ class Searching:
         self._partitions = partitions
         self._upkeep = upkeep
         self._stamp = 0
-        self.hits = 0
-        self.misses = 0
+        self.hits: int = 0
+        self.misses: int = 0
 
     def search(
         self,

@@ -42,8 +42,8 @@ class Upkeep:
         threads: int,
         publish: int,
     ) -> None:
-        self.unloads = 0
-        self.backlog = Backlog(min(max_bytes // _BACKLOG_SHARE, _MOST_BACKLOG))
+        self.unloads: int = 0
+        self.backlog: Backlog = Backlog(min(max_bytes // _BACKLOG_SHARE, _MOST_BACKLOG))
         self._partitions = partitions
         self._growing = growing
         self._max_bytes = max_bytes

@@ -107,8 +107,8 @@ class Follower:
         self._short_ns = 0  # since when the stream ends too early; 0: it does not
         self._broken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self.heard_ns = self._clock.monotonic_ns()
-        self.last = first - 1
+        self.heard_ns: int = self._clock.monotonic_ns()
+        self.last: int = first - 1
         link.on_connected.append(self._break)
 
     def start(self) -> None:

@@ -76,11 +76,11 @@ class Link:
     ) -> None:
         self.subjects = subjects
         self.agent = agent
-        self.name = show_url(url)
+        self.name: str = show_url(url)
         self._servers, _ = parse_url(url)
         self._credentials = credentials or Credentials()
         self._clock = SystemClock()
-        self.loop = asyncio.new_event_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="nt-memory-nats", daemon=True)
         self._client: Client | None = None
         self._last_error = ""
@@ -372,8 +372,8 @@ class ApiError(Exception):
 
     def __init__(self, error: dict[str, Any]) -> None:
         super().__init__(str(error.get("description", "")))
-        self.code = int(error.get("code", 0))
-        self.number = int(error.get("err_code", 0))
+        self.code: int = int(error.get("code", 0))
+        self.number: int = int(error.get("err_code", 0))
 
 
 def _denied(what: str, subject: str) -> PermissionDeniedError:

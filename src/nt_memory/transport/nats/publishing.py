@@ -93,7 +93,7 @@ class Flush:
     """A ticket without an entry: somebody waits until all that was committed before is delivered."""
 
     def __init__(self) -> None:
-        self.is_reached = threading.Event()
+        self.is_reached: threading.Event = threading.Event()
         self.error: BaseException | None = None
 
     def end(self, error: BaseException | None) -> None:
@@ -132,10 +132,12 @@ class Publishing:
         lose: Callable[[BaseException], None],
     ) -> None:
         self.link = link
-        self.blobs = Blobs(link)
-        self.session = secrets.token_hex(12)
-        self.outbox = Submissions(max_pending_bytes, ClosedError("the journal was not started"))
-        self.wake = threading.Event()
+        self.blobs: Blobs = Blobs(link)
+        self.session: str = secrets.token_hex(12)
+        self.outbox: Submissions = Submissions(
+            max_pending_bytes, ClosedError("the journal was not started")
+        )
+        self.wake: threading.Event = threading.Event()
         self._values = values
         self._patience_ns = int(patience_s * 1e9)
         self._lose = lose

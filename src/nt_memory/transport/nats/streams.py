@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 DUPLICATES_S: Final = 120
 """How long servers remember message ids. Longer than anybody tries; see `entries.origins`."""
 REPLICAS: Final = 3
-ONCE: Final = {"max_msgs_per_subject": 1, "discard_new_per_subject": True}
+ONCE: Final[dict[str, Any]] = {"max_msgs_per_subject": 1, "discard_new_per_subject": True}
 """A piece of a value stays what it was first: servers can be made to answer, with bytes of their own, to
 the subject of a piece, and a node that joins later would then find no such value.
 """

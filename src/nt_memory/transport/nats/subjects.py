@@ -95,9 +95,9 @@ class Subjects:
     def __init__(self, swarm: str) -> None:
         spelled = token(swarm)
         self._root = f"{ROOT}.{spelled}"
-        self.stream = f"ntm_{spelled}"
-        self.values = f"ntm_{spelled}_values"
-        self.snapshots = f"ntm_{spelled}~snapshots"  # no swarm is spelled so
+        self.stream: str = f"ntm_{spelled}"
+        self.values: str = f"ntm_{spelled}_values"
+        self.snapshots: str = f"ntm_{spelled}~snapshots"  # no swarm is spelled so
 
     def journal(self, author: str) -> str:
         """What an agent's entries are published under."""

@@ -37,7 +37,7 @@ class Memory(Placed):
 
     def __init__(self, directory: Path, dim: int, threads: int) -> None:
         super().__init__(directory, dim, threads)
-        self.runner = asyncio.Runner()
+        self.runner: asyncio.Runner = asyncio.Runner()
 
     @property
     def memory(self) -> MemorySystem:

@@ -44,7 +44,7 @@ class Redis:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory / "redis"
-        self.server = ""
+        self.server: str = ""
         self._readers = Readers()
         self._subscriptions: list[Any] = []
 
@@ -150,7 +150,7 @@ class Nats:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory / "nats"
-        self.server = ""
+        self.server: str = ""
         self._subscriptions: list[Any] = []
         self._failures: list[Exception] = []
 

@@ -55,7 +55,7 @@ class RemoteReceiver:
 
     def __init__(self, events: AsyncGenerator[Event]) -> None:
         self._events = events
-        self.dropped = 0
+        self.dropped: int = 0
 
     async def recv_message(self) -> Message:
         """The next message."""
@@ -86,10 +86,10 @@ class RemoteMemory:
 
     def __init__(self, client: Client, revision: int) -> None:
         self._client = client
-        self.url = client.url
-        self.revision = revision
-        self.bank = RemoteBank(client)
-        self.consensus = RemoteBallots(client)
+        self.url: str = client.url
+        self.revision: int = revision
+        self.bank: RemoteBank = RemoteBank(client)
+        self.consensus: RemoteBallots = RemoteBallots(client)
 
     @classmethod
     async def open(cls, address: Address, *, wait: float = 0.0) -> RemoteMemory:

@@ -80,7 +80,7 @@ class Children:
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._killed: set[asyncio.subprocess.Process] = set()
         self._killers: set[asyncio.Task[None]] = set()
-        self.tally = Tally()
+        self.tally: Tally = Tally()
 
     async def run(self) -> Tally:
         """Run them all to their end. Whatever happens, none is left behind.

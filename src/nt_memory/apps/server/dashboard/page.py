@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from fastapi import APIRouter, Request, Response
 
-router = APIRouter(include_in_schema=False)
+router: APIRouter = APIRouter(include_in_schema=False)
 
 FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),

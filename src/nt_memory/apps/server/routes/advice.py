@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 MAX_MEMORIES = 300
 
-router = APIRouter(prefix="/v1", tags=["reasoning"], responses=PROBLEMS, route_class=StrictRoute)
+router: APIRouter = APIRouter(
+    prefix="/v1", tags=["reasoning"], responses=PROBLEMS, route_class=StrictRoute
+)
 
 Agent = Annotated[str, Path(pattern=AGENT_PATTERN, description="Whose.")]
 OfType = Annotated[
@@ -60,7 +62,7 @@ class AdviceIn(Situation):
 class AdviceOut(BaseModel):
     """What similar past situations say about this one."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
 
     expected: float | None
     low: float | None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -45,7 +45,7 @@ PAGE_BYTES = 64 << 20
 _NAME = r"^[A-Za-z0-9_.\-]{1,56}$"
 _HEX = r"^([0-9a-fA-F]{2}){1,128}$"
 
-router = APIRouter(tags=["agentdb"], responses=PROBLEMS, route_class=StrictRoute)
+router: APIRouter = APIRouter(tags=["agentdb"], responses=PROBLEMS, route_class=StrictRoute)
 
 Collection = Annotated[str, Path(pattern=_NAME, description="Name of the collection.")]
 DocumentId = Annotated[str, Path(pattern=_HEX, description="The id, hexadecimal.")]
@@ -59,7 +59,7 @@ Filters = Annotated[
 class Tolerant(BaseModel):
     """A body of the contract; later versions of the client may send more."""
 
-    model_config = ConfigDict(strict=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(strict=True)
 
 
 class CollectionIn(Tolerant):

@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 MAX_WAIT_S = 60.0
 MAX_LEASE_S = 3_600.0
 
-router = APIRouter(prefix="/v1", tags=["coordination"], responses=PROBLEMS, route_class=StrictRoute)
+router: APIRouter = APIRouter(
+    prefix="/v1", tags=["coordination"], responses=PROBLEMS, route_class=StrictRoute
+)
 
 Weight = Real | int | Annotated[str, Field(max_length=100)]
 Resource = Annotated[str, Path(min_length=1, max_length=128)]

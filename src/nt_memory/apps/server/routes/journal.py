@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from nt_memory.records import Change
     from nt_memory.system.watching import JournalEntry
 
-router = APIRouter(prefix="/v1", tags=["swarm"], responses=PROBLEMS, route_class=StrictRoute)
+router: APIRouter = APIRouter(
+    prefix="/v1", tags=["swarm"], responses=PROBLEMS, route_class=StrictRoute
+)
 
 
 @router.get("/journal", responses=EVENTS, response_class=Response)

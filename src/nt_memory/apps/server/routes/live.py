@@ -47,7 +47,9 @@ _READS_A_TURN = 256
 _RESTS = 20
 """Proposals are listed again after so many times as long as it took."""
 
-router = APIRouter(prefix="/v1", tags=["live"], responses=PROBLEMS, route_class=StrictRoute)
+router: APIRouter = APIRouter(
+    prefix="/v1", tags=["live"], responses=PROBLEMS, route_class=StrictRoute
+)
 
 
 @router.get("/live", responses=EVENTS, response_class=Response)

@@ -35,7 +35,9 @@ MAX_BUFFER = 10_000
 _GOING_AWAY = 1001
 _POLICY = 1008
 
-router = APIRouter(prefix="/v1", tags=["messages"], responses=PROBLEMS, route_class=StrictRoute)
+router: APIRouter = APIRouter(
+    prefix="/v1", tags=["messages"], responses=PROBLEMS, route_class=StrictRoute
+)
 
 Pattern = Annotated[
     str,

@@ -13,7 +13,7 @@ from nt_memory.apps.server.problems import refused
 from nt_memory.errors import NtMemoryError, PermissionDeniedError
 from nt_memory.topics import compile_pattern
 
-router = APIRouter(tags=["operation"], responses=PROBLEMS)
+router: APIRouter = APIRouter(tags=["operation"], responses=PROBLEMS)
 
 
 class HealthOut(BaseModel):

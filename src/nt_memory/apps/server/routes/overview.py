@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,7 +36,9 @@ MAX_SHOWN_BYTES = 4_000
 MAX_SAMPLE = 10_000
 _READS_A_TURN = 50
 
-router = APIRouter(prefix="/v1", tags=["overview"], responses=PROBLEMS, route_class=StrictRoute)
+router: APIRouter = APIRouter(
+    prefix="/v1", tags=["overview"], responses=PROBLEMS, route_class=StrictRoute
+)
 
 Agent = Annotated[str, Path(pattern=AGENT_PATTERN, description="Whose.")]
 Key = Annotated[str, Path(min_length=1, max_length=256, description="The key; may have `/`.")]
@@ -103,7 +105,7 @@ class DecisionsOut(BaseModel):
 class MapOut(BaseModel):
     """A map; see `docs/reference/maps.md`."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
 
     agent: str
     action_type: str

@@ -40,7 +40,9 @@ from nt_memory.errors import InvalidInputError
 MAX_BATCH = 10_000
 MAX_TEXT_CHARS = 100_000
 
-router = APIRouter(prefix="/v1", tags=["similarity"], responses=PROBLEMS, route_class=StrictRoute)
+router: APIRouter = APIRouter(
+    prefix="/v1", tags=["similarity"], responses=PROBLEMS, route_class=StrictRoute
+)
 
 Agent = Annotated[str, Path(pattern=AGENT_PATTERN, description="Whose observations.")]
 Key = Annotated[str, Path(min_length=1, max_length=256, description="The key; may have `/`.")]

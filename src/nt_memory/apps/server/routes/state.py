@@ -43,7 +43,9 @@ MAX_OPERATIONS = 1_000
 _MAX_EVENT_ID_CHARS = 40
 _MAX_PLACE_CHARS = 60
 
-router = APIRouter(prefix="/v1", tags=["state"], responses=PROBLEMS, route_class=StrictRoute)
+router: APIRouter = APIRouter(
+    prefix="/v1", tags=["state"], responses=PROBLEMS, route_class=StrictRoute
+)
 
 Agent = Annotated[str, Path(pattern=AGENT_PATTERN, description="Whose keys.")]
 Key = Annotated[str, Path(min_length=1, max_length=256, description="The key; may have `/`.")]

@@ -31,7 +31,9 @@ from nt_memory.errors import TimelineError
 if TYPE_CHECKING:
     from nt_memory import MemorySystem
 
-router = APIRouter(prefix="/v1", tags=["swarm"], responses=PROBLEMS, route_class=StrictRoute)
+router: APIRouter = APIRouter(
+    prefix="/v1", tags=["swarm"], responses=PROBLEMS, route_class=StrictRoute
+)
 
 ANYBODY = "*"
 MAX_WAIT_S = 60.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -41,7 +41,9 @@ MAX_STEPS = 10_000
 MAX_MEMORIES = 300
 _MAX_RECEIPT_CHARS = 1 << 16
 
-router = APIRouter(prefix="/v1", tags=["reasoning"], responses=PROBLEMS, route_class=StrictRoute)
+router: APIRouter = APIRouter(
+    prefix="/v1", tags=["reasoning"], responses=PROBLEMS, route_class=StrictRoute
+)
 
 Agent = Annotated[str, Path(pattern=AGENT_PATTERN, description="Whose.")]
 TrajectoryId = Annotated[str, Path(min_length=1, max_length=240)]
@@ -153,7 +155,7 @@ class OutcomeIn(Body):
 class VerdictOut(BaseModel):
     """How one action turned out; see the glossary."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
 
     trajectory_id: str
     action: int

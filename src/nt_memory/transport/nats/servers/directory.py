@@ -42,8 +42,8 @@ class ServersDirectory:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self.keys = self.path / "keys"
+        self.path: Path = Path(path)
+        self.keys: Path = self.path / "keys"
         self._lock_fd = -1
 
     @property

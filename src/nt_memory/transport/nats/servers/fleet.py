@@ -70,7 +70,9 @@ class Fleet:
             chosen = self._choose(nodes, port, swarm)
             self.swarm: str = chosen["swarm"]
             self._settings = self._set(chosen, host, sync_always=sync_always)
-            self.servers = {node.name: self._server(node.name) for node in self._settings.nodes}
+            self.servers: dict[str, ServerProcess] = {
+                node.name: self._server(node.name) for node in self._settings.nodes
+            }
         except BaseException:
             self._place.let_go()
             raise
