@@ -45,12 +45,27 @@ _BANK_TESTS = (
     "unit/test_bank_statistics.py",
     "unit/test_bank_promotion.py",
     "unit/test_conformal.py",
+    "unit/test_recall.py",
+    "unit/test_bank_queries.py",
+    "unit/test_bank_advice.py",
 )
 
 TARGETS = {
     "apply": Target(
-        ("replica/writes.py", "replica/requests.py", "replica/retention.py", "replica/policies.py"),
         (
+            "replica/writes.py",
+            "replica/observing.py",
+            "replica/dropping.py",
+            "replica/requests.py",
+            "replica/retention.py",
+            "replica/quotas.py",
+            "replica/policies.py",
+            "replica/coordination.py",
+        ),
+        (
+            "unit/test_quotas.py",
+            "unit/test_observing.py",
+            "unit/test_api_coordination.py",
             "unit/test_policies.py",
             "unit/test_retention.py",
             "unit/test_api_state.py",
@@ -75,6 +90,11 @@ TARGETS = {
             "reasoningbank/promotion.py",
             "reasoningbank/drift.py",
             "reasoningbank/conformal.py",
+            "reasoningbank/recall.py",
+            "reasoningbank/watching.py",
+            "reasoningbank/calibration.py",
+            "reasoningbank/uplift.py",
+            "reasoningbank/votes.py",
         ),
         _BANK_TESTS,
     ),
