@@ -48,6 +48,8 @@ _BANK_TESTS = (
     "unit/test_recall.py",
     "unit/test_bank_queries.py",
     "unit/test_bank_advice.py",
+    "unit/test_statistics_by_definition.py",
+    "unit/test_records_by_definition.py",
 )
 
 TARGETS = {
