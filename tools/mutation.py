@@ -2,11 +2,20 @@
 
 mutmut writes the mutants; for each, the tests that call the changed function are run, by the loop in
 `mutation_loop.py`. This says which files and which fast tests belong together, draws a sample where a
-target has more mutants than are worth the time, and writes what came out to `build/mutation/`:
+target has more mutants than are worth the time, and writes what came out to `build/mutation/`, after
+each mutant:
 
     python tools/mutation.py locks codec      # these targets; all by default
+    python tools/mutation.py --minutes 5      # no more than that a target; again: goes on from there
     python tools/mutation.py --report         # the table of what was run so far
-    python tools/mutation.py locks --show 3   # the diff of the third survivor
+    python tools/mutation.py locks --show     # what survived, as diffs
+    python tools/mutation.py locks --again    # do the tests as they are now notice the survivors?
+
+What was run is kept for as long as the files of the target and its tests stay as they are; `--again`
+counts nothing. The order is drawn by the seed, so that the first part of a sample is a sample too.
+
+Survivors that mean the same as the original are listed in `mutation_equivalents.toml`, each with its
+reason. They are run like all others, and counted apart.
 
 Texts of errors are left alone (`raise` lines): the tests ask which error, not for its wording.
 """
@@ -14,6 +23,8 @@ Texts of errors are left alone (`raise` lines): the tests ask which error, not f
 from __future__ import annotations
 
 import argparse
+import datetime
+import hashlib
 import json
 import os
 import random
@@ -21,15 +32,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
+import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "build" / "mutation"
+EQUIVALENTS = ROOT / "tools" / "mutation_equivalents.toml"
 BAR = 0.85
 SAMPLE = 150
 SEED = 20261128
+_SURVIVED = frozenset({"passed", "untested"})
 
 
 class Target(NamedTuple):
@@ -116,8 +129,6 @@ TARGETS = {
     ),
 }
 
-_SHOW = (sys.executable, "-m", "mutmut", "show")
-
 # Run in the scratch folder by the interpreter that has mutmut: writes the mutants, runs none.
 _GENERATE = """
 import mutmut.__main__ as mutmut
@@ -131,55 +142,110 @@ mutmut.create_mutants(1)
 """
 
 
+# Likewise: prints the diff of each mutant that it is given.
+_DIFFS = """
+import json, sys
+from mutmut.mutation.data import SourceFileMutationData
+from mutmut.mutation.diff_apply import get_diff_for_mutant
+from mutmut.utils.file_utils import walk_mutatable_files
+paths = {}
+for path in walk_mutatable_files():
+    found = SourceFileMutationData(path=path)
+    found.load()
+    paths |= dict.fromkeys(found.exit_code_by_key, path)
+wanted = json.loads(open(sys.argv[1]).read())
+diffs = {name: get_diff_for_mutant(name, path=paths[name]) for name in wanted}
+open(sys.argv[1], "w").write(json.dumps(diffs))
+"""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], help="all by default")
     parser.add_argument("--sample", type=int, default=SAMPLE, help="mutants a target, at most")
     parser.add_argument("--seed", type=int, default=SEED, help="of the sample")
+    parser.add_argument("--minutes", type=float, help="a target; what was run by then is kept")
+    parser.add_argument("--again", action="store_true", help="run survivors only; counts nothing")
     parser.add_argument("--report", action="store_true", help="run nothing: print what there is")
-    parser.add_argument("--show", type=int, metavar="N", help="run nothing: survivor N of a target")
+    parser.add_argument("--show", action="store_true", help="run nothing: print what survived")
     options = parser.parse_args()
+    OUT.mkdir(parents=True, exist_ok=True)
     names = options.targets or list(TARGETS)
-    if options.show is not None:
-        print(_read(names[0])["survivors"][options.show]["diff"])
-        return 0
-    if not options.report:
-        OUT.mkdir(parents=True, exist_ok=True)
+    if not options.report and not options.show:
         for name in names:
-            examine(name, sample=options.sample, seed=options.seed)
-    return report([name for name in names if (OUT / f"{name}.json").exists()])
+            if options.again:
+                try_again(name, minutes=options.minutes)
+            else:
+                examine(name, options.sample, options.seed, minutes=options.minutes)
+    told = {name: result for name in names if (result := _read(name)) is not None}
+    if options.show:
+        for result in told.values():
+            show(result)
+        return 0
+    return report(told)
 
 
-def examine(name: str, *, sample: int, seed: int) -> None:
-    """Run a target's mutants and write what became of them to `build/mutation/<name>.json`."""
+def examine(name: str, sample: int, seed: int, *, minutes: float | None) -> None:
+    """Run a target's mutants; what became of them is in `build/mutation/<name>.json`, as it comes."""
     target = TARGETS[name]
-    begun = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
         place = Path(folder)
         lay_out(place, target)
         _run(place, sys.executable, "-c", _GENERATE)
         every = sorted(_mutants(place))
-        chosen = every
-        if len(every) > sample:
-            chosen = sorted(random.Random(seed).sample(every, sample))  # noqa: S311
-        print(f"{name}: {len(chosen)} of {len(every)} mutants, seed {seed}", flush=True)
-        ends = _loop(place, name, chosen, target)
-        survivors = [
-            {"mutant": mutant, "end": end, "diff": _run(place, *_SHOW, mutant)}
-            for mutant, end in sorted(ends.items())
-            if end in {"passed", "untested"}
-        ]
-    result = {
-        "files": target.files,
-        "mutants": len(every),
-        "run": len(chosen),
-        "seed": seed,
-        "killed": len(chosen) - len(survivors),
-        "by_timeout": sum(end == "timeout" for end in ends.values()),
-        "seconds": round(time.perf_counter() - begun),
-        "survivors": survivors,
-    }
-    (OUT / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+        random.Random(seed).shuffle(every)  # noqa: S311
+        order = every[:sample]
+        of = {"files": target.files, "mutants": len(every), "seed": seed, "state": state_of(target)}
+        before = _read(name)
+        ends: dict[str, str] = {}
+        if before is not None and all(before[key] == json.loads(json.dumps(of[key])) for key in of):
+            ends = before["ends"]
+        result = of | {"commit": _commit(), "date": _today(), "order": order, "ends": ends}
+        result["diffs"] = _diffs(place, [*order, *(key for key in ends if key not in order)])
+        (OUT / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+        done = sum(mutant in ends for mutant in order)
+        print(f"{name}: {len(order)} of {len(every)} mutants, {done} already run", flush=True)
+        if done < len(order):
+            _loop(place, name, target, OUT / f"{name}.json", minutes)
+
+
+def try_again(name: str, *, minutes: float | None) -> None:
+    """Run the survivors that are not known as equivalent, and say which are noticed now."""
+    before = _read(name)
+    if before is None:
+        sys.exit(f"{name}: nothing was run yet")
+    target = TARGETS[name]
+    left = [mutant for mutant in survivors(before) if why_same(before["diffs"][mutant]) is None]
+    with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
+        place = Path(folder)
+        lay_out(place, target)
+        _run(place, sys.executable, "-c", _GENERATE)
+        if not set(left) <= set(_mutants(place)) or _diffs(place, left) != {
+            mutant: before["diffs"][mutant] for mutant in left
+        }:
+            sys.exit(f"{name}: its files have changed since")
+        answer = place / "again.json"
+        answer.write_text(json.dumps({"order": left, "ends": {}}))
+        _loop(place, name, target, answer, minutes)
+        ends = json.loads(answer.read_text())["ends"]
+    for mutant in left:
+        if ends.get(mutant) in _SURVIVED:
+            print(f"\n# {mutant}: still {ends[mutant]}\n{before['diffs'][mutant]}")
+    noticed = sum(end not in _SURVIVED for end in ends.values())
+    print(f"\n{name}: of {len(left)} survivors {len(ends)} were run again, {noticed} noticed\n")
+
+
+def state_of(target: Target) -> str:
+    """A digest of what decides which mutants there are and what becomes of them.
+
+    Not of the modules that the target's files call: whoever changes those starts anew by hand.
+    """
+    digest = hashlib.sha256()
+    files = [ROOT / "src" / "nt_memory" / file for file in target.files]
+    tests = [ROOT / "tests" / test for test in target.tests]
+    for path in (*files, *tests, ROOT / "tests" / "conftest.py"):
+        digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
 
 
 def lay_out(place: Path, target: Target) -> None:
@@ -199,21 +265,56 @@ def lay_out(place: Path, target: Target) -> None:
     (place / "pyproject.toml").write_text(ours + "\n[tool.mutmut]\n" + "\n".join(lines) + "\n")
 
 
-def report(names: list[str]) -> int:
-    """Print the table; 1 if a target is below the bar."""
-    print("| target | files | mutants | run | killed | score |")
-    print("|---|---|---|---|---|---|")
-    below = 0
-    for name in names:
-        told = _read(name)
-        score = told["killed"] / told["run"]
-        below |= score < BAR
-        files = ", ".join(f"`{file}`" for file in told["files"])
+def survivors(result: dict[str, Any]) -> list[str]:
+    """Mutants of the sample that no test noticed, those among them that mean the same included."""
+    return [mutant for mutant in result["order"] if result["ends"].get(mutant) in _SURVIVED]
+
+
+def why_same(diff: str) -> str | None:
+    """Why a mutant means the same as the original, if that is listed."""
+    lines = diff.splitlines()
+    was = [line[1:].strip() for line in lines[2:] if line.startswith("-")]
+    became = [line[1:].strip() for line in lines[2:] if line.startswith("+")]
+    for known in tomllib.loads(EQUIVALENTS.read_text())["same"]:
+        if (
+            lines[0].endswith(f"src/nt_memory/{known['file']}")
+            and was == [line.strip() for line in known["was"].splitlines()]
+            and became == [line.strip() for line in known["became"].splitlines()]
+        ):
+            return str(known["why"])
+    return None
+
+
+def report(told: dict[str, dict[str, Any]]) -> int:
+    """Print the table; 1 if a target is below the bar, or a listed equivalent was noticed."""
+    print("| target | mutants | run | noticed | equivalent | survived | score | date | commit |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    wrong = 0
+    for name, result in told.items():
+        order, ends, diffs = result["order"], result["ends"], result["diffs"]
+        run = [mutant for mutant in order if mutant in ends]
+        survived = survivors(result)
+        same = [mutant for mutant in survived if why_same(diffs[mutant]) is not None]
+        noticed = len(run) - len(survived)
+        score = noticed / max(1, len(run) - len(same))
+        of = "" if len(run) == len(order) else f" of {len(order)}"
         print(
-            f"| {name} | {files} | {told['mutants']} | {told['run']} | {told['killed']} "
-            f"| {score:.1%} |"
+            f"| {name} | {result['mutants']} | {len(run)}{of} | {noticed} | {len(same)} "
+            f"| {len(survived) - len(same)} | {score:.1%} | {result['date']} | {result['commit']} |"
         )
-    return below
+        listed = [m for m in run if m not in survived and why_same(diffs[m]) is not None]
+        for mutant in listed:
+            print(f"{mutant} is listed as equivalent, but was noticed", file=sys.stderr)
+        wrong |= score < BAR or bool(listed)
+    return wrong
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print the survivors."""
+    for mutant in survivors(result):
+        diff = result["diffs"][mutant]
+        why = why_same(diff)
+        print(f"\n# {mutant}: {result['ends'][mutant]}{f'; same: {why}' if why else ''}\n{diff}")
 
 
 def _mutants(place: Path) -> list[str]:
@@ -224,10 +325,15 @@ def _mutants(place: Path) -> list[str]:
     ]
 
 
-def _loop(place: Path, name: str, chosen: list[str], target: Target) -> dict[str, str]:
-    """What became of each mutant: passed (it survived), untested, killed or timeout."""
-    ends = place / "ends.json"
-    (place / "chosen.json").write_text(json.dumps(chosen))
+def _diffs(place: Path, mutants: list[str]) -> dict[str, str]:
+    wanted = place / "wanted.json"
+    wanted.write_text(json.dumps(mutants))
+    _run(place, sys.executable, "-c", _DIFFS, str(wanted))
+    return json.loads(wanted.read_text())  # type: ignore[no-any-return]
+
+
+def _loop(place: Path, name: str, target: Target, result: Path, minutes: float | None) -> None:
+    """Run what is in the order and has no end yet; each end is written into `result` as it comes."""
     log = _run(
         place / "mutants",
         *(sys.executable, "-m", "pytest", "-q", "-p", "mutation_loop", "-p", "no:cacheprovider"),
@@ -235,18 +341,31 @@ def _loop(place: Path, name: str, chosen: list[str], target: Target) -> dict[str
         *(f"tests/{test}" for test in target.tests),
         check=False,
         PYTHONPATH=str(ROOT / "tools"),
-        MUTATION_CHOSEN=str(place / "chosen.json"),
-        MUTATION_ENDS=str(ends),
+        MUTATION_RESULT=str(result),
+        MUTATION_MINUTES=str(minutes or "inf"),
     )
     (OUT / f"{name}.log").write_text(log)
-    found: dict[str, str] = json.loads(ends.read_text()) if ends.exists() else {}
-    if len(found) < len(chosen):
+    told = json.loads(result.read_text())
+    if minutes is None and any(mutant not in told["ends"] for mutant in told["order"]):
         sys.exit(f"{name}: did not run to its end, see {OUT / name}.log\n{log[-2000:]}")
-    return found
+    if not told["ends"] and told["order"]:
+        sys.exit(f"{name}: nothing was run, see {OUT / name}.log\n{log[-2000:]}")
 
 
-def _read(name: str) -> dict[str, Any]:
-    return json.loads((OUT / f"{name}.json").read_text())  # type: ignore[no-any-return]
+def _read(name: str) -> dict[str, Any] | None:
+    path = OUT / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _commit() -> str:
+    """Of the checkout, with a plus where something in it is not committed."""
+    commit = _run(ROOT, "git", "rev-parse", "--short=7", "HEAD").strip()
+    is_clean = not _run(ROOT, "git", "status", "--porcelain", "src", "tests", "tools").strip()
+    return commit if is_clean else f"{commit}+"
+
+
+def _today() -> str:
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
 def _run(place: Path, *command: str, check: bool = True, **more: str) -> str:

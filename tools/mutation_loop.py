@@ -2,8 +2,9 @@
 
 mutmut's own loop starts pytest anew for every mutant, which takes seconds; here the tests are
 collected once, and each mutant is a fork of that. The process that forks runs no test itself, so
-that no thread of a library is lost in a child. Paths come in by the environment: MUTATION_CHOSEN
-names the mutants, MUTATION_ENDS is where their ends are written.
+that no thread of a library is lost in a child. MUTATION_RESULT is the path of a JSON file with the
+`order` of the mutants and the `ends` of those that were run; it is replaced after each one, so that
+whoever is interrupted loses nothing. After MUTATION_MINUTES no further one is begun.
 """
 
 from __future__ import annotations
@@ -38,27 +39,46 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_runtestloop(session: pytest.Session) -> bool:
     if session.testsfailed:
         raise session.Interrupted("the tests could not be collected")
-    chosen = json.loads(Path(os.environ["MUTATION_CHOSEN"]).read_text())
+    until = time.monotonic() + 60.0 * float(os.environ["MUTATION_MINUTES"])
     told: dict[str, Any] = {}
     if _fork(lambda: _baseline(session, told), told, limit_s=600) != "passed":
         raise session.Failed(f"without a mutant: {told or 'the tests do not pass'}")
-    if _fork(lambda: _try("fail", session.items), {}, limit_s=600) != "killed":
+    if _fork(lambda: _try("fail", session.items, {}), {}, limit_s=600) != "killed":
         raise session.Failed("no test fails where every call does: the mutants are not in use")
-    ends: dict[str, str] = {}
-    for mutant in chosen:
-        function = mangled_name_from_mutant_name(mutant)
-        names = [name for name in told["took"] if function in told["calls"][name]]
-        by_time = sorted(names, key=lambda name: float(told["took"][name]))
-        items = {item.nodeid: item for item in session.items}
-        tests = [items[name] for name in by_time]
-        limit_s = 10 + CPU_FACTOR * sum(told["took"][name] for name in names)
-        ends[mutant] = (
-            _fork(lambda m=mutant, t=tests: _try(m, t), {}, limit_s=limit_s)  # type: ignore[misc]
-            if tests
-            else "untested"
-        )
-        Path(os.environ["MUTATION_ENDS"]).write_text(json.dumps(ends))
+    path = Path(os.environ["MUTATION_RESULT"])
+    result = json.loads(path.read_text())
+    noticed_by: dict[str, int] = {}
+    for mutant in result["order"]:
+        if mutant in result["ends"]:
+            continue
+        if time.monotonic() >= until:
+            break
+        result["ends"][mutant] = _examine(session, mutant, told, noticed_by)
+        beside = path.with_suffix(".part")
+        beside.write_text(json.dumps(result, indent=1) + "\n")
+        beside.replace(path)
     return True
+
+
+def _examine(
+    session: pytest.Session, mutant: str, told: dict[str, Any], noticed_by: dict[str, int]
+) -> str:
+    """What became of a mutant: passed (it survived), untested, killed or timeout."""
+    function = mangled_name_from_mutant_name(mutant)
+    names = [name for name in told["took"] if function in told["calls"][name]]
+    if not names:
+        return "untested"
+    # What noticed other mutants is asked first, for its time's worth.
+    names.sort(key=lambda name: float(told["took"][name]) / (1 + noticed_by.get(name, 0)))
+    items = {item.nodeid: item for item in session.items}
+    limit_s = 10 + CPU_FACTOR * sum(told["took"][name] for name in names)
+    answer: dict[str, Any] = {}
+    end = _fork(
+        lambda: _try(mutant, [items[name] for name in names], answer), answer, limit_s=limit_s
+    )
+    if "by" in answer:
+        noticed_by[answer["by"]] = noticed_by.get(answer["by"], 0) + 1
+    return end
 
 
 def _baseline(session: pytest.Session, told: dict[str, Any]) -> bool:
@@ -76,11 +96,12 @@ def _baseline(session: pytest.Session, told: dict[str, Any]) -> bool:
     return not _failed
 
 
-def _try(mutant: str, tests: list[pytest.Item]) -> bool:
+def _try(mutant: str, tests: list[pytest.Item], told: dict[str, Any]) -> bool:
     set_mutant_under_test(mutant)
     for item in tests:
         _run(item)
         if _failed:
+            told["by"] = item.nodeid
             return False
     return True
 
