@@ -78,6 +78,7 @@ TARGETS = {
             "replica/coordination.py",
         ),
         (
+            "unit/test_entry_effects.py",
             "unit/test_quotas.py",
             "unit/test_observing.py",
             "unit/test_api_coordination.py",
@@ -85,9 +86,6 @@ TARGETS = {
             "unit/test_retention.py",
             "unit/test_api_state.py",
             "unit/test_repeated_calls.py",
-            "unit/test_mixed_batch.py",
-            "unit/test_renumbering.py",
-            "unit/test_guarantees.py",
         ),
     ),
     "locks": Target(

@@ -150,11 +150,43 @@ def test_too_few_coins_say_nothing():
 
 
 def test_a_worth_without_any_spread_is_certain_and_has_no_share_of_nothing():
-    """All losses alike on each side; none without advice."""
+    """All losses alike on each side; none without advice; none at all."""
     found = estimate("a", trials([2.0] * 6 + [0.0] * 6, np.arange(12) < 6))
     assert found.value == pytest.approx(-2.0)
     assert found.standard_error == pytest.approx(0.0, abs=1e-12)
     assert math.isnan(found.relative)
+    nothing = estimate("a", trials(np.zeros(12), np.arange(12) < 6))
+    assert (nothing.value, nothing.standard_error, nothing.low, nothing.high) == (0, 0, 0, 0)
+
+
+def test_only_decisions_on_which_a_coin_was_thrown_are_compared():
+    """Of the type asked for, with a known loss; advice that was never to be withheld is no trial."""
+
+    async def body(bank, clock):
+        for kind in "fg":
+            await bank.define(kind, target="x", unit="1", horizon=1)
+        built = []
+        for number in range(80):
+            advice = await bank.advise(
+                "a", [1.0, 0.0], action_type="f", trajectory=f"t{number}",
+                withhold=0.5 if number < 60 else 0.0,
+            )  # fmt: skip
+            one = Trajectory("a", id=f"t{number}")
+            point = None if number >= 50 else 0.1 * (1 + advice.is_withheld)
+            one.add_action("f", None, point, baseline=0.5, advice=advice)
+            built.append(one.add_outcome(0.0))
+        await bank.track_many(built)
+        found = await bank.uplift("a")
+        assert found.units == 50
+        assert found.shown + found.withheld == 50
+        assert found.value == pytest.approx(0.1)
+        assert found.relative == pytest.approx(0.5)
+        assert await bank.uplift("a", action_type="f") == found
+        for nothing in (await bank.uplift("a", action_type="g"), await bank.uplift("b")):
+            assert (nothing.shown, nothing.withheld, nothing.units) == (0, 0, 0)
+            assert math.isnan(nothing.value)
+
+    bank_of(body)
 
 
 def test_intervals_of_few_coins_hold_the_truth_as_often_as_they_say():

@@ -150,6 +150,12 @@ def test_how_much_values_are_worth_lies_between_one_and_their_number():
     assert halves.n_effective == 1.0
 
 
+def test_days_that_cancel_out_are_worth_all_their_values():
+    """No day differs from another, so nothing says that values depend on each other."""
+    found = daily_mean(np.tile([1.0, -1.0], 20), np.arange(40) // 2 * DAY_US, 1)
+    assert (found.value, found.standard_error, found.n_effective) == (0.0, 0.0, 40.0)
+
+
 def test_means_of_next_to_nothing():
     """No value, one day, and values that are all the same: what can be said, and no more."""
     none = daily_mean(np.zeros(0), np.zeros(0, np.int64), 1)
@@ -292,6 +298,24 @@ def test_what_cannot_be_compared_says_nothing():
         assert (found.stretches > 0).all()
     empty = measure_clusters(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64), 2)
     assert [len(column) for column in empty] == [0, 0, 0, 0]
+
+
+def test_one_situation_against_all_others_is_a_difference_of_means():
+    """A mean of one value is that value, on either side."""
+    values = np.random.default_rng(4).normal(1.0, 1.0, size=40)
+    cluster = (np.arange(40) == 17).astype(np.int64)
+    found = measure_clusters(values, np.arange(40) * DAY_US, cluster, 1)
+    apart = values[17] - np.delete(values, 17).mean()
+    assert found.effect == pytest.approx([-apart, apart])
+
+
+def test_a_shift_without_any_spread_widens_nothing():
+    """Moved by twenty days all of one cluster are ones and all others zeros: nothing to divide by."""
+    values = np.random.default_rng(6).integers(0, 2, size=60).astype(np.float64)
+    cluster = np.roll(values, -20).astype(np.int64)  # what comes 20 days later
+    found = measure_clusters(values, np.arange(60) * DAY_US, cluster, 1)
+    assert np.isfinite(found.error).all()
+    assert np.isfinite(found.p_value).all()
 
 
 def test_twelve_stretches_are_tested_and_equal_values_are_not():

@@ -59,8 +59,8 @@ def voter(memories: Memories, agent: str, moment: Moment) -> Voter:
 
 def quality_of(found: Sequence[History]) -> float:
     """Skill over the baselines, shrunk by how little is known, in [0, 2]; 1: as good, or unknown."""
-    skill = pooled_mean(found, _relative_skill) if found else None
-    if skill is None or not skill.n or not math.isfinite(skill.value):
+    skill = pooled_mean(found, _relative_skill)
+    if not math.isfinite(skill.value):
         return 1.0
     shrunk = skill.value * skill.n_effective / (skill.n_effective + SHRINK)
     return min(max(1.0 + shrunk, 0.0), 2.0)
