@@ -76,7 +76,6 @@ from nt_memory.tiers.layout import (
     decode_log,
     name_of,
     parse_expiry,
-    parse_tail,
     unpack_row,
 )
 from nt_memory.tiers.vectors import NEVER, VectorFiles
@@ -193,7 +192,7 @@ def test_a_put_is_stored_logged_counted_and_told(world: Any) -> None:
     w = world()
     assert w.put("k", TWO, 10, known=4, ttl=20, vector=EAST, tags=("x", "é"), actor="me") == 2
     stored = Stored(STATE, "a", "k", TWO, us(4), 2, us(10), us(24), "me", 0, 0, ("x", "é"))
-    assert w.follow.changes == [Change("put", stored, 2, True)]  # noqa: FBT003
+    assert w.follow.changes == [Change("put", stored, 2, True)]
     assert w.logged() == (ChangeRow("put", STATE, "a", "k", us(4), 0, 0),)
     assert w.due() == [us(24)]
     assert w.rows() == [(us(4), us(24), 2, 2)]
@@ -477,9 +476,9 @@ def test_columns_are_stored_one_by_one(world: Any) -> None:
     (observed,) = w.follow.changes
     assert observed.changes() == [
         Change("put", Stored(STATE, "a", "z", ONE, us(3), 2, us(5), None, "me", 0, 0, ("q", "é")),
-               2, True),  # noqa: FBT003
+               2, True),
         Change("put", Stored(STATE, "a", "y", TWO, us(5), 2, us(5), None, "me", 0, 1, ("p",)),
-               2, True),  # noqa: FBT003
+               2, True),
     ]  # fmt: skip
     assert observed.rows_by_tag() == {"q": [0], "é": [0], "p": [1]}
     assert w.rows() == [(us(3), NEVER, 2, 2), (us(5), NEVER, 2, 2)]
@@ -838,8 +837,8 @@ def test_what_each_entry_claims() -> None:
         (Acquire("r", "t", "h", "s", 1, 1), [lock]), (Renew("r", 1, 1), [lock]),
         (Propose("p", "me", b"", "1/2"), [Claim("propose", "p")]),
         (Propose("p", "you", b"", "1/2"), [Claim("propose", "p", is_other=True)]),
-        (CastVote("p", "me", True), [Claim("vote", "p")]),  # noqa: FBT003
-        (CastVote("p", "you", True), [Claim("vote", "p", is_other=True)]),  # noqa: FBT003
+        (CastVote("p", "me", True), [Claim("vote", "p")]),
+        (CastVote("p", "you", True), [Claim("vote", "p", is_other=True)]),
         (ForceRelease("r"), [Claim("operate", "force_release/r")]),
         (Register("a", "1"), [Claim("operate", "register_agent/a")]),
         (SetQuota("a"), [Claim("operate", "set_quota")]),
@@ -999,8 +998,8 @@ def test_ballots_are_kept_decided_and_cleaned_up(world: Any) -> None:
     assert w.replica.next_lapse_us == us(10)
     w.replica = Replica(w.cold, w.files)
     assert w.replica.next_lapse_us == us(10)
-    w.do(CastVote("q", "a", True), 3)  # noqa: FBT003
-    w.do(CastVote("q", "b", True), 4)  # noqa: FBT003
+    w.do(CastVote("q", "a", True), 3)
+    w.do(CastVote("q", "b", True), 4)
     assert told(w) == [("approved", "q")]
     assert w.do(Tick(), 9.999999) is None
     assert w.do(Tick(), 10) == w.replica.revision
@@ -1015,7 +1014,7 @@ def test_ballots_are_kept_decided_and_cleaned_up(world: Any) -> None:
     assert w.table(b"proposals") == []
     for missing in ("p", "", "x" * 512):
         with pytest.raises(UnknownProposalError):
-            w.do(CastVote(missing, "a", True), 12)  # noqa: FBT003
+            w.do(CastVote(missing, "a", True), 12)
 
 
 def test_a_backtests_ballots_wait_for_its_own_time(world: Any) -> None:

@@ -389,7 +389,7 @@ def test_a_record_is_what_its_numbers_are_defined_as():
     found, both, columns = bank_of(body)
     at, predicted, actual, low, high, level, chance, baseline = columns
 
-    def mean(values, which=True):  # noqa: FBT002
+    def mean(values, which=True):
         chosen = np.isfinite(values) & which
         return pytest.approx(daily_mean(values[chosen], at[chosen], 3), nan_ok=True)
 
