@@ -63,6 +63,7 @@ _BANK_TESTS = (
     "unit/test_bank_advice.py",
     "unit/test_statistics_by_definition.py",
     "unit/test_records_by_definition.py",
+    "unit/test_patterns_by_definition.py",
 )
 
 TARGETS = {
@@ -108,6 +109,9 @@ TARGETS = {
             "reasoningbank/calibration.py",
             "reasoningbank/uplift.py",
             "reasoningbank/votes.py",
+            "reasoningbank/regimes.py",
+            "reasoningbank/describing.py",
+            "reasoningbank/evidence.py",
         ),
         _BANK_TESTS,
     ),

@@ -776,6 +776,7 @@ def test_early_refusals_are_those_of_the_entry(world: Any) -> None:
     for body in (many, mixed, one):
         with pytest.raises(QuotaError) as refused:
             early(body)
+        assert (refused.value.agent, refused.value.limit) == ("a", "keys")
         assert (refused.value.used, refused.value.wanted) == (1, 2)
     early(Write((WriteOp(STATE, "b", "l", ONE), WriteOp(STATE, "a", "m", ONE))))
     early(Write((*one.ops, WriteOp(STATE, "a", "n", ONE, expect=77))))
@@ -998,20 +999,22 @@ def test_ballots_are_kept_decided_and_cleaned_up(world: Any) -> None:
     assert w.replica.next_lapse_us == us(10)
     w.replica = Replica(w.cold, w.files)
     assert w.replica.next_lapse_us == us(10)
+    w.do(Propose("r", "a", b"x", "2/3"), 2)  # by the electorate that was read back
+    assert w.do(CleanUp(0), 2) == 0
     w.do(CastVote("q", "a", True), 3)
     w.do(CastVote("q", "b", True), 4)
     assert told(w) == [("approved", "q")]
     assert w.do(Tick(), 9.999999) is None
     assert w.do(Tick(), 10) == w.replica.revision
     assert told(w) == [("rejected", "p")]
-    assert [key for key, _ in w.table(b"proposals")] == [b"p", b"q"]
+    assert [key for key, _ in w.table(b"proposals")] == [b"p", b"q", b"r"]
     assert w.do(CleanUp(6 * SECOND), 10) == 1
-    assert [key for key, _ in w.table(b"proposals")] == [b"p"]
+    assert [key for key, _ in w.table(b"proposals")] == [b"p", b"r"]
     revision = w.replica.revision
     assert w.do(CleanUp(6 * SECOND), 10) == 0
     assert w.replica.revision == revision
     assert w.do(CleanUp(0), 11) == 1
-    assert w.table(b"proposals") == []
+    assert [key for key, _ in w.table(b"proposals")] == [b"r"]
     for missing in ("p", "", "x" * 512):
         with pytest.raises(UnknownProposalError):
             w.do(CastVote(missing, "a", True), 12)

@@ -15,8 +15,9 @@ from nt_memory.reasoningbank.conformal import AdaptiveAlpha, AdaptiveBias
 from nt_memory.reasoningbank.dependence import daily_mean, student_95
 from nt_memory.reasoningbank.drift import Reference
 from nt_memory.reasoningbank.pattern import Pattern
-from nt_memory.reasoningbank.uplift import Trials, estimate
+from nt_memory.reasoningbank.uplift import Trials, estimate, trials_of
 from nt_memory.reasoningbank.votes import Voter, correlation, weigh
+from nt_memory.reasoningbank.votes import voter as voter_of
 from nt_memory.reasoningbank.watching import MAX_PROMOTED, keep, weigh_evidence
 from nt_memory.testing.backing import MemoryBacking
 
@@ -185,6 +186,8 @@ def test_only_decisions_on_which_a_coin_was_thrown_are_compared():
         for nothing in (await bank.uplift("a", action_type="g"), await bank.uplift("b")):
             assert (nothing.shown, nothing.withheld, nothing.units) == (0, 0, 0)
             assert math.isnan(nothing.value)
+        columns = trials_of(bank._memories, "b", await bank._at(None), None)
+        assert [(len(one), one.dtype.kind) for one in columns] == [(0, kind) for kind in "fffbfu"]
 
     bank_of(body)
 
@@ -306,12 +309,15 @@ def test_quality_is_skill_over_the_baseline_shrunk_by_what_is_known():
         await forecast(bank, clock, "bad", np.full(400, 9.0))
         await forecast(bank, clock, "perfect", np.zeros(30))
         await forecast(bank, clock, "open", first, baseline=None)
-        names = ("a", "bad", "perfect", "open", "nobody")
+        # Against a baseline that was always right there is no saying how much worse is how bad.
+        await forecast(bank, clock, "humbled", np.full(30, 0.5), baseline=1.0)
+        names = ("a", "bad", "perfect", "open", "humbled", "nobody")
         found = {name: (await bank.vote_weights([name]))[name] for name in names}
         assert found["a"] == pytest.approx(1.0 + mean.value * weight)
         assert found["bad"] == 0.0
         assert found["perfect"] == pytest.approx(1.0 + 30.0 / 80.0)
         assert found["open"] == 1.0
+        assert found["humbled"] == 1.0
         assert found["nobody"] == 1.0
 
     bank_of(body)
@@ -336,6 +342,48 @@ def test_who_is_known_is_weighed_apart_from_the_unknown():
         assert together["few"] == together["few2"] == pytest.approx(quality / 4.0)
         assert together["nobody"] == pytest.approx(0.25)
         assert together["slow"] < 0.5
+
+    bank_of(body)
+
+
+def test_a_voters_losses_are_those_of_its_days_in_units_of_each_type():
+    """Relative to the type's mean, nothing where all were perfect; by day, standardised."""
+
+    async def body(bank, clock):
+        for kind in "fgh":
+            await bank.define(kind, target="x", unit="1", horizon=1)
+        start = clock.now()
+        errors = np.random.default_rng(13).normal(size=30)
+        clock.advance(40 * 86_400)
+        built = []
+        for day, error in enumerate(errors):
+            at = start + day * DAY
+            for hour, (kind, point) in enumerate(
+                (("f", 1.0 + error), ("g", 1.0 - 50 * error**2), ("h", 1.0))
+            ):
+                if kind == "h" and day % 3:
+                    continue
+                then = at + timedelta(hours=hour)
+                one = Trajectory("a", id=f"{kind}/{day}").add_action(kind, None, point, at=then)
+                built.append(one.add_outcome(1.0, at=then + DAY))
+        await bank.track_many(built)
+        found = voter_of(bank._memories, "a", await bank._at(None))
+        ours, squares = abs(errors), errors**2
+        days = np.array([
+            np.mean([a, b] if day % 3 else [a, b, 0.0])
+            for day, (a, b) in enumerate(zip(
+                ours / ours.mean(), squares / squares.mean(), strict=True))
+        ])  # fmt: skip
+        assert found.loss == pytest.approx((days - days.mean()) / days.std())
+        assert found.day.tolist() == [int(start.timestamp() // 86_400) + n for n in range(30)]
+        assert found.is_known
+        assert found.quality == 1.0
+        nobody = voter_of(bank._memories, "b", await bank._at(None))
+        assert nobody[:2] == (1.0, False)
+        assert len(nobody.day) == len(nobody.loss) == 0
+        await forecast(bank, clock, "perfect", np.zeros(25))
+        perfect = voter_of(bank._memories, "perfect", await bank._at(None))
+        assert perfect.loss.tolist() == [0.0] * 25
 
     bank_of(body)
 
