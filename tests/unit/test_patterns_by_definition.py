@@ -135,6 +135,33 @@ def test_without_baselines_nothing_is_said_of_success():
     bank_of(body)
 
 
+def test_a_pattern_of_equal_situations_is_watched_like_any_other():
+    """Its radius is nothing, and its situations are within it: they speak against it when it breaks."""
+
+    async def body(bank, clock):
+        await bank.define("f", target="x", unit="sd", horizon=1)
+        rng = np.random.default_rng(5)
+        against = []
+        for effect in (2.0, 2.0, 0.0):
+            start = clock.now()
+            clock.advance(301 * 86_400)
+            built = []
+            for day in range(300):
+                is_up = bool(rng.random() < 0.5)
+                at = start + day * DAY
+                one = Trajectory("a", id=f"{start}/{day}")
+                one.add_observation(None, [1.0, 0.0] if is_up else [0.0, 1.0], at=at)
+                one.add_action("f", None, 0.0, baseline=0.0, at=at)
+                built.append(one.add_outcome(float(effect * is_up + rng.normal()), at=at + DAY))
+            await bank.track_many(built)
+            found = await bank.distill("a", look=not against)
+            promoted = [one for one in found if one.promoted_at_us and one.centroid[0] > 0.5]
+            against.append((promoted[0].radius, promoted[0].is_promoted))
+        assert against == [(0.0, True), (0.0, True), (0.0, False)]
+
+    bank_of(body)
+
+
 def test_words_are_of_what_is_notable_and_no_more():
     """Half a deviation is worth a word, one and a half a strong one; failures are told apart by chance."""
 
@@ -193,6 +220,7 @@ def test_agents_are_ranked_by_their_nearest_forecasts():
         for nothing in (ranked["blind"], ranked["nobody"]):
             assert (nothing.score, nothing.n) == (0.0, 0)
             assert math.isnan(nothing.skill.value)
+            assert nothing.skill[1:] == (math.inf, 0, 0.0, math.inf)
             assert math.isnan(nothing.distance)
 
     bank_of(body)

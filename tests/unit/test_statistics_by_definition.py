@@ -20,6 +20,7 @@ from nt_memory.reasoningbank.dependence import (
 )
 from nt_memory.reasoningbank.drift import Evidence, Reference, first_alarm, refer
 from nt_memory.reasoningbank.promotion import day_means, measure_clusters
+from nt_memory.reasoningbank.recall import weighted_quantiles
 
 DAY_US = 86_400_000_000
 
@@ -345,6 +346,23 @@ def test_day_means_are_those_of_days_with_values():
     at = np.array([5, 2, 5, 2, 2, 9]) * DAY_US + np.array([1, 2, 3, 4, 5, DAY_US - 1])
     means = day_means(np.array([1.0, 2.0, 3.0, 4.0, 6.0, 8.0]), at)
     assert means.tolist() == [4.0, 2.0, 8.0]
+
+
+# --- what is recalled ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [1, 2, 7])
+def test_weighted_quantiles_join_the_middles_of_the_weights(k):
+    """Straight lines between the middle of each value's share of the weight; flat beyond the last."""
+    rng = np.random.default_rng(k)
+    values, weights = rng.normal(size=(3, k)), rng.uniform(0.1, 3.0, size=(3, k))
+    wanted = np.concatenate([np.linspace(0.0, 1.0, 41), [0.013, 0.987]])
+    found = weighted_quantiles(values, weights, wanted)
+    for row in range(3):
+        order = np.argsort(values[row])
+        mass = weights[row, order]
+        middle = (np.cumsum(mass) - mass / 2) / mass.sum()
+        assert found[row] == pytest.approx(np.interp(wanted, middle, values[row, order]))
 
 
 # --- retirement ---------------------------------------------------------------------------------
