@@ -20,6 +20,7 @@ from nt_memory.reasoningbank.evidence import (
     success_probability,
     with_baseline,
 )
+from nt_memory.reasoningbank.promotion import measure_clusters
 from nt_memory.testing.backing import MemoryBacking
 
 DAY = timedelta(days=1)
@@ -43,7 +44,7 @@ def bank_of(body):
     asyncio.run(inner())
 
 
-async def remember(bank, clock, days, *, agent="a", seed=1, baseline=True, predict=None):
+async def remember(bank, clock, days, *, agent="a", seed=1, baseline=True, predict=None, first=0):
     """A forecast a day, in situations of three components; what was embedded, claimed and came."""
     rng = np.random.default_rng(seed)
     start = clock.now()
@@ -55,7 +56,9 @@ async def remember(bank, clock, days, *, agent="a", seed=1, baseline=True, predi
     built = []
     for day in range(days):
         at = start + day * DAY
-        one = Trajectory(agent, id=f"{agent}{day:03d}").add_observation(None, embedded[day], at=at)
+        one = Trajectory(agent, id=f"{agent}{first + day:03d}").add_observation(
+            None, embedded[day], at=at
+        )
         one.add_action(
             "f", None, float(predicted[day]), baseline=float(naive[day]) if baseline else None, at=at
         )  # fmt: skip
@@ -117,6 +120,34 @@ def test_a_pattern_is_what_its_numbers_are_defined_as():
             assert {ref.trajectory_id for ref in pattern.sources} == {
                 f"a{place:03d}" for place in np.flatnonzero(inside)
             }
+
+    bank_of(body)
+
+
+@pytest.mark.parametrize("has_baseline", [True, False])
+def test_what_is_tested_is_the_outcome_less_its_baseline(has_baseline):
+    """Of each cluster against all others; the outcome itself where a baseline is missing."""
+
+    async def body(bank, clock):
+        await bank.define("f", target="x", unit="sd", horizon=2)
+        vectors, _, outcome, naive = await remember(bank, clock, 200)
+        if not has_baseline:
+            more, _, came, _ = await remember(bank, clock, 1, baseline=False, seed=7, first=200)
+            vectors, outcome = np.concatenate([vectors, more]), np.concatenate([outcome, came])
+        values = outcome - naive if has_baseline else outcome
+        at = np.arange(len(values)) * DAY_US
+        at[200:] = 205 * DAY_US
+        cluster = (vectors[:, 0] > 0).astype(np.int64)
+        tests = measure_clusters(values, at, cluster, 2)
+        for pattern in await bank.distill("a", look=True):
+            number = int(pattern.centroid[0] > 0)
+            apart = cluster == number
+            assert pattern.surprise == ("outcome minus baseline" if has_baseline else "outcome")
+            assert pattern.effect == pytest.approx(values[apart].mean() - values[~apart].mean())
+            assert pattern.elsewhere == pytest.approx(values[~apart].mean())
+            assert pattern.effect_error == pytest.approx(tests.error[number])
+            assert pattern.p_value == pytest.approx(tests.p_value[number])
+            assert pattern.stretches == tests.stretches[number]
 
     bank_of(body)
 
@@ -187,6 +218,38 @@ def test_words_are_of_what_is_notable_and_no_more():
             assert pattern.summary == ", ".join(words)
             assert "trend" in pattern.summary
             assert pattern.contrast == "Forecasts failed rather with lower calm"
+
+    bank_of(body)
+
+
+def test_failures_are_told_apart_by_what_chance_would_seldom_do():
+    """Two standard errors of the difference, and a fifth of a deviation; not only by stark contrasts."""
+
+    async def body(bank, clock):
+        names = ("trend", "calm", "level")
+        await bank.define("f", target="x", unit="sd", horizon=2, features=names)
+        noise = np.random.default_rng(21).normal(size=300)
+
+        def predict(embedded, outcome):  # fails rather where calm is low
+            return np.where(embedded[:, 1] + 1.5 * noise > 0.0, outcome - 0.2, outcome + 9.0)
+
+        vectors, predicted, outcome, naive = await remember(bank, clock, 300, predict=predict)
+        skill = abs(naive - outcome) - abs(predicted - outcome)
+        spread = vectors.std(axis=0)
+        for pattern in await bank.distill("a"):
+            inside = (vectors[:, 0] > 0) == (pattern.centroid[0] > 0)
+            worked, failed = vectors[inside & (skill > 0)], vectors[inside & (skill < 0)]
+            apart = (failed.mean(axis=0) - worked.mean(axis=0)) / spread
+            chance = 2 * vectors[inside].std(axis=0) / spread
+            chance *= math.sqrt(1 / len(worked) + 1 / len(failed))
+            words = [
+                f"{'high' if apart[place] > 0 else 'low'}er {names[place]}"
+                for place in np.argsort(-abs(apart))
+                if abs(apart[place]) > max(chance[place], 0.2)
+            ]
+            assert "lower calm" in words
+            assert abs(apart[1]) < 1.2
+            assert pattern.contrast == f"Forecasts failed rather with {', '.join(words)}"
 
     bank_of(body)
 

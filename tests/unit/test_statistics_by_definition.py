@@ -20,7 +20,7 @@ from nt_memory.reasoningbank.dependence import (
 )
 from nt_memory.reasoningbank.drift import Evidence, Reference, first_alarm, refer
 from nt_memory.reasoningbank.promotion import day_means, measure_clusters
-from nt_memory.reasoningbank.recall import weighted_quantiles
+from nt_memory.reasoningbank.recall import distances, weighted_quantiles
 
 DAY_US = 86_400_000_000
 
@@ -166,6 +166,8 @@ def test_means_of_next_to_nothing():
     assert one_day == Mean(3.0, math.inf, 3, 1.0)
     same = daily_mean(np.full(50, 0.1), np.arange(50) // 2 * DAY_US, 1)
     assert same == Mean(pytest.approx(0.1), 0.0, 50, 25.0)
+    zeros = daily_mean(np.zeros(50), np.arange(50) // 2 * DAY_US, 1)
+    assert zeros == Mean(0.0, 0.0, 50, 25.0)
     small = daily_mean(1.0 + 1e-9 * np.tile([1.0, -1.0, -1.0, 1.0], 10), np.arange(40) * DAY_US, 1)
     assert small.standard_error > 0.0
 
@@ -351,18 +353,25 @@ def test_day_means_are_those_of_days_with_values():
 # --- what is recalled ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("k", [1, 2, 7])
+@pytest.mark.parametrize("k", [1, 2, 7, 60])
 def test_weighted_quantiles_join_the_middles_of_the_weights(k):
-    """Straight lines between the middle of each value's share of the weight; flat beyond the last."""
+    """Straight lines between the middle of each value's share; flat beyond the last; ties as given."""
     rng = np.random.default_rng(k)
-    values, weights = rng.normal(size=(3, k)), rng.uniform(0.1, 3.0, size=(3, k))
+    values, weights = rng.normal(size=(3, k)).round(1), rng.uniform(0.1, 3.0, size=(3, k))
     wanted = np.concatenate([np.linspace(0.0, 1.0, 41), [0.013, 0.987]])
     found = weighted_quantiles(values, weights, wanted)
     for row in range(3):
-        order = np.argsort(values[row])
+        order = np.argsort(values[row], kind="stable")
         mass = weights[row, order]
         middle = (np.cumsum(mass) - mass / 2) / mass.sum()
         assert found[row] == pytest.approx(np.interp(wanted, middle, values[row, order]))
+
+
+def test_distances_are_taken_in_double_precision():
+    """Also of scores in single: near 1 they would have few digits left."""
+    scores = np.float32(1.0) - np.arange(1, 9, dtype=np.float32) * np.float32(1e-6)
+    wanted = [math.sqrt(2.0 - 2.0 * one) for one in scores.tolist()]
+    assert distances(scores).tolist() == wanted
 
 
 # --- retirement ---------------------------------------------------------------------------------
