@@ -153,7 +153,9 @@ class World:
         return [tuple(unpack_row(data)[:4]) for _, data in self.table(b"rows")]
 
     def due(self) -> list[int]:
-        return [parse_expiry(key)[0] for key, _ in self.table(b"expiries")]
+        rows = self.table(b"expiries")
+        assert all(data == b"" for _, data in rows)
+        return [parse_expiry(key)[0] for key, _ in rows]
 
     def logged(self) -> tuple[ChangeRow, ...]:
         """What the last entry's row in the log says changed."""
@@ -711,6 +713,8 @@ def test_a_quota_is_reached_exactly(world: Any) -> None:
         w.put("l", b"\1" * (left + 1), 3)
     assert refused.value.limit == "bytes"
     assert (refused.value.wanted, refused.value.agent) == (left + 2, "a")
+    with pytest.raises(QuotaError):
+        w.put("l", b"\1" * (left - 1), 3, tags=("é",))
     w.put("l", b"\1" * left, 3)
     assert w.usage() == (2, 40, 1)
     w.put("k", None, 4)
