@@ -302,6 +302,18 @@ def test_agents_are_ranked_by_their_nearest_forecasts():
     bank_of(body)
 
 
+def test_who_knows_much_is_ranked_by_a_twentieth_of_it():
+    """Of 1,079 forecasts by the nearest 53."""
+
+    async def body(bank, clock):
+        await bank.define("f", target="x", unit="sd", horizon=2)
+        await remember(bank, clock, 1_079)
+        (found,) = await bank.rank(["a"], [0.6, 0.0, 0.8])
+        assert found.n == 53
+
+    bank_of(body)
+
+
 # --- what advice rests on -----------------------------------------------------------------------
 
 
