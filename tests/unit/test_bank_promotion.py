@@ -203,6 +203,29 @@ def test_a_promoted_pattern_is_kept_until_it_stops_holding():
     run(body)
 
 
+def test_only_what_came_after_the_look_speaks_against_a_pattern():
+    """A situation at the very moment of the look is not new: four days after it are no block of five."""
+
+    async def body():
+        world = World()
+        await world.define()
+        await world.live(800, effect=1.0)
+        first = up_of(await world.bank.distill("a", look=True))
+        start = world.clock.now()
+        world.clock.advance((OVERLAP + 6) * 86_400)
+        against = []
+        for day in range(6):
+            at = start + day * DAY
+            one = Trajectory("a", id=f"since/{day}").add_observation(None, UP, at=at)
+            one.add_action("f", None, 0.0, baseline=0.0, at=at)
+            await world.bank.track_trajectory(one.add_outcome(-3.0, at=at + OVERLAP * DAY))
+            found = {one.id: one for one in await world.bank.distill("a")}
+            against.append(found[first.id].against > 0.0)
+        assert against == [False] * 5 + [True]
+
+    run(body)
+
+
 def test_a_look_tests_all_agents_it_takes_in_together():
     """The best of many who know nothing is one of many: what alone would pass does not pass there."""
 

@@ -312,7 +312,7 @@ def test_a_trajectory_from_advice_to_verdict(asked, clock):
         assert [one["agent"] for one in ranking] == ["a", "b"]
         assert (ranking[0]["n"], ranking[1]["skill"]["value"]) == (12, None)
         uplift = (await client.get("/v1/uplift/a")).json()
-        assert (uplift["value"], uplift["withheld"]) == (None, 0)
+        assert (uplift["value"], uplift["withheld"], uplift["freedom"]) == (None, 0, None)
         for query, names in (
             ({"verdict": "pending"}, ["acted"]),
             ({"verdict": "very_wrong"}, []),

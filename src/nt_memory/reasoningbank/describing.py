@@ -156,7 +156,7 @@ def _words(
     size = min(len(names), len(usual))
     width = np.where(spread[:size] > 0.0, spread[:size], np.inf)
     vectors = material.vectors[members, :size].astype(np.float64)
-    summary = ", ".join(_notable((np.mean(vectors, axis=0) - usual[:size]) / width, names, ""))
+    summary = ", ".join(_notable((np.mean(vectors, axis=0) - usual[:size]) / width, names))
     skill = material.found.judged.skill[members]
     worked, failed = vectors[skill > 0.0], vectors[skill < 0.0]
     if min(len(worked), len(failed)) < MIN_CONTRAST:
@@ -164,13 +164,19 @@ def _words(
     apart = (np.mean(failed, axis=0) - np.mean(worked, axis=0)) / width
     # A difference within a cluster is worth a word if chance would seldom make so great a one.
     chance = 2.0 * np.std(vectors, axis=0) / width * math.sqrt(1 / len(worked) + 1 / len(failed))
-    words = _notable(np.where(np.abs(apart) > chance, apart, 0.0), names, "r", least=0.2)
+    words = _notable(
+        np.where(np.abs(apart) > chance, apart, 0.0), names, is_comparing=True, least=0.2
+    )
     contrast = f"Forecasts failed rather with {', '.join(words)}" if words else ""
     return {"summary": summary, "contrast": contrast}
 
 
 def _notable(
-    deviation: Floats, names: Sequence[str], comparing: str, least: float = NOTABLE
+    deviation: Floats,
+    names: Sequence[str],
+    *,
+    is_comparing: bool = False,
+    least: float = NOTABLE,
 ) -> list[str]:
     """The most notable features in words: "very high volatility", or "higher volatility"."""
     order = np.argsort(-np.abs(deviation), kind="stable")[:SHOWN_FEATURES]
@@ -180,7 +186,7 @@ def _notable(
         if size < least:
             break
         side = "high" if deviation[place] > 0.0 else "low"
-        if comparing:
+        if is_comparing:
             words.append(f"{side}er {names[place]}")
         else:
             words.append(f"{'very ' if size >= STRONG else ''}{side} {names[place]}")

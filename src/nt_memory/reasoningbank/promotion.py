@@ -153,7 +153,6 @@ class _Groups:
     def __init__(self, panel: Panel, cluster: Ints, k: int, lag: int) -> None:
         self._panel, self._k, self._lag = panel, k, lag
         self._cell = panel.day * k + cluster
-        self._cluster = cluster
         counts = np.bincount(self._cell, minlength=panel.days * k).reshape(panel.days, k)
         self._inside = counts.astype(np.float64)
         self._outside = panel.size[:, None] - self._inside

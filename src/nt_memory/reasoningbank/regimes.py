@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from nt_memory.reasoningbank.calibration import UNKNOWN
 from nt_memory.reasoningbank.columns import counted
-from nt_memory.reasoningbank.dependence import Mean, daily_mean
+from nt_memory.reasoningbank.dependence import daily_mean
 from nt_memory.reasoningbank.judging import judge_entries
 from nt_memory.reasoningbank.votes import SHRINK
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from nt_memory.reasoningbank.backing import Backing
     from nt_memory.reasoningbank.columns import Lane, Table
+    from nt_memory.reasoningbank.dependence import Mean
     from nt_memory.reasoningbank.judging import History
     from nt_memory.reasoningbank.memories import Memories
     from nt_memory.reasoningbank.pattern import Pattern
@@ -88,10 +91,14 @@ def rank(
         table = memories.tables.get(action_type)
         lane = None if table is None else table.lanes.get(agent)
         if table is None or lane is None or lane.partition < 0:
-            found.append(Ranked(agent, Mean(np.nan, np.inf, 0, 0.0), 0.0, 0, np.nan))
+            found.append(_unranked(agent))
         else:
             found.append(_rank_one(backing, memories, table, lane, query, moment))
     return sorted(found, key=lambda one: (-one.score, one.agent))
+
+
+def _unranked(agent: str) -> Ranked:
+    return Ranked(agent, UNKNOWN, 0.0, 0, math.nan)
 
 
 def _rank_one(
@@ -106,12 +113,11 @@ def _rank_one(
     family = memories.family(memories.definition(table.action_type, moment))
     entry = table.entry[entries]
     entries = entries[(entry["row"] >= 0) & (entry["family"] == family)]
-    nothing = Ranked(lane.agent, Mean(np.nan, np.inf, 0, 0.0), 0.0, 0, np.nan)
     if not len(entries):
-        return nothing
+        return _unranked(lane.agent)
     vectors = backing.vectors(lane.partition, table.entry["row"][entries])
     if vectors.shape[1] != len(query):
-        return nothing
+        return _unranked(lane.agent)
     score = np.sum(vectors.astype(np.float64) * query, axis=1)
     size = min(len(entries), max(MIN_SIMILAR, min(MAX_SIMILAR, len(entries) // 20)))
     nearest = np.sort(np.argsort(-score, kind="stable")[:size])
@@ -121,7 +127,7 @@ def _rank_one(
     skill = history.judged.skill
     is_there = np.isfinite(skill)
     if not is_there.any():
-        return nothing
+        return _unranked(lane.agent)
     mean = daily_mean(skill[is_there], history.at[is_there], history.horizon_days)
     naive = float(np.mean(history.judged.baseline_loss[is_there]))
     share = mean.value / naive if naive > 0.0 else 0.0

@@ -51,7 +51,7 @@ def voter(memories: Memories, agent: str, moment: Moment) -> Voter:
     ]
     if not found:
         return Voter(1.0, False, np.zeros(0, np.int64), np.zeros(0))  # noqa: FBT003
-    usual = pooled_mean(found, lambda one: _relative(one, one.judged.loss))
+    usual = pooled_mean(found, lambda one: _relative(one.judged.loss))
     day, loss = _daily_losses(found)
     is_known = usual.n_effective >= MIN_EFFECTIVE and len(day) >= MIN_DAYS
     return Voter(quality_of(found), is_known, day, loss)
@@ -59,8 +59,8 @@ def voter(memories: Memories, agent: str, moment: Moment) -> Voter:
 
 def quality_of(found: Sequence[History]) -> float:
     """Skill over the baselines, shrunk by how little is known, in [0, 2]; 1: as good, or unknown."""
-    skill = pooled_mean(found, _relative_skill) if found else None
-    if skill is None or not skill.n or not math.isfinite(skill.value):
+    skill = pooled_mean(found, _relative_skill)
+    if not math.isfinite(skill.value):
         return 1.0
     shrunk = skill.value * skill.n_effective / (skill.n_effective + SHRINK)
     return min(max(1.0 + shrunk, 0.0), 2.0)
@@ -74,14 +74,14 @@ def _relative_skill(history: History) -> Floats:
     return judged.skill / naive if naive > 0.0 else np.full(len(judged.skill), np.nan)
 
 
-def _relative(history: History, loss: Floats) -> Floats:
+def _relative(loss: Floats) -> Floats:
     finite = loss[np.isfinite(loss)]
     usual = float(np.mean(finite)) if len(finite) else 0.0
     return loss / usual if usual > 0.0 else np.where(np.isfinite(loss), 0.0, np.nan)
 
 
 def _daily_losses(found: Sequence[History]) -> tuple[NDArray[np.int64], Floats]:
-    loss = np.concatenate([_relative(one, one.judged.loss) for one in found])
+    loss = np.concatenate([_relative(one.judged.loss) for one in found])
     at = np.concatenate([one.at for one in found])
     is_there = np.isfinite(loss)
     day, place = np.unique(at[is_there] // DAY_US, return_inverse=True)

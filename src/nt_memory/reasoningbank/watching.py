@@ -39,8 +39,8 @@ def watch(promoted: Sequence[Pattern], material: Material) -> list[Pattern]:
 
 def _watch(pattern: Pattern, material: Material, values: NDArray[np.float64]) -> Pattern:
     is_new = material.found.at > (pattern.promoted_at_us or 0)
-    if len(pattern.centroid) != material.vectors.shape[1] or pattern.effect is None:
-        return pattern
+    if len(pattern.centroid) != material.vectors.shape[1]:
+        return pattern  # of another embedding
     new = np.flatnonzero(is_new)
     score = np.sum(material.vectors[new].astype(np.float64) * pattern.centroid, axis=1)
     inside = new[distances(score) <= pattern.radius]

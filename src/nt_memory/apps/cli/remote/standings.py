@@ -210,6 +210,7 @@ class _Uplift(msgspec.Struct):
     shown: int
     withheld: int
     units: int
+    freedom: float | None = None
 
     def uplift(self) -> Uplift:
         return Uplift(
@@ -220,6 +221,7 @@ class _Uplift(msgspec.Struct):
             self.shown,
             self.withheld,
             self.units,
+            _number(self.freedom, math.inf),
         )
 
 

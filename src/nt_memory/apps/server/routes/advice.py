@@ -114,6 +114,7 @@ class UpliftOut(BaseModel):
     shown: int
     withheld: int
     units: int
+    freedom: float | None = Field(description="Degrees of freedom of the standard error.")
 
 
 class WeightsOut(BaseModel):
