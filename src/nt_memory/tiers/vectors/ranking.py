@@ -119,6 +119,8 @@ def scan(segments: Sequence[Segment], queries: NDArray[np.float32], k: int) -> l
     query takes half of what it took with all scores in one array. They are held for as many queries
     at a time as fit 16 MiB, at least one.
     """
+    if not segments:
+        return [[] for _ in queries]
     best = [_Best(k, _largest_error(query)) for query in queries]
     groups = list(_groups(segments))
     for group in groups:

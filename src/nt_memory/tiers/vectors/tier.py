@@ -3,7 +3,7 @@
 Three threads matter. The owner's (the event loop) appends and ends rows, which costs microseconds and
 makes them searchable at once. The indexer moves rows into graphs; the merger saves graphs and makes
 one of several. Both are started when there is work and gone when there is none. Searches run on any
-thread and see the rows as of the time and revision they were given, whatever the others are doing.
+thread, a lone one of several graphs with a second to help it, and see the rows as of the time and revision they were given, whatever the others are doing.
 
 In live use graphs grow in the background (`chain`), and what they have not reached is scanned.
 In a backtest a search first brings the graph to the last whole batch of the rows recorded by its
@@ -22,6 +22,7 @@ import numpy as np
 from nt_memory.errors import ClosedError, DimensionError, InvalidInputError
 from nt_memory.tiers.vectors.counters import VectorStats, count
 from nt_memory.tiers.vectors.growth import Tuning
+from nt_memory.tiers.vectors.helping import Helper
 from nt_memory.tiers.vectors.partition import Partition, Placement
 from nt_memory.tiers.vectors.replacing import ReplacingCalls
 from nt_memory.tiers.vectors.searching import Asked, Searching
@@ -67,8 +68,9 @@ class VectorTier(ReplacingCalls):
             directory.mkdir(parents=True, exist_ok=True)
             for leftover in directory.glob("*.hnsw.*.tmp"):
                 leftover.unlink(missing_ok=True)
+        self._helper = Helper()
         self._placement = Placement(
-            files, directory, tuning, is_deterministic, read_only, max_bytes
+            files, directory, tuning, is_deterministic, read_only, max_bytes, self._helper
         )
         self._partitions: dict[int, Partition] = {}
         self._growing: dict[int, Partition] = {}
@@ -79,7 +81,7 @@ class VectorTier(ReplacingCalls):
             threads=max(1, threads),
             publish=tuning.publish,
         )
-        self._searching = Searching(self._partitions, self._upkeep)
+        self._searching = Searching(self._partitions, self._upkeep, self._helper)
         self._is_closed = False
 
     # --- the owner's thread -------------------------------------------------------------------
@@ -322,6 +324,7 @@ class VectorTier(ReplacingCalls):
         """
         self._is_closed = True
         self._upkeep.close()
+        self._helper.close()
 
     # --- inside -------------------------------------------------------------------------------
 
