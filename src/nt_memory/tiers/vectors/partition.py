@@ -188,7 +188,7 @@ class Partition:
                 # Up to the last one found, not all there are: while rows arrive the mapping would
                 # have to be made anew for each search, and its pages be found again.
                 raw = self._source.mapped(int(rows.max()) + 1)
-                pieces.append(Piece(place, rows, raw[rows]))
+                pieces.append(Piece(place, rows, raw.take(rows, axis=0)))
             else:
                 pieces.append(Piece(place, rows, np.empty((0, self.dim), np.float16)))
         return pieces, [segment for segment in segments if segment is not None]
