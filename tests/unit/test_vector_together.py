@@ -310,9 +310,40 @@ def test_nobody_waits_for_a_helper_that_is_held_up() -> None:
         thread = threading.get_ident()
         assert helper.both(threading.get_ident, threading.get_ident) == (thread, thread)
         assert helper.helped == 0
+        assert helper._pause == 1
     finally:
         may_end.set()
         helper.close()
+
+
+def test_a_helper_that_comes_late_is_left_alone_for_longer_and_longer() -> None:
+    """Waited for half as long again as one's own part took: not asked again at once. In time: it is."""
+    times: list[int] = []
+    helper = Helper(2, lambda: times.pop(0))
+
+    def was_asked(*readings: int) -> bool:
+        times[:] = readings
+        before = helper.helped
+        helper.both(lambda: begun.wait(TIMEOUT_S), begun.set)
+        begun.clear()
+        return helper.helped > before
+
+    begun = threading.Event()
+    late, in_time = (0, 100, 151), (0, 100, 150)
+    assert was_asked(*in_time)
+    assert was_asked(*late)
+    for pause in (1, 2, 4):
+        for _ in range(pause):
+            begun.set()
+            assert not was_asked()
+        if pause < 4:
+            assert was_asked(*late)
+    assert was_asked(*in_time)
+    assert was_asked(*late)
+    begun.set()
+    assert not was_asked()
+    assert was_asked(*in_time)
+    helper.close()
 
 
 @pytest.mark.parametrize("why", ["one processor", "two searches", "closed"])
