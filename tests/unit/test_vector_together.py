@@ -193,6 +193,20 @@ def test_graphs_are_measured_together_when_the_second_is_saved(tmp_path: Path) -
         store.open()
 
 
+def test_a_small_graph_does_not_have_large_ones_measured_again(tmp_path: Path) -> None:
+    """What is known of the large ones goes on to hold."""
+    store = Store(tmp_path)
+    store.seal(250)
+    store.seal(240)
+    store.seal(130)
+    one, two, three = store.graphs()
+    assert two.content.extra[TOGETHER_KEY] == [[0, 250, 64], [250, 490, 64]]
+    assert TOGETHER_KEY not in three.content.extra
+    assert store.chain.state is not None
+    assert store.chain.state.together == (64, 64, three.graph.effort)
+    assert one.graph.effort == 64
+
+
 def test_only_searches_of_all_of_it_are_narrower(tmp_path: Path, asked: list[int]) -> None:
     """As of a time at which one graph was all there was, behind a filter, or for more neighbours, each
     is searched as it needs alone."""

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from nt_memory.tiers.vectors.sealed import Sealed
     from nt_memory.tiers.vectors.state import State
 
+# Measuring together scans all graphs for 256 queries, which a small one beside large ones does not pay back;
+# what was measured of those holds when it comes.
+_SMALL_SHARE = 4
+
 
 class Tidying:
     """Works on one chain, on one thread at a time.
@@ -154,7 +158,8 @@ class Tidying:
             if (other.stop <= part.first or other.first >= part.stop)
             and EFFORT_KEY in other.content.extra
         ]
-        if not others:
+        rows = part.graph.rows + sum(other.graph.rows for other in others)
+        if not others or part.graph.rows * _SMALL_SHARE < rows:
             return
         parts = sorted([*others, part], key=lambda one: one.first)
         stop = parts[-1].stop
