@@ -266,6 +266,7 @@ def test_a_helper_finds_what_one_thread_finds(
     reach = visible(store.columns.view, 1_000, 1)
     store.chain.find(reach, queries[:1], 5)
     assert store.helper.helped == 0  # so little is not worth it
+    monkeypatch.setattr(state, "_WORTH_HELP_NS", float("inf"))
     alone = store.chain.find(reach, queries, 5)
     monkeypatch.setattr(state, "_WORTH_HELP_NS", 0.0)
     helped = False
