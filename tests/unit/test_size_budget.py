@@ -6,9 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 LINES = 400
-EXEMPT = {
-    "tiers/vectors/tier.py": 430,
-}
+EXEMPT: dict[str, int] = {}
 """Modules above the budget, and how far they may go: each waits for a split at a natural seam."""
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nt_memory.tiers.vectors.pages import Roomy, want_huge_pages
+from nt_memory.tiers.vectors.pages import Blocks, Roomy, want_huge_pages
+from nt_memory.tiers.vectors.snapshots import Description, write_snapshot
 
 _ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _SIZE = 64 << 20
+_BLOCK = 2 << 20
 
 
 def _huge_bytes(address: int) -> int:
@@ -61,3 +63,35 @@ def test_a_block_is_asked_for_again_only_when_it_has_moved(monkeypatch: pytest.M
     for address, size in ((1, 10), (1, 15), (2, 30), (2, 60), (3, 70)):
         block.seen(address, size)
     assert asked == [(1, 10, 10), (2, 30, 30), (3, 70, 120)]
+
+
+def test_files_are_written_in_whole_blocks() -> None:
+    """Whatever the sizes of what comes: nothing is lost or moved, and only the last block is smaller."""
+    random = np.random.default_rng(4)
+    data = random.bytes(5 * _BLOCK + 12_345)
+    written: list[bytes] = []
+    blocks = Blocks(lambda block: written.append(bytes(block)))
+    at = 0
+    for size in [0, 1, _BLOCK - 1, *[700_001] * 3]:
+        blocks.write(data[at : at + size])
+        at += size
+    blocks.write(data[at:])
+    blocks.finish()
+    blocks.finish()
+    assert [len(block) for block in written] == [_BLOCK] * 5 + [12_345]
+    assert b"".join(written) == data
+
+
+def test_a_graph_lies_in_its_file_as_huge_pages_do(tmp_path: Path) -> None:
+    """Its header included, it is written in blocks that begin where huge pages do."""
+    sizes: list[int] = []
+
+    def dump(write) -> None:
+        for _ in range(9):
+            write(bytes(1 << 20))
+            (partial,) = tmp_path.iterdir()
+            sizes.append(partial.stat().st_size)
+
+    write_snapshot(tmp_path / "1-0-9.hnsw", Description(4, 0, 9, 7, "", 0), dump)
+    assert sizes[-1] == 4 * _BLOCK
+    assert not [size for size in sizes if size % _BLOCK]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nt_memory.tiers.vectors.index import Graph
-from nt_memory.tiers.vectors.tuning import EFFORTS, new_vectors, tune
+from nt_memory.tiers.vectors.tuning import EFFORTS, least, new_vectors, tune
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +44,30 @@ def test_the_least_that_finds_enough_is_chosen(graph, rows):
 def test_no_breadth_is_spent_on_what_it_hardly_helps(graph, rows):
     """A target that cannot be reached gives the least breadth that twice as much adds little to."""
     chosen = tune(graph, lambda some: rows[some], target=1.1)
-    assert chosen in EFFORTS[:-2]
-    queries = new_vectors(graph, lambda some: rows[some], 160)
-    shares = [share_found(graph, queries, effort) for effort in EFFORTS]
-    at = EFFORTS.index(chosen)
-    assert shares[at + 2] - shares[at] < 0.01
-    assert all(shares[i + 2] - shares[i] >= 0.01 for i in range(at))
+    assert chosen < EFFORTS[-1]
+    queries = new_vectors(graph, lambda some: rows[some], 256)
+
+    def gained(effort):
+        return share_found(graph, queries, 2 * effort) - share_found(graph, queries, effort)
+
+    assert gained(chosen) < 0.01
+    narrower = chosen // 2
+    while narrower >= EFFORTS[0]:
+        assert gained(narrower) >= 0.01
+        narrower //= 2
+
+
+def test_the_breadth_is_found_to_a_step():
+    """Of efforts a step apart the first that finds enough is chosen, with few looks at the graph."""
+    for wanted in EFFORTS:
+        looks = []
+
+        def share(effort, wanted=wanted, looks=looks):
+            looks.append(effort)
+            return 0.98 if effort >= wanted else 0.5 + effort / 2e3
+
+        assert least(share, 0.98) == wanted
+        assert len(looks) <= 9
 
 
 def test_queries_are_as_hard_as_new_vectors():

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from nt_memory.tiers.vectors import breadth
 from nt_memory.tiers.vectors.growth import Outcome
+from nt_memory.tiers.vectors.helping import ALONE
 from nt_memory.tiers.vectors.index import Graph, widen
 from nt_memory.tiers.vectors.sealed import Growing, Sealed
 from nt_memory.tiers.vectors.snapshots import Content
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from nt_memory.tiers.vectors.columns import Columns
     from nt_memory.tiers.vectors.growth import Found, Pace, Tuning
+    from nt_memory.tiers.vectors.helping import Helper
     from nt_memory.tiers.vectors.saved import Saved
     from nt_memory.tiers.vectors.source import Source
     from nt_memory.tiers.vectors.visibility import Visible
@@ -64,10 +66,17 @@ class Chain:
         saved: Its snapshots.
         tuning: How graphs grow.
         max_bytes: Of memory for all partitions; no graph is made that takes nearly all of it.
+        helper: For searches of several graphs.
     """
 
     def __init__(
-        self, source: Source, columns: Columns, saved: Saved, tuning: Tuning, max_bytes: int
+        self,
+        source: Source,
+        columns: Columns,
+        saved: Saved,
+        tuning: Tuning,
+        max_bytes: int,
+        helper: Helper = ALONE,
     ) -> None:
         self.is_detached = False
         """Another has taken the partition's place: nothing is built or saved any more."""
@@ -79,6 +88,7 @@ class Chain:
         self.columns = columns
         self.saved = saved
         self.tuning = tuning
+        self._helper = helper
         self._row_bytes = source.dim + _LINK_BYTES
         most = int(_MEMORY_SHARE * max_bytes) // self._row_bytes
         self.most_rows: int = max(most, 2 * tuning.seal)
@@ -152,7 +162,7 @@ class Chain:
         while state is None:
             self.load()
             state = self._state
-        return state.find(reach, queries, k)
+        return state.find(reach, queries, k, self._helper)
 
     def load(self) -> bool:
         """Map the saved graphs; whether that was necessary.
@@ -293,7 +303,7 @@ class Chain:
         assert growing is not None  # noqa: S101 - the callers looked
         is_saved = self._saved_stop == growing.stop
         part = Sealed(growing.first, growing.stop, growing.graph, Content(), is_saved=is_saved)
-        self._state = State((*state.sealed, part))
+        self._state = State.of((*state.sealed, part))
         self.is_untidy = True
 
     def tidy(self, pace: Pace) -> Outcome:
@@ -324,9 +334,8 @@ class Chain:
                 for other in state.sealed
                 if other.stop <= part.first or other.first >= part.stop
             ]
-            self._state = state._replace(
-                sealed=tuple(sorted([*sealed, part], key=lambda each: each.first))
-            )
+            parts = sorted([*sealed, part], key=lambda each: each.first)
+            self._state = State.of(parts, state.growing)
             self._sweep()
 
     # --- inside; the caller holds `_change` ---------------------------------------------------
@@ -334,7 +343,7 @@ class Chain:
     def _loaded(self) -> State:
         state = self._state
         if state is None:
-            state = self._state = State(self.saved.chain(self.columns.view.rows))
+            state = self._state = State.of(self.saved.chain(self.columns.view.rows))
             self._saved_stop = state.stop
             self.loads += 1
             self.is_untidy = True

@@ -16,6 +16,7 @@ from nt_memory.tiers.vectors.chain import Chain
 from nt_memory.tiers.vectors.columns import Columns
 from nt_memory.tiers.vectors.dense import Dense
 from nt_memory.tiers.vectors.growth import Outcome, Tuning
+from nt_memory.tiers.vectors.helping import ALONE
 from nt_memory.tiers.vectors.index import PARAMETERS
 from nt_memory.tiers.vectors.ranking import Piece, Segment
 from nt_memory.tiers.vectors.saved import Saved
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from nt_memory.tiers.vectors.files import VectorFiles
     from nt_memory.tiers.vectors.growth import Gap, Pace
+    from nt_memory.tiers.vectors.helping import Helper
     from nt_memory.tiers.vectors.visibility import Visible
 
 # A gather costs more a row than reading on; below one row in eight it pays.
@@ -55,6 +57,7 @@ class Placement(NamedTuple):
     is_deterministic: bool
     read_only: bool
     max_bytes: int
+    helper: Helper = ALONE
 
 
 class Partition:
@@ -91,7 +94,9 @@ class Partition:
         self.index: Batches | Chain = (
             Batches(self._source, self.columns, saved, tuning)
             if placement.is_deterministic
-            else Chain(self._source, self.columns, saved, tuning, placement.max_bytes)
+            else Chain(
+                self._source, self.columns, saved, tuning, placement.max_bytes, placement.helper
+            )
         )
 
     # --- sizes --------------------------------------------------------------------------------
@@ -183,7 +188,7 @@ class Partition:
                 # Up to the last one found, not all there are: while rows arrive the mapping would
                 # have to be made anew for each search, and its pages be found again.
                 raw = self._source.mapped(int(rows.max()) + 1)
-                pieces.append(Piece(place, rows, raw[rows]))
+                pieces.append(Piece(place, rows, raw.take(rows, axis=0)))
             else:
                 pieces.append(Piece(place, rows, np.empty((0, self.dim), np.float16)))
         return pieces, [segment for segment in segments if segment is not None]

@@ -52,7 +52,9 @@ class Probed(NamedTuple):
     passing: int
 
 
-def probe(graph: Graph, reach: Visible, queries: NDArray[np.float32], k: int) -> Probed:
+def probe(
+    graph: Graph, reach: Visible, queries: NDArray[np.float32], k: int, effort: int = 0
+) -> Probed:
     """Visible rows of the graph near each query, at least `k` if so many are visible.
 
     Args:
@@ -60,9 +62,11 @@ def probe(graph: Graph, reach: Visible, queries: NDArray[np.float32], k: int) ->
         reach: What may be returned.
         queries: Shape (m, dim).
         k: Wanted rows.
+        effort: Breadth of the search; 0: what the graph needs by itself.
 
-    Cost: see `_search_ns` and `_scan_ns`, whichever is less, for each query.
+    Cost: that of a search or of a scan, whichever is less, for each query; see `is_search_cheaper`.
     """
+    effort = effort or graph.effort
     filtered = _Filtered(graph, reach, k)
     if filtered.passing <= max(k, _GATHER) and filtered.count() <= max(k, _GATHER):
         return Probed([filtered.all_rows()] * len(queries), "rows", 0, filtered.passing)
@@ -72,7 +76,7 @@ def probe(graph: Graph, reach: Visible, queries: NDArray[np.float32], k: int) ->
     widest = 0
     while open_queries and filtered.is_search_cheaper(width):
         widest = width
-        raw = graph.search(queries[open_queries], width, effort=max(graph.effort, width))
+        raw = graph.search(queries[open_queries], width, effort=max(effort, width))
         least = width
         for number, rows in zip(open_queries, raw, strict=True):
             kept = filtered.keep(rows)
@@ -85,6 +89,11 @@ def probe(graph: Graph, reach: Visible, queries: NDArray[np.float32], k: int) ->
         found[number] = filtered.scan(queries[number : number + 1])
     how = "codes" if open_queries else "graph"
     return Probed([rows for rows in found if rows is not None], how, widest, filtered.passing)
+
+
+def search_ns(effort: int, dim: int) -> float:
+    """About what a search of a breadth takes, in nanoseconds on one core."""
+    return effort * (_WIDER_NS + _WIDER_VALUE_NS * dim)
 
 
 class _Filtered:
@@ -135,9 +144,8 @@ class _Filtered:
     def is_search_cheaper(self, width: int) -> bool:
         """Whether a search so wide costs less than a scan of the codes of all that pass."""
         dim = self._graph.dim
-        search_ns = width * (_WIDER_NS + _WIDER_VALUE_NS * dim)
         scan_ns = self._rows * _ROW_NS + self.passing * (_CODE_NS + _CODE_VALUE_NS * dim)
-        return search_ns <= scan_ns and width < self._rows
+        return search_ns(width, dim) <= scan_ns and width < self._rows
 
     def keep(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of `rows` that pass, in their order; -1 stands for none."""

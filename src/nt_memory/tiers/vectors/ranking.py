@@ -119,6 +119,8 @@ def scan(segments: Sequence[Segment], queries: NDArray[np.float32], k: int) -> l
     query takes half of what it took with all scores in one array. They are held for as many queries
     at a time as fit 16 MiB, at least one.
     """
+    if not segments:
+        return [[] for _ in queries]
     best = [_Best(k, _largest_error(query)) for query in queries]
     groups = list(_groups(segments))
     for group in groups:
@@ -290,11 +292,11 @@ def _cosines(
     wide = query.astype(np.float64)
     step = max(1, _CHUNK_VALUES // len(query))
     for at in range(0, len(vectors), step):
-        # In C order: how numpy sums a row depends on how it lies in memory.
+        # In C order: how numpy sums a row depends on how it lies in memory. `einsum` multiplies and sums in one
+        # pass, and unlike BLAS (`vecdot`) it does so in the same order on every processor.
         part = vectors[at : at + step].astype(np.float64, order="C")
-        lengths = np.sqrt((part * part).sum(axis=1))
-        part *= wide
-        np.divide(part.sum(axis=1), lengths, out=out[at : at + step])
+        lengths = np.sqrt(np.einsum("ij,ij->i", part, part))
+        np.divide(np.einsum("ij,j->i", part, wide), lengths, out=out[at : at + step])
     np.clip(out, -1.0, 1.0, out=out)
 
 

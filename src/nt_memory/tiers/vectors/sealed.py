@@ -104,16 +104,21 @@ class Sealed:
         numbers = self.content.numbers
         return self.graph.held_bytes + (self.stop - self.first) * 4 * (numbers is not None)
 
-    def find(self, reach: Visible, queries: NDArray[np.float32], k: int) -> Probed | None:
+    def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The partition's numbers of the graph's `rows`."""
+        numbers = self.content.numbers
+        return (rows if numbers is None else numbers[rows]) + np.int64(self.first)
+
+    def find(
+        self, reach: Visible, queries: NDArray[np.float32], k: int, effort: int = 0
+    ) -> Probed | None:
         """As `probe`, by the partition's numbers of rows; None if `reach` ends before them."""
         numbers = self.content.numbers
         inside = reach.within(self.first, self.stop, self._ended.upto(reach.view), numbers)
         if not inside.prefix:
             return None
-        found = probe(self.graph, inside, queries, k)
-        if numbers is None:
-            return found._replace(rows=[rows + self.first for rows in found.rows])
-        return found._replace(rows=[numbers[rows] + np.int64(self.first) for rows in found.rows])
+        found = probe(self.graph, inside, queries, k, effort)
+        return found._replace(rows=[self.numbers(rows) for rows in found.rows])
 
     def left_out(self, reach: Visible) -> NDArray[np.int64]:
         """Rows that had ended before the graph was made, and are visible as of `reach` all the same.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from nt_memory.tiers.vectors.helping import Helper
     from nt_memory.tiers.vectors.partition import Partition
     from nt_memory.tiers.vectors.upkeep import Upkeep
     from nt_memory.tiers.vectors.visibility import Visible
@@ -45,9 +46,11 @@ class Searching:
     Args:
         partitions: The tier's, by id; may change while a search runs.
         upkeep: Is told what is searched.
+        helper: Is told how many searches there are.
     """
 
-    def __init__(self, partitions: Mapping[int, Partition], upkeep: Upkeep) -> None:
+    def __init__(self, partitions: Mapping[int, Partition], upkeep: Upkeep, helper: Helper) -> None:
+        self._helper = helper
         self._partitions = partitions
         self._upkeep = upkeep
         self._stamp = 0
@@ -65,7 +68,8 @@ class Searching:
         asked = asked._replace(queries=_checked(asked.queries, asked.k))
         self._upkeep.searched()
         searched = self._reached(partitions, asked, allow)
-        found = self._collect(searched, asked, steps)
+        with self._helper.searching():
+            found = self._collect(searched, asked, steps)
         ids = np.array([one.number for one in searched], np.int64)
         reaches = [one.reach for one in searched]
         return [

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import msgspec
 import numpy as np
 
+from nt_memory.tiers.vectors.pages import Blocks
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -124,18 +126,20 @@ def write_snapshot(
     try:
         with partial.open("wb") as file:
             length = crc = 0
+            blocks = Blocks(file.write)
 
             def write(chunk: bytes) -> None:
                 nonlocal length, crc
-                file.write(chunk)
+                blocks.write(chunk)
                 length += len(chunk)
                 crc = zlib.crc32(chunk, crc)
 
-            file.seek(_START)
+            blocks.write(bytes(_START))  # the header's place
             write(extra)
             write(numbers)
             before = length
             dump(write)
+            blocks.finish()
             file.seek(0)
             lengths = _Lengths(len(extra), len(numbers), length - before, crc)
             file.write(_pack(description, lengths))

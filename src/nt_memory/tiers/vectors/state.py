@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
 from nt_memory.tiers.vectors.growth import Found, Gap
+from nt_memory.tiers.vectors.helping import ALONE
+from nt_memory.tiers.vectors.probe import search_ns
+from nt_memory.tiers.vectors.together import efforts
+from nt_memory.tiers.vectors.tuning import NEIGHBOURS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
+    from nt_memory.tiers.vectors.helping import Helper
     from nt_memory.tiers.vectors.probe import Probed
     from nt_memory.tiers.vectors.sealed import Growing, Sealed
     from nt_memory.tiers.vectors.visibility import Visible
+
+# Waking another thread and hearing from it takes 60 us on an idle machine.
+_WORTH_HELP_NS = 200_000.0
 
 
 class State(NamedTuple):
@@ -21,10 +32,18 @@ class State(NamedTuple):
     Attributes:
         sealed: In order of their rows, not overlapping; gaps only after damage.
         growing: Past all of them; None: not begun.
+        together: How widely to search each sealed graph where all are; see `together`.
     """
 
     sealed: tuple[Sealed, ...] = ()
     growing: Growing | None = None
+    together: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, sealed: Iterable[Sealed], growing: Growing | None = None) -> State:
+        """With what is known of these graphs together."""
+        parts = tuple(sealed)
+        return cls(parts, growing, efforts(parts))
 
     @property
     def stop(self) -> int:
@@ -39,16 +58,17 @@ class State(NamedTuple):
         sealed = sum(part.stop - part.first for part in self.sealed)
         return sealed + (0 if self.growing is None else self.growing.graph.rows)
 
-    def find(self, reach: Visible, queries: NDArray[np.float32], k: int) -> Found:
+    def find(
+        self, reach: Visible, queries: NDArray[np.float32], k: int, helper: Helper = ALONE
+    ) -> Found:
         """As `Chain.find`."""
         found = Found([[] for _ in queries], [], [])
         at = 0
-        for part in self.sealed:
-            if part.first >= reach.prefix:
-                break
+        parts = [part for part in self.sealed if part.first < reach.prefix]
+        for part, probed in zip(parts, self._probed(parts, reach, queries, k, helper), strict=True):
             if at < part.first:
                 found.gaps.append(Gap(at, part.first))
-            _collect(found, part.find(reach, queries, k))
+            _collect(found, probed)
             left_out = part.left_out(reach)
             if len(left_out):
                 found.gaps.append(Gap(part.first, part.stop, left_out))
@@ -61,6 +81,37 @@ class State(NamedTuple):
         if at < reach.prefix:
             found.gaps.append(Gap(at, reach.prefix))
         return found
+
+    def _probed(
+        self,
+        parts: Sequence[Sealed],
+        reach: Visible,
+        queries: NDArray[np.float32],
+        k: int,
+        helper: Helper,
+    ) -> list[Probed | None]:
+        """What each of `parts` says; by two threads, if that is worth it."""
+        is_whole = bool(parts) and reach.mask is None and reach.prefix >= parts[-1].stop
+        chosen = [part.graph.effort for part in parts]
+        if self.together and is_whole and len(parts) == len(self.sealed) and k <= NEIGHBOURS:
+            chosen = list(self.together)
+
+        def ask(these: range) -> list[Probed | None]:
+            return [parts[i].find(reach, queries, k, chosen[i]) for i in these]
+
+        costs = [search_ns(effort, queries.shape[1]) * len(queries) for effort in chosen]
+        cut = _cut(costs)
+        first, rest = range(cut), range(cut, len(parts))
+        if min(sum(costs[:cut]), sum(costs[cut:])) < _WORTH_HELP_NS:
+            return ask(range(len(parts)))
+        mine, others = helper.both(lambda: ask(first), lambda: ask(rest))
+        return mine + others
+
+
+def _cut(costs: Sequence[float]) -> int:
+    """Where to cut a row of costs in two, so that the greater half is least."""
+    half, sums = sum(costs), list(itertools.accumulate(costs, initial=0.0))
+    return min(range(len(sums)), key=lambda at: max(sums[at], half - sums[at]))
 
 
 def _collect(found: Found, probed: Probed | None) -> None:

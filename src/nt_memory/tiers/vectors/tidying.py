@@ -15,6 +15,7 @@ from nt_memory.tiers.vectors.growth import Outcome
 from nt_memory.tiers.vectors.index import widen
 from nt_memory.tiers.vectors.merging import Build, Shape, plan
 from nt_memory.tiers.vectors.saved import EFFORT_KEY
+from nt_memory.tiers.vectors.together import TOGETHER_KEY, tune_together
 from nt_memory.tiers.vectors.tuning import tune
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from nt_memory.tiers.vectors.index import Graph
     from nt_memory.tiers.vectors.sealed import Sealed
     from nt_memory.tiers.vectors.state import State
+
+# Measuring together scans all graphs for 256 queries, which a small one beside large ones does not pay back;
+# what was measured of those holds when it comes.
+_SMALL_SHARE = 4
 
 
 class Tidying:
@@ -133,13 +138,38 @@ class Tidying:
             return None
         if self._is_unmeasured(part):
             effort = tune(part.graph, lambda at: self._vectors(part, at), go_on=pace.go_on)
-            extra = part.content.extra | {EFFORT_KEY: effort or part.graph.effort}
-            part.content = part.content._replace(extra=extra)
+            if effort is not None:  # else the tier is being closed, and the next one measures it
+                extra = part.content.extra | {EFFORT_KEY: effort}
+                part.content = part.content._replace(extra=extra)
+                part.graph.effort = effort
+        self._measure_together(part, pace)
         path = self._chain.saved.path(part.first, part.stop)
         self._chain.saved.write(path, part.first, part.stop, part.graph, part.content)
         return self._chain.saved.map(path, self._chain.columns.view.rows)
 
+    def _measure_together(self, part: Sealed, pace: Pace) -> None:
+        """See how narrowly a new graph and those that stay beside it can be searched."""
+        state = self._chain.state
+        if state is None or EFFORT_KEY not in part.content.extra:
+            return
+        others = [
+            other
+            for other in state.sealed
+            if (other.stop <= part.first or other.first >= part.stop)
+            and EFFORT_KEY in other.content.extra
+        ]
+        rows = part.graph.rows + sum(other.graph.rows for other in others)
+        if not others or part.graph.rows * _SMALL_SHARE < rows:
+            return
+        parts = sorted([*others, part], key=lambda one: one.first)
+        stop = parts[-1].stop
+        found = tune_together(
+            parts, lambda rows: widen(self._chain.source.mapped(stop)[rows]), go_on=pace.go_on
+        )
+        if found is not None:
+            kept = [[one.first, one.stop, effort] for one, effort in zip(parts, found, strict=True)]
+            extra = part.content.extra | {TOGETHER_KEY: kept}
+            part.content = part.content._replace(extra=extra)
+
     def _vectors(self, part: Sealed, at: NDArray[np.int64]) -> NDArray[np.float32]:
-        numbers = part.content.numbers
-        rows = (at if numbers is None else numbers[at]) + np.int64(part.first)
-        return widen(self._chain.source.mapped(part.stop)[rows])
+        return widen(self._chain.source.mapped(part.stop)[part.numbers(at)])

@@ -3,7 +3,7 @@
 Three threads matter. The owner's (the event loop) appends and ends rows, which costs microseconds and
 makes them searchable at once. The indexer moves rows into graphs; the merger saves graphs and makes
 one of several. Both are started when there is work and gone when there is none. Searches run on any
-thread and see the rows as of the time and revision they were given, whatever the others are doing.
+thread, a lone one of several graphs with a second to help it, and see the rows as of the time and revision they were given, whatever the others are doing.
 
 In live use graphs grow in the background (`chain`), and what they have not reached is scanned.
 In a backtest a search first brings the graph to the last whole batch of the rows recorded by its
@@ -22,10 +22,12 @@ import numpy as np
 from nt_memory.errors import ClosedError, DimensionError, InvalidInputError
 from nt_memory.tiers.vectors.counters import VectorStats, count
 from nt_memory.tiers.vectors.growth import Tuning
+from nt_memory.tiers.vectors.helping import Helper
 from nt_memory.tiers.vectors.partition import Partition, Placement
+from nt_memory.tiers.vectors.replacing import ReplacingCalls
 from nt_memory.tiers.vectors.searching import Asked, Searching
 from nt_memory.tiers.vectors.upkeep import Upkeep
-from nt_memory.tiers.vectors.visibility import NEVER, visible
+from nt_memory.tiers.vectors.visibility import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from nt_memory.tiers.vectors.steps import Step
 
 
-class VectorTier:
+class VectorTier(ReplacingCalls):
     """Searchable vectors of all partitions.
 
     Args:
@@ -66,8 +68,9 @@ class VectorTier:
             directory.mkdir(parents=True, exist_ok=True)
             for leftover in directory.glob("*.hnsw.*.tmp"):
                 leftover.unlink(missing_ok=True)
+        self._helper = Helper()
         self._placement = Placement(
-            files, directory, tuning, is_deterministic, read_only, max_bytes
+            files, directory, tuning, is_deterministic, read_only, max_bytes, self._helper
         )
         self._partitions: dict[int, Partition] = {}
         self._growing: dict[int, Partition] = {}
@@ -78,7 +81,7 @@ class VectorTier:
             threads=max(1, threads),
             publish=tuning.publish,
         )
-        self._searching = Searching(self._partitions, self._upkeep)
+        self._searching = Searching(self._partitions, self._upkeep, self._helper)
         self._is_closed = False
 
     # --- the owner's thread -------------------------------------------------------------------
@@ -113,69 +116,6 @@ class VectorTier:
         number = partition if file is None else file
         self._partitions[partition] = Partition(number, dim, self._placement)
         self._extend(partition, dim, from_us, until_us, until_revision, revision)
-
-    def prepare(self, file: int, dim: int) -> Partition:
-        """A partition that no search sees before `exchange`; its columns are the caller's to fill.
-
-        Its rows are in the file of that number. Callable from any thread; the columns have one writer at a time.
-        """
-        return Partition(file, dim, self._placement)
-
-    def grow(self, file: int, dim: int, rows: int) -> None:
-        """Have a graph built of the first `rows` vectors of a file, for `reembed` to come.
-
-        Nobody searches it, and it counts as held memory. O(new rows), 10 ns each.
-        """
-        growing = self._growing.get(file)
-        if growing is None:
-            growing = self._growing[file] = Partition(file, dim, self._placement)
-        more = rows - growing.columns.view.rows
-        if more > 0:
-            nothing = np.zeros(more, np.int64)
-            growing.columns.append(nothing, nothing + NEVER, None, nothing)
-            self._upkeep.grew(growing)
-
-    def is_grown(self, file: int) -> bool:
-        """Whether the graph that `grow` asked for is there, if one is needed. Any thread."""
-        growing = self._growing.get(file)
-        return growing is None or not growing.waiting
-
-    def give_up(self, file: int) -> None:
-        """The graph that `grow` asked for is not wanted any more."""
-        growing = self._growing.pop(file, None)
-        if growing is not None:
-            growing.detach()
-
-    def reembed(self, partition: int, dim: int, file: int) -> None:
-        """The rows of a partition have other vectors, those in a file; its columns go on as they are.
-
-        Searches that run go on with the vectors they have. The graph is what `grow` has come to; the
-        rest is built in the background. O(1).
-        """
-        old = self._partitions.get(partition)
-        if old is not None and old.number == file:
-            return
-        new = self._growing.pop(file, None) or Partition(file, dim, self._placement)
-        if old is not None:
-            new.adopt(old.columns)
-            self._detach(old)
-        self._partitions[partition] = new
-        self._upkeep.grew(new)
-
-    def exchange(self, gone: Iterable[int], come: Mapping[int, Partition]) -> None:
-        """Put prepared partitions in the place of others; both at once, for whoever is on this thread.
-
-        Searches that run go on with what they have; one that has not looked up its partitions yet
-        finds those that are gone empty, so its caller must ask again. Graphs of the new ones are
-        built in the background. O(partitions).
-        """
-        for number, partition in come.items():
-            self._partitions[number] = partition
-            self._upkeep.grew(partition)
-        for number in gone:
-            old = self._partitions.pop(number, None)
-            if old is not None:
-                self._detach(old)
 
     def ended_rows(self, partition: int) -> int:
         """How many rows of a partition have an end; 0 if it is not attached. Any thread."""
@@ -384,14 +324,9 @@ class VectorTier:
         """
         self._is_closed = True
         self._upkeep.close()
+        self._helper.close()
 
     # --- inside -------------------------------------------------------------------------------
-
-    def _detach(self, old: Partition) -> None:
-        old.detach()
-        self._upkeep.backlog.forget(old.number)
-        if self._placement.read_only:
-            self._placement.files.forget(old.number)
 
     def _extend(
         self,
