@@ -351,9 +351,14 @@ def test_a_lock_is_renewed_while_the_block_computes(store):
     clock = ManualClock()
     with MemorySystem.open_sync(store, clock=clock) as memory, memory.lock("r", lease=3.0) as token:
         engine = memory._target._engine
+
+        def keeper_sleeps():
+            return any(due == clock.now_us() + 1_000_000 for due, *_ in list(clock._sleepers))
+
         for _ in range(6):
             before = engine.revision
-            until(lambda: any(due for due, *_ in clock._sleepers))
+            # Not just anybody: time that passes before it sleeps, it would not notice.
+            until(keeper_sleeps)
             clock.advance(1.0)
             until(lambda before=before: engine.revision > before)
         assert not token.lost.is_set()
