@@ -15,18 +15,25 @@ from typing import TYPE_CHECKING, Final
 
 from nt_memory.clock import to_datetime
 from nt_memory.entries.origins import first_needed
-from nt_memory.errors import InvalidInputError, PermissionDeniedError, StorageError
+from nt_memory.errors import (
+    CorruptionError,
+    InvalidInputError,
+    PermissionDeniedError,
+    StorageError,
+)
 from nt_memory.records import Shared, SwarmSnapshot
 from nt_memory.replica import load_origin
 from nt_memory.system.baseline import save_base
 from nt_memory.system.beginning import BASE, GRAPH_PREFIX
 from nt_memory.system.opening import SHARE_NEW
+from nt_memory.system.verification import Verification
 from nt_memory.transport.basefile import base_path
 from nt_memory.transport.files import to_storage_error
 from nt_memory.transport.nats.catalogue import Manifest, Part, new_id
 from nt_memory.transport.nats.snapshots import Shelf
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from nt_memory.entries.origins import Origin
@@ -44,6 +51,23 @@ def share(engine: Engine, link: Link, keep: int) -> Shared:
 
     Nothing may be compacted meanwhile.
     """
+    shelf = Shelf(link)
+    for _ in range(_TRIES):
+        made = _make(engine, shelf)
+        entered = enter(shelf, made, keep)
+        if entered is not None:
+            kept, dropped = entered
+            shelf.sweep(dropped, kept, engine.clock.now_us())
+            return Shared(to_record(made), len(dropped), shelf.trim())
+        # Overtaken while it was sent: what would have to follow it may be trimmed already.
+        shelf.sweep((made,), shelf.listed().snapshots, engine.clock.now_us())
+        assert engine.journal is not None  # noqa: S101 - or nothing could be shared
+        engine.journal.flush()
+    raise _outrun()
+
+
+def _make(engine: Engine, shelf: Shelf) -> Manifest:
+    """Send a snapshot of what the replica holds now."""
     directory = engine.opened.directory.path / SHARE_NEW
     shutil.rmtree(directory, ignore_errors=True)
     try:
@@ -52,7 +76,6 @@ def share(engine: Engine, link: Link, keep: int) -> Shared:
             engine.vectors.save()  # or who begins with it builds more of them
         graphs = _link_graphs(engine.opened.directory.vectors, directory)
         header, origin = _freeze(engine, directory)
-        shelf = Shelf(link)
         id_ = new_id(engine.clock.now_us())
         files = {BASE: base_path(directory, header.sequence), **graphs}
         parts = shelf.put(id_, files)
@@ -62,19 +85,7 @@ def share(engine: Engine, link: Link, keep: int) -> Shared:
         raise to_storage_error(error, f"sharing {directory.parent}") from error
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    made = describe(id_, origin, header, parts)
-    kept, dropped = enter(shelf, made, keep)
-    shelf.sweep(dropped, kept, engine.clock.now_us())
-    return Shared(to_record(made), len(dropped), _trim(shelf))
-
-
-def _trim(shelf: Shelf) -> int:
-    """Remove what no snapshot needs that is in the catalogue now; how many messages.
-
-    Another node that enters an older snapshot in this very moment may find the messages behind it
-    gone: whoever joins passes such a one over, and begins with the newest, which is always whole.
-    """
-    return shelf.trim(min(one.needs for one in shelf.listed().snapshots))
+    return describe(id_, origin, header, parts)
 
 
 def describe(id_: str, origin: Origin, header: BaseHeader, parts: list[Part]) -> Manifest:
@@ -94,20 +105,33 @@ def describe(id_: str, origin: Origin, header: BaseHeader, parts: list[Part]) ->
 
 def enter(
     shelf: Shelf, made: Manifest, keep: int
-) -> tuple[tuple[Manifest, ...], tuple[Manifest, ...]]:
+) -> tuple[tuple[Manifest, ...], tuple[Manifest, ...]] | None:
     """Enter a snapshot into the catalogue; what is kept then, newest first, and what is not.
+
+    With it goes up to where the stream may be trimmed, in one message that is only stored if nobody
+    else's came first. So nobody trims what a snapshot needs that is entered at the same time.
+
+    Returns:
+        None if the stream may be trimmed already where the snapshot needs it.
 
     Raises:
         StorageError: others did so all the time.
     """
     for _ in range(_TRIES):
         listed = shelf.listed()
+        if made.needs < listed.floor:
+            return None
         # By how far they reach: whoever was slow may be late with an older one.
         known = sorted((made, *listed.snapshots), key=_reach, reverse=True)
         kept, dropped = tuple(known[:keep]), tuple(known[keep:])
-        if made in dropped or shelf.publish(kept, listed.last):
+        floor = max(listed.floor, min(one.needs for one in kept))
+        if made in dropped or shelf.publish(kept, listed.last, floor):
             return kept, tuple(one for one in dropped if one == made or made in kept)
-    raise StorageError("others enter snapshots of the swarm all the time: this one is not kept")
+    raise _outrun()
+
+
+def _outrun() -> StorageError:
+    return StorageError("others enter snapshots of the swarm all the time: this one is not kept")
 
 
 def _reach(snapshot: Manifest) -> tuple[int, int]:
@@ -153,6 +177,39 @@ def verify(link: Link, id_: str) -> SwarmSnapshot:
             shelf.verify(one)
             return to_record(one)
     raise InvalidInputError(f"there is no snapshot {id_!r} in the swarm's catalogue")
+
+
+def verify_all(link: Link, told: Callable[[str, int, int], None]) -> Verification:
+    """Read all snapshots of the catalogue, each to its end or to where it is damaged. Blocks.
+
+    Args:
+        link: Of any node that may read them.
+        told: Is told `(what, done, total)`, in bytes.
+
+    Raises:
+        DisconnectedError: no server answers.
+        PermissionDeniedError: this node may not ask.
+    """
+    shelf = Shelf(link)
+    snapshots = shelf.listed().snapshots
+    found = Verification(link.name, snapshots=[one.id for one in snapshots])
+    if not snapshots:
+        found.warnings.append(
+            "no snapshot was shared: a new node reads the stream from its beginning"
+        )
+        return found
+    found.revision, found.sequence = snapshots[0].revision, snapshots[0].sequence
+    done, total = 0, sum(one.size for one in snapshots)
+    for one in snapshots:
+        told("snapshots", done, total)
+        try:
+            shelf.verify(one)
+        except CorruptionError as error:
+            found.damage.append(str(error))
+        else:
+            found.snapshot_bytes += one.size
+        done += one.size
+    return found
 
 
 def to_record(snapshot: Manifest) -> SwarmSnapshot:

@@ -6,6 +6,9 @@ itself, for as long as it takes; only the first connection has a deadline.
 
 A server tells of a refused publish or subscription by an error message alone, which nats-py hands to
 a callback that knows of no call. The subject in it is matched with the calls in flight here.
+
+Servers that no longer know a node's credentials hang up, and refuse it until they know them again. nats-py
+takes the first for the end; here it is another reason to reconnect. Meanwhile calls are told.
 """
 
 from __future__ import annotations
@@ -51,9 +54,37 @@ _CLOSE_S: Final = 2.0
 _DENIED = re.compile(
     r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE
 )
-_REFUSED: Final = "uthorization"
+_REFUSED: Final = re.compile(
+    r"authorization violation|authentication (?:expired|revoked)", re.IGNORECASE
+)
+"""Of credentials; a server that is slow says `Authentication Timeout`."""
+_PERMISSIONS: Final = "permissions violation"
 _NO_LEADER: Final = (500, 503)
 _NOT_STORED: Final = 10077  # the leader's own store says no
+
+
+class RefusedError(PermissionDeniedError):
+    """The servers do not let this node in any more; it goes on trying."""
+
+
+class _Client(Client):
+    """A client that reconnects, whatever a server said before it hung up."""
+
+    async def _process_err(self, err_msg: str) -> None:
+        if _PERMISSIONS in err_msg.lower():
+            await super()._process_err(err_msg)
+            return
+        error = nats.errors.Error("nats: " + err_msg.strip("'"))
+        await self._error_cb(error)
+        await self._process_op_err(error)
+
+    async def _process_connect_init(self) -> None:
+        try:
+            await super()._process_connect_init()
+        except BaseException:
+            if self._transport is not None:  # the next attempt makes another one
+                self._transport.close()
+            raise
 
 
 class Link:
@@ -85,7 +116,7 @@ class Link:
         self._client: Client | None = None
         self._last_error = ""
         self._connecting: Client | None = None
-        self._is_refused = False
+        self._refusals = 0  # of credentials, since they were good for a connection
         self._inbox = self.subjects.inbox(agent).lower()
         self._waiting: dict[str, set[asyncio.Future[Any]]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -117,7 +148,7 @@ class Link:
             raise
 
     async def _connect(self, tls: ssl.SSLContext | None) -> None:
-        client = Client()
+        client = _Client()
         given = self._credentials
         connecting = client.connect(
             servers=self._servers,
@@ -133,6 +164,7 @@ class Link:
             nkeys_seed=None if given.nkey_file is None else str(given.nkey_file),
             inbox_prefix=self.subjects.inbox(self.agent),
             error_cb=self._on_error,
+            disconnected_cb=self._on_disconnected,
             reconnected_cb=self._on_reconnected,
         )
         self._connecting = client
@@ -144,7 +176,7 @@ class Link:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(client.close(), _CLOSE_S)
             said = self._last_error or str(error) or type(error).__name__
-            if self._is_refused:
+            if self._refusals:
                 raise PermissionDeniedError(self._refusal()) from None
             raise DisconnectedError(f"{self.name}: no server could be reached: {said}") from None
         self._client, self._connecting = client, None
@@ -190,6 +222,27 @@ class Link:
     def is_connected(self) -> bool:
         """Whether a server is connected now, as far as is known."""
         return self._client is not None and self._client.is_connected
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the servers do not let this node in: as often as there are servers, one after another."""
+        return not self.is_connected and self._refusals >= len(self._servers)
+
+    def check_connected(self) -> None:
+        """Raise if nothing can be sent now.
+
+        Raises:
+            RefusedError: the servers do not let this node in.
+            DisconnectedError: none is connected.
+        """
+        if self.is_refused:
+            raise RefusedError(
+                f"{self.name}: the servers refuse this node's credentials: nothing is written or sent until "
+                "they know them again. What was under way may have been stored: repeat it then, under "
+                "its request_id"
+            )
+        if not self.is_connected:
+            raise DisconnectedError(f"{self.name}: no server is connected")
 
     @property
     def is_over(self) -> bool:
@@ -247,9 +300,11 @@ class Link:
         """Publish a request and wait for the answer. On the link's loop.
 
         Raises:
-            PermissionDeniedError: this node may not publish there.
+            PermissionDeniedError: this node may not publish there, or is not let in.
             DisconnectedError: no answer: whether it arrived is not known.
         """
+        if self.is_refused:
+            self.check_connected()
         refused: asyncio.Future[Any] = self.loop.create_future()
         if any(denied.startswith(self._inbox) for denied in self.denied):
             raise _denied("subscribe", self._inbox)
@@ -335,10 +390,11 @@ class Link:
 
     async def _on_error(self, error: Exception) -> None:
         self._last_error = str(error)
-        if self._connecting is not None and _REFUSED in self._last_error:
-            # It would try again for ever, and no server would ever let it in.
-            self._is_refused = True
-            self._connecting.options["allow_reconnect"] = False
+        if _REFUSED.search(self._last_error):
+            self._refusals += 1
+            if self._connecting is not None:
+                # Whoever opens a memory is told at once, rather than kept waiting.
+                self._connecting.options["allow_reconnect"] = False
         found = _DENIED.search(self._last_error)
         if found is None:
             return
@@ -354,7 +410,11 @@ class Link:
             if not refused.done():
                 refused.set_result(kind)
 
+    async def _on_disconnected(self) -> None:
+        self.denied.clear()  # by another server, or another configuration: it says so anew
+
     async def _on_reconnected(self) -> None:
+        self._refusals = 0
         for told in self.on_connected:
             told()
 

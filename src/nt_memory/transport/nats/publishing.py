@@ -305,7 +305,7 @@ class Publishing:
         """Try something until it succeeds, is done otherwise, or patience is at its end."""
         while True:
             try:
-                self._check_connected()
+                self.link.check_connected()
                 attempt()
                 break
             except DisconnectedError as error:
@@ -314,10 +314,6 @@ class Publishing:
                 self._check_patience(error)
                 self._pause()
         self._unheard_ns = 0
-
-    def _check_connected(self) -> None:
-        if not self.link.is_connected:
-            raise DisconnectedError(f"{self.link.name}: no server is connected")
 
     def _check_patience(self, error: DisconnectedError) -> None:
         """Raise when there is no use in trying any longer."""

@@ -66,10 +66,12 @@ class Listed(msgspec.Struct, frozen=True):
     Attributes:
         snapshots: Newest first.
         last: Sequence of the newest message under its subject, catalogue or not; 0: none.
+        floor: As of `Catalogue`.
     """
 
     snapshots: tuple[Manifest, ...] = ()
     last: int = 0
+    floor: int = 0
 
 
 class Shelf:
@@ -101,8 +103,8 @@ class Shelf:
         if newest is None:
             return Listed()
         last, data = newest
-        found = decode_catalogue(data) or self._last_good(last)
-        return Listed(() if found is None else found.snapshots, last)
+        found = decode_catalogue(data) or self._last_good(last) or Catalogue()
+        return Listed(found.snapshots, last, found.floor)
 
     def _last_good(self, last: int) -> Catalogue | None:
         """The newest catalogue, where something else is the newest message."""
@@ -119,17 +121,18 @@ class Shelf:
             found = decode_catalogue(message[1]) or found
         return found
 
-    def publish(self, snapshots: tuple[Manifest, ...], last: int) -> bool:
+    def publish(self, snapshots: tuple[Manifest, ...], last: int, floor: int = 0) -> bool:
         """Make a catalogue the newest one; False if somebody else was faster, and nothing was done.
 
         Args:
             snapshots: Newest first.
             last: What `listed` said; the stream must be empty if the only snapshot was imported.
+            floor: As of `Catalogue`; not below what `listed` said.
 
         Raises:
             As `put`.
         """
-        data = encode_catalogue(Catalogue(snapshots))
+        data = encode_catalogue(Catalogue(snapshots, floor))
         is_first = bool(snapshots) and snapshots[0].message == 0
         expected = "Nats-Expected-Last-Sequence" if is_first else _LAST_OF_SUBJECT
         headers = {"Nats-Msg-Id": secrets.token_hex(12), expected: str(0 if is_first else last)}
@@ -298,12 +301,15 @@ class Shelf:
             if not names or offset >= int(answer.get("total", 0)):
                 return sorted(found)
 
-    def trim(self, before: int) -> int:
-        """Remove the messages before one from the swarm's journal; how many there were.
+    def trim(self) -> int:
+        """Remove the messages before the catalogue's floor from the swarm's journal; how many there were.
 
         Raises:
             As `sweep`.
         """
+        before = self.listed().floor
+        if before <= 1:  # a purge without a sequence would be one of everything
+            return 0
         stream = self._link.subjects.stream
         return int(self._api(f"STREAM.PURGE.{stream}", {"seq": before}).get("purged", 0))
 

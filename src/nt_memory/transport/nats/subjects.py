@@ -96,8 +96,10 @@ class Subjects:
         spelled = token(swarm)
         self._root = f"{ROOT}.{spelled}"
         self.stream = f"ntm_{spelled}"
-        self.values = f"ntm_{spelled}_values"
-        self.snapshots = f"ntm_{spelled}~snapshots"  # no swarm is spelled so
+        # No swarm's name is spelled with a `~` that is not two hexadecimal digits' own, so these are no
+        # other swarm's journal.
+        self.values = f"ntm_{spelled}~values"
+        self.snapshots = f"ntm_{spelled}~snapshots"
 
     def journal(self, author: str) -> str:
         """What an agent's entries are published under."""
