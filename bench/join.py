@@ -56,14 +56,15 @@ class Child:
 
     def __init__(self, process: asyncio.subprocess.Process, name: str) -> None:
         self._process = process
+        self._told: Any = process.stdin
+        self._heard: Any = process.stdout
         self._name = name
         self.said: dict[str, dict[str, Any]] = {}
 
     async def until(self, what: str) -> dict[str, Any]:
         """Listen until it says this, and tell of the rest."""
-        assert self._process.stdout is not None
         while what not in self.said:
-            line = await self._process.stdout.readline()
+            line = await self._heard.readline()
             if not line:
                 raise ChildError(f"{self._name} ended with {await self._process.wait()}")
             told = json.loads(line)
@@ -74,9 +75,8 @@ class Child:
 
     async def tell(self) -> None:
         """One line to it."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(b"\n")
-        await self._process.stdin.drain()
+        self._told.write(b"\n")
+        await self._told.drain()
 
     async def end(self) -> None:
         """Wait until it has ended by itself."""

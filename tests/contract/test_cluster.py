@@ -30,8 +30,9 @@ from nt_memory.errors import (
 )
 from nt_memory.system import joining
 from nt_memory.transport.nats import follower, publishing
+from nt_memory.transport.nats.client import ApiError
 from nt_memory.transport.nats.follower import Follower
-from nt_memory.transport.nats.link import ApiError, Link
+from nt_memory.transport.nats.link import Link
 from nt_memory.transport.nats.parcels import Parcel, encode_parcel
 from nt_memory.transport.nats.rights import ALL
 from nt_memory.transport.nats.servers.fleet import Fleet

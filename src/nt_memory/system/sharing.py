@@ -3,7 +3,8 @@
 A base of what one read transaction shows is written beside the replica, sent, read back, and only
 then named in the catalogue; with it go the saved graphs of the vectors, so that whoever begins with
 them need not build them. Then, and in this order: snapshots that are no longer kept lose their
-pieces, and the stream its messages before the oldest that is kept. Whatever is interrupted in
+pieces, the stream its messages before the oldest that is kept, and the large values go that nothing needs
+any more. Whatever is interrupted in
 between leaves the stream longer than it has to be, and nothing less.
 """
 
@@ -24,12 +25,13 @@ from nt_memory.errors import (
 from nt_memory.records import Shared, SwarmSnapshot
 from nt_memory.replica import load_origin
 from nt_memory.system.baseline import save_base
-from nt_memory.system.beginning import BASE, GRAPH_PREFIX
+from nt_memory.system.beginning import BASE, GRAPH_PREFIX, filed_versions
 from nt_memory.system.opening import SHARE_NEW
 from nt_memory.system.verification import Verification
 from nt_memory.transport.basefile import base_path
 from nt_memory.transport.files import to_storage_error
 from nt_memory.transport.nats.catalogue import Manifest, Part, new_id
+from nt_memory.transport.nats.leftovers import VALUES, Leftovers, write_list
 from nt_memory.transport.nats.snapshots import Shelf
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
     from nt_memory.entries.origins import Origin
     from nt_memory.system.engine import Engine
+    from nt_memory.tiers.views import Snapshot
     from nt_memory.transport.basefile import BaseHeader
     from nt_memory.transport.nats.link import Link
 
@@ -58,12 +61,28 @@ def share(engine: Engine, link: Link, keep: int) -> Shared:
         if entered is not None:
             kept, dropped = entered
             shelf.sweep(dropped, kept, engine.clock.now_us())
-            return Shared(to_record(made), len(dropped), shelf.trim())
+            trimmed = shelf.trim()
+            return Shared(to_record(made), len(dropped), trimmed, _remove(engine, link, shelf))
         # Overtaken while it was sent: what would have to follow it may be trimmed already.
         shelf.sweep((made,), shelf.listed().snapshots, engine.clock.now_us())
         assert engine.journal is not None  # noqa: S101 - or nothing could be shared
         engine.journal.flush()
     raise _outrun()
+
+
+def _remove(engine: Engine, link: Link, shelf: Shelf) -> int:
+    """Remove the large values and entries that nothing needs any more; how many."""
+    scratch = engine.opened.directory.path / SHARE_NEW
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        scratch.mkdir()
+        return Leftovers(link, shelf, scratch).remove()
+    except PermissionDeniedError:  # which is an OSError, too
+        raise
+    except OSError as error:
+        raise to_storage_error(error, f"checking values in {scratch}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _make(engine: Engine, shelf: Shelf) -> Manifest:
@@ -77,7 +96,8 @@ def _make(engine: Engine, shelf: Shelf) -> Manifest:
         graphs = _link_graphs(engine.opened.directory.vectors, directory)
         header, origin = _freeze(engine, directory)
         id_ = new_id(engine.clock.now_us())
-        files = {BASE: base_path(directory, header.sequence), **graphs}
+        base = base_path(directory, header.sequence)
+        files = {BASE: base, VALUES: directory / VALUES, **graphs}
         parts = shelf.put(id_, files)
     except PermissionDeniedError:  # which is an OSError, too
         raise
@@ -159,9 +179,17 @@ def _freeze(engine: Engine, directory: Path) -> tuple[BaseHeader, Origin]:
         origin = load_origin(snapshot)
         if origin is None:
             raise StorageError("this replica has followed nothing of the stream yet")
+        list_values(directory, snapshot)
         return save_base(directory, snapshot, engine.opened.files), origin
     finally:
         snapshot.close()
+
+
+def list_values(directory: Path, snapshot: Snapshot) -> Path:
+    """Write the list of value files that a snapshot needs; its path. Raises OSError."""
+    path = directory / VALUES
+    write_list(path, (reference for reference, _ in filed_versions(snapshot)))
+    return path
 
 
 def listed(link: Link) -> list[SwarmSnapshot]:

@@ -25,7 +25,7 @@ from nt_memory.errors import (
     StorageError,
     TrimmedError,
 )
-from nt_memory.transport.nats.link import ApiError, RefusedError
+from nt_memory.transport.nats.client import ApiError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

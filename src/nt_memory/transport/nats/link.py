@@ -24,7 +24,6 @@ from concurrent.futures import CancelledError as AbandonedError
 from typing import TYPE_CHECKING, Any, Final
 
 import nats.errors
-from nats.aio.client import Client
 
 from nt_memory.clock import SystemClock
 from nt_memory.errors import (
@@ -35,11 +34,13 @@ from nt_memory.errors import (
     UnsupportedError,
 )
 from nt_memory.transport.nats.address import Credentials, parse_url, show_url
+from nt_memory.transport.nats.client import REFUSED, ApiError, RefusedError, SteadyClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from concurrent.futures import Future
 
+    from nats.aio.client import Client
     from nats.aio.msg import Msg
 
     from nt_memory.transport.nats.subjects import Subjects
@@ -54,37 +55,8 @@ _CLOSE_S: Final = 2.0
 _DENIED = re.compile(
     r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE
 )
-_REFUSED: Final = re.compile(
-    r"authorization violation|authentication (?:expired|revoked)", re.IGNORECASE
-)
-"""Of credentials; a server that is slow says `Authentication Timeout`."""
-_PERMISSIONS: Final = "permissions violation"
 _NO_LEADER: Final = (500, 503)
 _NOT_STORED: Final = 10077  # the leader's own store says no
-
-
-class RefusedError(PermissionDeniedError):
-    """The servers do not let this node in any more; it goes on trying."""
-
-
-class _Client(Client):
-    """A client that reconnects, whatever a server said before it hung up."""
-
-    async def _process_err(self, err_msg: str) -> None:
-        if _PERMISSIONS in err_msg.lower():
-            await super()._process_err(err_msg)
-            return
-        error = nats.errors.Error("nats: " + err_msg.strip("'"))
-        await self._error_cb(error)
-        await self._process_op_err(error)
-
-    async def _process_connect_init(self) -> None:
-        try:
-            await super()._process_connect_init()
-        except BaseException:
-            if self._transport is not None:  # the next attempt makes another one
-                self._transport.close()
-            raise
 
 
 class Link:
@@ -148,7 +120,7 @@ class Link:
             raise
 
     async def _connect(self, tls: ssl.SSLContext | None) -> None:
-        client = _Client()
+        client = SteadyClient()
         given = self._credentials
         connecting = client.connect(
             servers=self._servers,
@@ -235,14 +207,17 @@ class Link:
             RefusedError: the servers do not let this node in.
             DisconnectedError: none is connected.
         """
+        self._check_let_in()
+        if not self.is_connected:
+            raise DisconnectedError(f"{self.name}: no server is connected")
+
+    def _check_let_in(self) -> None:
         if self.is_refused:
             raise RefusedError(
                 f"{self.name}: the servers refuse this node's credentials: nothing is written or sent until "
                 "they know them again. What was under way may have been stored: repeat it then, under "
                 "its request_id"
             )
-        if not self.is_connected:
-            raise DisconnectedError(f"{self.name}: no server is connected")
 
     @property
     def is_over(self) -> bool:
@@ -303,8 +278,7 @@ class Link:
             PermissionDeniedError: this node may not publish there, or is not let in.
             DisconnectedError: no answer: whether it arrived is not known.
         """
-        if self.is_refused:
-            self.check_connected()
+        self._check_let_in()
         refused: asyncio.Future[Any] = self.loop.create_future()
         if any(denied.startswith(self._inbox) for denied in self.denied):
             raise _denied("subscribe", self._inbox)
@@ -390,7 +364,7 @@ class Link:
 
     async def _on_error(self, error: Exception) -> None:
         self._last_error = str(error)
-        if _REFUSED.search(self._last_error):
+        if REFUSED.search(self._last_error):
             self._refusals += 1
             if self._connecting is not None:
                 # Whoever opens a memory is told at once, rather than kept waiting.
@@ -420,20 +394,6 @@ class Link:
 
 
 _MANY_DENIED = 4096
-
-
-class ApiError(Exception):
-    """JetStream refuses.
-
-    Attributes:
-        code: As of HTTP.
-        number: Which error it is.
-    """
-
-    def __init__(self, error: dict[str, Any]) -> None:
-        super().__init__(str(error.get("description", "")))
-        self.code = int(error.get("code", 0))
-        self.number = int(error.get("err_code", 0))
 
 
 def _denied(what: str, subject: str) -> PermissionDeniedError:

@@ -26,7 +26,7 @@ from nt_memory.errors import (
     again,
 )
 from nt_memory.transport.nats.blobs import Blobs, digest_of
-from nt_memory.transport.nats.link import ApiError
+from nt_memory.transport.nats.client import ApiError
 from nt_memory.transport.nats.parcels import (
     BLOB_FROM_BYTES,
     PARCEL_BYTES,

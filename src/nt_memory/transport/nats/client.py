@@ -1,0 +1,60 @@
+"""nats-py's client, and what servers say no by.
+
+nats-py takes whatever error a server sends, but for a refused subject, for the end of the client.
+That is what servers send whose configuration no longer has this node's credentials, or that are
+about to stop; here it is a reason to reconnect, like any other.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import nats.errors
+from nats.aio.client import Client
+
+from nt_memory.errors import PermissionDeniedError
+
+REFUSED: Final = re.compile(
+    r"authorization violation|authentication (?:expired|revoked)", re.IGNORECASE
+)
+"""Of credentials; a server that is slow says `Authentication Timeout`."""
+_PERMISSIONS: Final = "permissions violation"
+
+
+class RefusedError(PermissionDeniedError):
+    """The servers do not let this node in any more; it goes on trying."""
+
+
+class SteadyClient(Client):
+    """A client that reconnects, whatever a server said before it hung up."""
+
+    async def _process_err(self, err_msg: str) -> None:
+        if _PERMISSIONS in err_msg.lower():
+            await super()._process_err(err_msg)
+            return
+        error = nats.errors.Error("nats: " + err_msg.strip("'"))
+        await self._error_cb(error)
+        await self._process_op_err(error)
+
+    async def _process_connect_init(self) -> None:
+        try:
+            await super()._process_connect_init()
+        except BaseException:
+            if self._transport is not None:  # the next attempt makes another one
+                self._transport.close()  # type: ignore[no-untyped-call]
+            raise
+
+
+class ApiError(Exception):
+    """JetStream refuses.
+
+    Attributes:
+        code: As of HTTP.
+        number: Which error it is.
+    """
+
+    def __init__(self, error: dict[str, Any]) -> None:
+        super().__init__(str(error.get("description", "")))
+        self.code = int(error.get("code", 0))
+        self.number = int(error.get("err_code", 0))
