@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import re
 import ssl
 import threading
@@ -159,15 +158,7 @@ class Link:
             )
 
     def _refusal(self) -> str:
-        shown = self._credentials.file or self._credentials.nkey_file
-        if shown is not None:
-            return f"{self.name}: the servers refuse the credentials in {os.fspath(shown)}"
-        if "@" in self._servers[0]:
-            return f"{self.name}: the servers refuse the name and password in the URL"
-        return (
-            f"{self.name}: the servers want credentials, and none were given: "
-            "nkey_file (NT_MEMORY_NKEY_FILE), credentials_file, or name and password in the URL"
-        )
+        return f"{self.name}: {self._credentials.refusal(self._servers)}"
 
     def close(self) -> None:
         """Disconnect and end the thread. Idempotent."""
@@ -214,9 +205,8 @@ class Link:
     def _check_let_in(self) -> None:
         if self.is_refused:
             raise RefusedError(
-                f"{self.name}: the servers refuse this node's credentials: nothing is written or sent until "
-                "they know them again. What was under way may have been stored: repeat it then, under "
-                "its request_id"
+                f"{self._refusal()}. Nothing is written or sent until they let this node in again. What was "
+                "under way may have been stored: repeat it then, under its request_id"
             )
 
     @property
