@@ -529,10 +529,13 @@ async def test_no_swarms_name_makes_its_streams_anothers(
             assert await memory.get("agent_1", "large") == name * 300_000
 
 
-async def test_a_node_that_was_shut_out_comes_back(tmp_path: Path) -> None:
+async def test_a_node_that_was_shut_out_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While servers refuse a node, its calls say so and its reads go on; let in again, the same memory
     goes on by itself: what it missed comes, in order, and what it repeats is there once.
     """
+    monkeypatch.setattr(publishing, "ATTEMPT_S", 0.5)  # of the put that is under way then
     fleet = Fleet(tmp_path / "servers", swarm="desk")
     seed = fleet.enrol("scout", publish=ALL, subscribe=ALL)
     await fleet.start()
