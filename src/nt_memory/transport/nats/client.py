@@ -2,7 +2,8 @@
 
 nats-py takes whatever error a server sends, but for a refused subject, for the end of the client.
 That is what servers send whose configuration no longer has this node's credentials, or that are
-about to stop; here it is a reason to reconnect, like any other.
+about to stop; here it is a reason to reconnect, like any other. And an attempt that fails is ended here,
+which nats-py leaves to chance: its reader would take what the next one is told, for seconds.
 """
 
 from __future__ import annotations
@@ -38,12 +39,25 @@ class SteadyClient(Client):
         await self._process_op_err(error)
 
     async def _process_connect_init(self) -> None:
+        # What an attempt that failed leaves running would read from the next one's connection.
+        self._end_attempt()
         try:
             await super()._process_connect_init()
+            self._check_answered()
         except BaseException:
-            if self._transport is not None:  # the next attempt makes another one
+            self._end_attempt()
+            if self._transport is not None:
                 self._transport.close()  # type: ignore[no-untyped-call]
             raise
+
+    def _check_answered(self) -> None:
+        if not self.is_connected:  # the server hung up before it said why: nats-py would go on
+            raise ConnectionResetError("the server hung up")
+
+    def _end_attempt(self) -> None:
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task is not None:
+                task.cancel()
 
 
 class ApiError(Exception):
