@@ -21,6 +21,7 @@ COORDINATION_ARGS ?=
 PEERS_ARGS ?=
 HTTP_ARGS ?=
 CLUSTER_ARGS ?=
+JOIN_ARGS ?=
 PAGE_ARGS ?=
 SOAK_ARGS ?=
 OVERLOAD_ARGS ?=
@@ -32,7 +33,7 @@ TEST_ARGS ?=
 WORKERS ?= 2
 TESTS := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help demo test test-models test-nautilus test-agentdb test-package mutation licences sbom audit stress check bench bench-storage bench-vectors bench-coordination bench-http soak overload flood chaos page screenshots bench-page docs session fmt clean bench-peers bench-prices bench-cluster
+.PHONY: help demo test test-models test-nautilus test-agentdb test-package mutation licences sbom audit stress check bench bench-storage bench-vectors bench-coordination bench-http soak overload flood chaos page screenshots bench-page docs session fmt clean bench-peers bench-prices bench-cluster bench-join
 .DELETE_ON_ERROR:
 
 help:
@@ -56,6 +57,7 @@ help:
 	@echo 'make bench-http  put, get and search of nt-memory serve         (HTTP_ARGS="--clients 1 64")'
 	@echo 'make bench-prices  33 years of real prices, walked forward by the memory (PRICES_ARGS)'
 	@echo 'make bench-cluster  processes over NATS, beside Redis and PostgreSQL (CLUSTER_ARGS)'
+	@echo 'make bench-join  a new node joins a swarm of N observations (JOIN_ARGS="--n 1000000")'
 	@echo 'make soak    30 minutes of mixed load: does anything grow?   (SOAK_ARGS="--minutes 5")'
 	@echo 'make overload  10 minutes of writers faster than the disk    (OVERLOAD_ARGS="--minutes 1")'
 	@echo 'make flood   6 minutes of messages that some never read      (FLOOD_ARGS="--minutes 1")'
@@ -139,6 +141,9 @@ bench-http: $(VENV)/.installed-dev
 
 bench-prices: $(VENV)/.installed-dev $(VENV)/.installed-bench-prices
 	$(BIN)/python bench/prices.py --out bench/results $(PRICES_ARGS)
+
+bench-join: $(VENV)/.installed-dev
+	$(BIN)/python bench/join.py $(JOIN_ARGS)
 
 bench-cluster: $(VENV)/.installed-dev $(VENV)/.installed-bench-cluster
 	$(BIN)/python bench/cluster.py $(CLUSTER_ARGS)

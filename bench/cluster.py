@@ -24,6 +24,7 @@ import psutil
 from _cluster_child import WRITERS, write_for
 from _cluster_doors import DOORS, OurDoor, said_by, start_postgres, start_redis
 from _cluster_report import write_report
+from _ending import end_by_signals
 from _harness import machine, percentiles, subspace
 
 from nt_memory.apps.bench.loading import MissingError
@@ -320,6 +321,7 @@ def main() -> None:
     parser.add_argument("--no-peers", action="store_true", help="without Redis and PostgreSQL")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     asked = parser.parse_args()
+    end_by_signals()
     found: dict[str, Any] = {"columns": {}, "servers": [], "missing": []}
     with tempfile.TemporaryDirectory(prefix="cluster-bench-") as directory:
         Path(directory).chmod(0o755)  # PostgreSQL's user goes through it

@@ -290,11 +290,14 @@ class Shared:
         snapshot: What was shared.
         dropped: Older snapshots that were removed.
         trimmed: Messages that were removed from the swarm's stream.
+        removed: Copies of large values, and of large entries, that nothing needs any more and that were
+            removed.
     """
 
     snapshot: SwarmSnapshot
     dropped: int
     trimmed: int
+    removed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,9 +30,12 @@ from nt_memory.errors import (
 )
 from nt_memory.system import joining
 from nt_memory.transport.nats import follower, publishing
+from nt_memory.transport.nats.client import ApiError
 from nt_memory.transport.nats.follower import Follower
-from nt_memory.transport.nats.link import ApiError, Link
+from nt_memory.transport.nats.link import Link
 from nt_memory.transport.nats.parcels import Parcel, encode_parcel
+from nt_memory.transport.nats.rights import ALL
+from nt_memory.transport.nats.servers.fleet import Fleet
 from nt_memory.transport.nats.subjects import Subjects
 
 if TYPE_CHECKING:
@@ -510,3 +513,76 @@ async def test_a_replica_that_went_its_own_way(server: NatsServer, tmp_path: Pat
         assert await alone.get("agent_1", "k") == 2
     with pytest.raises(StorageError, match="give the node another one"):
         await node(server, tmp_path)
+
+
+async def test_no_swarms_name_makes_its_streams_anothers(
+    server: NatsServer, tmp_path: Path
+) -> None:
+    """Swarms `x`, `x_values` and `x_snapshots` on one server hold each what was written to it."""
+    names = ("x_values", "x_snapshots", "x")
+    for name in names:
+        async with node(server, tmp_path, swarm=name) as memory:
+            await memory.put("agent_1", "large", name * 300_000)
+            await memory.share_snapshot()
+    for name in names:
+        async with node(server, tmp_path / "new", swarm=name) as memory:
+            assert await memory.get("agent_1", "large") == name * 300_000
+
+
+async def test_a_node_that_was_shut_out_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While servers refuse a node, its calls say so and its reads go on; let in again, the same memory
+    goes on by itself: what it missed comes, in order, and what it repeats is there once.
+    """
+    monkeypatch.setattr(publishing, "ATTEMPT_S", 0.5)  # of the put that is under way then
+    fleet = Fleet(tmp_path / "servers", swarm="desk")
+    seed = fleet.enrol("scout", publish=ALL, subscribe=ALL)
+    await fleet.start()
+    try:
+        known: dict[str, Any] = {"url": fleet.url.rpartition("/")[0], "swarm": "desk"}
+        own = MemoryConfig(**known, agent="scout", nkey_file=seed, storage_path=tmp_path / "a")
+        operator = MemoryConfig(**known, nkey_file=fleet.operator_seed, storage_path=tmp_path / "b")
+        async with MemorySystem.open(operator) as desk, MemorySystem.open(own) as scout:
+            await _shut_out_and_back(fleet, scout, desk)
+    finally:
+        await fleet.stop()
+
+
+async def _put_on(scout: Any) -> None:
+    async with asyncio.timeout(20.0):
+        for n in range(1_000_000):
+            await scout.put("scout", "n", n, request_id=f"r{n}")
+
+
+async def _shut_out_and_back(fleet: Fleet, scout: Any, desk: Any) -> None:
+    changes = scout.watch("desk")
+    heard = await scout.subscribe("news")
+    await scout.put("scout", "k", 1)
+    fleet.revoke("scout")
+    fleet.reload()
+    with pytest.raises(PermissionDeniedError, match="refuse the credentials in"):
+        await _put_on(scout)
+    for call in (scout.sync(), scout.publish("market", 1), scout.acquire_lock("book")):
+        with pytest.raises(PermissionDeniedError, match="refuse the credentials in"):
+            await call
+    assert await scout.get("scout", "k") == 1
+    written = [await desk.put("desk", "k", n) for n in range(3)]
+    fleet.enrol("scout", publish=ALL, subscribe=ALL)
+    fleet.reload()
+    async with asyncio.timeout(20.0):
+        while True:
+            with contextlib.suppress(PermissionDeniedError, DisconnectedError):
+                await scout.put("scout", "k", 2, request_id="again")
+                break
+            await SystemClock().sleep(0.05)
+    assert await scout.put("scout", "k", 2, request_id="again") == scout.revision
+    assert [(await anext(changes)).revision for _ in range(3)] == written
+    await desk.publish("news", "hello")
+    assert await heard.recv(timeout=10.0) == "hello"
+    await desk.sync()
+    for memory in (scout, desk):
+        assert [r.value async for r in memory.history("scout", "k")] == [2, 1]
+        numbers = [r.value async for r in memory.history("scout", "n")]
+        assert numbers == sorted(numbers, reverse=True)
+        assert len(numbers) == len(set(numbers))

@@ -158,7 +158,7 @@ def test_nobody_speaks_in_anothers_name(run: Any, raw: Any, opened: Any) -> None
                 S.journal(""),
                 S.message("victim", "market/open"),
                 S.message("mallory", "market/open"),  # its own name, but no topic of its policy
-                S.value("victim", "d", 0),
+                S.value("victim", "d", "c", 0),
                 Subjects("other").journal("mallory"),
                 "$SYS.REQ.SERVER.PING",
             ):
@@ -225,7 +225,7 @@ def test_a_guest_has_nothing_of_the_journal(run: Any, raw: Any, opened: Any) -> 
         async with opened(""), raw("guest") as guest:
             for subject in (
                 S.journal("guest"),
-                S.value("guest", "d", 0),
+                S.value("guest", "d", "c", 0),
                 f"$JS.API.CONSUMER.CREATE.{S.stream}.c",
                 f"$JS.API.STREAM.INFO.{S.stream}",
             ):

@@ -21,7 +21,7 @@ from nt_memory.errors import (
     TrimmedError,
     UnsupportedError,
 )
-from nt_memory.system import beginning, founding
+from nt_memory.system import beginning, founding, sharing
 from nt_memory.transport.nats import follower
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ async def test_without_a_good_snapshot_the_stream_is_read(
     async with node(server, tmp_path / "one") as one:
         await fill(one)
         with monkeypatch.context() as patch:
-            patch.setattr(Shelf, "trim", lambda _, __: 0)
+            patch.setattr(Shelf, "trim", lambda _: 0)
             await one.share_snapshot()
         await damage(one, (await manifests(one))[0])
         async with node(server, tmp_path / "other") as other:
@@ -361,6 +361,38 @@ async def test_two_share_at_once(server: NatsServer, tmp_path: Path) -> None:
         expected = await told(one)
     async with node(server, tmp_path / "new") as new:
         assert await told(new) == expected
+
+
+async def test_no_snapshot_is_kept_without_the_messages_behind_it(
+    server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that enters its snapshot after another has trimmed the stream past it makes it anew: every
+    snapshot in the catalogue has all messages that must follow it, and a node can begin with each.
+    """
+    async with node(server, tmp_path / "one") as one, node(server, tmp_path / "late") as late:
+        await fill(one)
+        await late.sync()
+        loop, real = asyncio.get_running_loop(), sharing.enter
+
+        def overtaken(*arguments: Any) -> Any:
+            monkeypatch.setattr(sharing, "enter", real)
+            asyncio.run_coroutine_threadsafe(overtake(), loop).result(30)
+            return real(*arguments)
+
+        async def overtake() -> None:
+            await one.put("agent_1", "k/between", 1)
+            await one.share_snapshot(keep=3)
+            await one.put("agent_1", "k/after", 1)
+
+        monkeypatch.setattr(sharing, "enter", overtaken)
+        done = await late.share_snapshot(keep=3)
+        newest, older = await manifests(one)
+        assert newest.id == done.snapshot.id
+        assert min(newest.needs, older.needs) >= await first_message(one) > 1
+        await damage(one, newest)
+        await one.sync()
+        async with node(server, tmp_path / "new") as new:
+            assert await told(new) == await told(one)
 
 
 async def test_writers_go_on_while_it_is_shared(server: NatsServer, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from nt_memory import MemoryConfig, MemorySystem
 from nt_memory.apps.cli.exits import Exit
+from nt_memory.transport.nats.subjects import Subjects
 
 pytest.importorskip("nats")
 
@@ -177,7 +178,9 @@ def test_a_missing_program_says_what_installs_it(cli: Any, home: Path, tmp_path:
 def test_a_snapshot_of_a_cluster_is_what_new_nodes_begin_with(
     cli: Any, home: Path, tmp_path: Path, run: Any
 ) -> None:
-    """`snapshot` without a target, over a cluster, shares one and trims; over a directory it wants one."""
+    """`snapshot` without a target, over a cluster, shares one and trims; over a directory it wants one.
+    `verify` reads what is shared, and says what is damaged of it.
+    """
 
     async def put() -> int:
         async with MemorySystem.open(_config(said, tmp_path / "one")) as memory:
@@ -188,6 +191,16 @@ def test_a_snapshot_of_a_cluster_is_what_new_nodes_begin_with(
     async def look() -> tuple[object, int]:
         async with MemorySystem.open(_config(said, tmp_path / "new")) as memory:
             return await memory.get("a", "k/49"), memory._engine.opened.reader.oldest_sequence
+
+    async def lose_a_piece() -> None:
+        import nats
+
+        client = await nats.connect(said.url.rpartition("/")[0], nkeys_seed=said.nkey_file)
+        try:
+            subject = Subjects("default").snapshot(second.id, 0)
+            await client.jetstream().purge_stream("ntm_default~snapshots", subject=subject)
+        finally:
+            await client.close()
 
     (said,) = cli.documents("up", "--detach", "--dir", home)
     revision = run(put())
@@ -200,6 +213,13 @@ def test_a_snapshot_of_a_cluster_is_what_new_nodes_begin_with(
     assert second.dropped == 1
     value, oldest = run(look())
     assert value == 49
+    (checked,) = cli.documents("verify", "--store", said.url, env=operator)
+    assert (checked.is_ok, checked.snapshots) == (True, [second.id])
+    assert (checked.revision, checked.snapshot_bytes) == (second.revision, second.bytes)
+    run(lose_a_piece())
+    damaged = cli("verify", "--store", said.url, env=operator)
+    assert damaged.code == Exit.DAMAGED
+    assert f"DAMAGED: snapshot {second.id}: base: piece 0 of 1 is missing" in damaged.out
     assert oldest > 50
     assert cli("snapshot", "--store", tmp_path / "one").code == Exit.USAGE
 

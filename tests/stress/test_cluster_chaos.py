@@ -28,7 +28,7 @@ from chaos_judge import Found, Verdict, judge, look, read_history
 
 from nt_memory import MemorySystem
 from nt_memory.errors import DisconnectedError
-from nt_memory.testing.chaos import ChaosCluster, paused
+from nt_memory.testing.chaos import ChaosCluster, corrupt, paused
 from nt_memory.transport.nats.rights import ALL
 
 if TYPE_CHECKING:
@@ -145,6 +145,15 @@ class Chaos:
         self.cluster.slow(self.rng.choice(self.cluster.names), self.rng.uniform(0.02, 0.3))
         await asyncio.sleep(4.0)
 
+    async def damage(self) -> None:
+        # Any server, the leader included; what it has of the swarm's journal is changed while it is down.
+        name = self.rng.choice(self.cluster.names)
+        await self.cluster.kill(name)
+        corrupt(self.rng.choice(self.cluster.stream_files(name)), self.rng, size=64)
+        await asyncio.sleep(self.rng.uniform(0.0, 4.0))
+        self.cluster.start(name)
+        await self.cluster.leader()
+
     async def nothing(self) -> None:
         await asyncio.sleep(2.0)
 
@@ -162,7 +171,7 @@ class Chaos:
             await asyncio.sleep(LEASE_S * 1.5)
 
 
-FAULTS = ("kill_leader", "kill_all", "pause_client", "partition", "lose_connection", "pause_leader", "slow")  # fmt: skip
+FAULTS = ("kill_leader", "kill_all", "pause_client", "partition", "lose_connection", "pause_leader", "slow", "damage")  # fmt: skip
 
 
 async def run_chaos(

@@ -31,6 +31,7 @@ from nt_memory.transport.segment_reader import SegmentReader
 from nt_memory.transport.segments import SegmentHeader, encode_header, segment_path
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from nt_memory.system.opened import Opened
@@ -177,18 +178,23 @@ def finish(opened: Opened, blobs: Blobs) -> None:
         raise to_storage_error(error, f"joining in {directory.path}") from error
 
 
-def _fetch_values(snapshot: Snapshot, blobs: Blobs, directory: Path) -> None:
+def filed_versions(snapshot: Snapshot) -> Iterator[tuple[bytes, str]]:
+    """References to the value files of all versions, each with the version's actor."""
     for rows in snapshot.stored_rows(b"versions"):
         for key, stored in rows:
             if REFERENCE_START not in stored[:_STARTS_BYTES]:
                 continue
             version = decode_version(unseal(b"versions", key, stored))
-            if version.value is None or not is_filed(version.value):
-                continue
-            # Stored in its writer's name by that agent's own node, else in the operator's.
-            for author in dict.fromkeys((version.actor, "")):
-                if blobs.want_file(author, version.value, directory, bool):
-                    break
+            if version.value is not None and is_filed(version.value):
+                yield version.value, version.actor
+
+
+def _fetch_values(snapshot: Snapshot, blobs: Blobs, directory: Path) -> None:
+    for reference, actor in filed_versions(snapshot):
+        # Stored in its writer's name by that agent's own node, else in the operator's.
+        for author in dict.fromkeys((actor, "")):
+            if blobs.want_file(author, reference, directory, bool):
+                break
 
 
 def _write(path: Path, data: bytes) -> None:

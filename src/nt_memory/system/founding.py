@@ -24,11 +24,12 @@ from nt_memory.system.baseline import save_base
 from nt_memory.system.beginning import BASE
 from nt_memory.system.joining import connect, nodes_of
 from nt_memory.system.opening import SHARE_NEW, open_store
-from nt_memory.system.sharing import describe
+from nt_memory.system.sharing import describe, list_values
 from nt_memory.transport.basefile import base_path
 from nt_memory.transport.files import to_storage_error
 from nt_memory.transport.nats.blobs import Blobs
 from nt_memory.transport.nats.catalogue import Manifest, new_id
+from nt_memory.transport.nats.leftovers import VALUES
 from nt_memory.transport.nats.publishing import PATIENCE_S
 from nt_memory.transport.nats.snapshots import Shelf
 from nt_memory.transport.nats.streams import make_streams
@@ -107,11 +108,12 @@ def _send(
         snapshot = opened.cold.snapshot()
         try:
             header = save_base(scratch, snapshot, opened.files)
+            values = list_values(scratch, snapshot)
         finally:
             snapshot.close()
         _send_values(Blobs(link), opened.directory.values)
         id_ = new_id(clock.now_us())
-        parts = shelf.put(id_, {BASE: base_path(scratch, header.sequence)})
+        parts = shelf.put(id_, {BASE: base_path(scratch, header.sequence), VALUES: values})
         return describe(id_, origin, header, parts)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -3,7 +3,8 @@
 A base of what one read transaction shows is written beside the replica, sent, read back, and only
 then named in the catalogue; with it go the saved graphs of the vectors, so that whoever begins with
 them need not build them. Then, and in this order: snapshots that are no longer kept lose their
-pieces, and the stream its messages before the oldest that is kept. Whatever is interrupted in
+pieces, the stream its messages before the oldest that is kept, and the large values go that nothing needs
+any more. Whatever is interrupted in
 between leaves the stream longer than it has to be, and nothing less.
 """
 
@@ -15,22 +16,31 @@ from typing import TYPE_CHECKING, Final
 
 from nt_memory.clock import to_datetime
 from nt_memory.entries.origins import first_needed
-from nt_memory.errors import InvalidInputError, PermissionDeniedError, StorageError
+from nt_memory.errors import (
+    CorruptionError,
+    InvalidInputError,
+    PermissionDeniedError,
+    StorageError,
+)
 from nt_memory.records import Shared, SwarmSnapshot
 from nt_memory.replica import load_origin
 from nt_memory.system.baseline import save_base
-from nt_memory.system.beginning import BASE, GRAPH_PREFIX
+from nt_memory.system.beginning import BASE, GRAPH_PREFIX, filed_versions
 from nt_memory.system.opening import SHARE_NEW
+from nt_memory.system.verification import Verification
 from nt_memory.transport.basefile import base_path
 from nt_memory.transport.files import to_storage_error
 from nt_memory.transport.nats.catalogue import Manifest, Part, new_id
+from nt_memory.transport.nats.leftovers import VALUES, Leftovers, write_list
 from nt_memory.transport.nats.snapshots import Shelf
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from nt_memory.entries.origins import Origin
     from nt_memory.system.engine import Engine
+    from nt_memory.tiers.views import Snapshot
     from nt_memory.transport.basefile import BaseHeader
     from nt_memory.transport.nats.link import Link
 
@@ -44,6 +54,39 @@ def share(engine: Engine, link: Link, keep: int) -> Shared:
 
     Nothing may be compacted meanwhile.
     """
+    shelf = Shelf(link)
+    for _ in range(_TRIES):
+        made = _make(engine, shelf)
+        entered = enter(shelf, made, keep)
+        if entered is not None:
+            kept, dropped = entered
+            shelf.sweep(dropped, kept, engine.clock.now_us())
+            trimmed = shelf.trim()
+            return Shared(to_record(made), len(dropped), trimmed, _remove(engine, link, shelf))
+        # Overtaken while it was sent: what would have to follow it may be trimmed already.
+        shelf.sweep((made,), shelf.listed().snapshots, engine.clock.now_us())
+        assert engine.journal is not None  # noqa: S101 - or nothing could be shared
+        engine.journal.flush()
+    raise _outrun()
+
+
+def _remove(engine: Engine, link: Link, shelf: Shelf) -> int:
+    """Remove the large values and entries that nothing needs any more; how many."""
+    scratch = engine.opened.directory.path / SHARE_NEW
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        scratch.mkdir()
+        return Leftovers(link, shelf, scratch).remove()
+    except PermissionDeniedError:  # which is an OSError, too
+        raise
+    except OSError as error:
+        raise to_storage_error(error, f"checking values in {scratch}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _make(engine: Engine, shelf: Shelf) -> Manifest:
+    """Send a snapshot of what the replica holds now."""
     directory = engine.opened.directory.path / SHARE_NEW
     shutil.rmtree(directory, ignore_errors=True)
     try:
@@ -52,9 +95,9 @@ def share(engine: Engine, link: Link, keep: int) -> Shared:
             engine.vectors.save()  # or who begins with it builds more of them
         graphs = _link_graphs(engine.opened.directory.vectors, directory)
         header, origin = _freeze(engine, directory)
-        shelf = Shelf(link)
         id_ = new_id(engine.clock.now_us())
-        files = {BASE: base_path(directory, header.sequence), **graphs}
+        base = base_path(directory, header.sequence)
+        files = {BASE: base, VALUES: directory / VALUES, **graphs}
         parts = shelf.put(id_, files)
     except PermissionDeniedError:  # which is an OSError, too
         raise
@@ -62,19 +105,7 @@ def share(engine: Engine, link: Link, keep: int) -> Shared:
         raise to_storage_error(error, f"sharing {directory.parent}") from error
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    made = describe(id_, origin, header, parts)
-    kept, dropped = enter(shelf, made, keep)
-    shelf.sweep(dropped, kept, engine.clock.now_us())
-    return Shared(to_record(made), len(dropped), _trim(shelf))
-
-
-def _trim(shelf: Shelf) -> int:
-    """Remove what no snapshot needs that is in the catalogue now; how many messages.
-
-    Another node that enters an older snapshot in this very moment may find the messages behind it
-    gone: whoever joins passes such a one over, and begins with the newest, which is always whole.
-    """
-    return shelf.trim(min(one.needs for one in shelf.listed().snapshots))
+    return describe(id_, origin, header, parts)
 
 
 def describe(id_: str, origin: Origin, header: BaseHeader, parts: list[Part]) -> Manifest:
@@ -94,20 +125,33 @@ def describe(id_: str, origin: Origin, header: BaseHeader, parts: list[Part]) ->
 
 def enter(
     shelf: Shelf, made: Manifest, keep: int
-) -> tuple[tuple[Manifest, ...], tuple[Manifest, ...]]:
+) -> tuple[tuple[Manifest, ...], tuple[Manifest, ...]] | None:
     """Enter a snapshot into the catalogue; what is kept then, newest first, and what is not.
+
+    With it goes up to where the stream may be trimmed, in one message that is only stored if nobody
+    else's came first. So nobody trims what a snapshot needs that is entered at the same time.
+
+    Returns:
+        None if the stream may be trimmed already where the snapshot needs it.
 
     Raises:
         StorageError: others did so all the time.
     """
     for _ in range(_TRIES):
         listed = shelf.listed()
+        if made.needs < listed.floor:
+            return None
         # By how far they reach: whoever was slow may be late with an older one.
         known = sorted((made, *listed.snapshots), key=_reach, reverse=True)
         kept, dropped = tuple(known[:keep]), tuple(known[keep:])
-        if made in dropped or shelf.publish(kept, listed.last):
+        floor = max(listed.floor, min(one.needs for one in kept))
+        if made in dropped or shelf.publish(kept, listed.last, floor):
             return kept, tuple(one for one in dropped if one == made or made in kept)
-    raise StorageError("others enter snapshots of the swarm all the time: this one is not kept")
+    raise _outrun()
+
+
+def _outrun() -> StorageError:
+    return StorageError("others enter snapshots of the swarm all the time: this one is not kept")
 
 
 def _reach(snapshot: Manifest) -> tuple[int, int]:
@@ -135,9 +179,17 @@ def _freeze(engine: Engine, directory: Path) -> tuple[BaseHeader, Origin]:
         origin = load_origin(snapshot)
         if origin is None:
             raise StorageError("this replica has followed nothing of the stream yet")
+        list_values(directory, snapshot)
         return save_base(directory, snapshot, engine.opened.files), origin
     finally:
         snapshot.close()
+
+
+def list_values(directory: Path, snapshot: Snapshot) -> Path:
+    """Write the list of value files that a snapshot needs; its path. Raises OSError."""
+    path = directory / VALUES
+    write_list(path, (reference for reference, _ in filed_versions(snapshot)))
+    return path
 
 
 def listed(link: Link) -> list[SwarmSnapshot]:
@@ -153,6 +205,39 @@ def verify(link: Link, id_: str) -> SwarmSnapshot:
             shelf.verify(one)
             return to_record(one)
     raise InvalidInputError(f"there is no snapshot {id_!r} in the swarm's catalogue")
+
+
+def verify_all(link: Link, told: Callable[[str, int, int], None]) -> Verification:
+    """Read all snapshots of the catalogue, each to its end or to where it is damaged. Blocks.
+
+    Args:
+        link: Of any node that may read them.
+        told: Is told `(what, done, total)`, in bytes.
+
+    Raises:
+        DisconnectedError: no server answers.
+        PermissionDeniedError: this node may not ask.
+    """
+    shelf = Shelf(link)
+    snapshots = shelf.listed().snapshots
+    found = Verification(link.name, snapshots=[one.id for one in snapshots])
+    if not snapshots:
+        found.warnings.append(
+            "no snapshot was shared: a new node reads the stream from its beginning"
+        )
+        return found
+    found.revision, found.sequence = snapshots[0].revision, snapshots[0].sequence
+    done, total = 0, sum(one.size for one in snapshots)
+    for one in snapshots:
+        told("snapshots", done, total)
+        try:
+            shelf.verify(one)
+        except CorruptionError as error:
+            found.damage.append(str(error))
+        else:
+            found.snapshot_bytes += one.size
+        done += one.size
+    return found
 
 
 def to_record(snapshot: Manifest) -> SwarmSnapshot:

@@ -19,6 +19,8 @@ class Verification:
         rows: Rows of the views compared.
         vectors: Vectors compared.
         value_bytes: Bytes of value files that are as they were written.
+        snapshots: Of a cluster: the snapshots that were read, newest first; None of a store.
+        snapshot_bytes: Bytes of those that are as they were written.
     """
 
     path: str
@@ -30,6 +32,8 @@ class Verification:
     rows: int = 0
     vectors: int = 0
     value_bytes: int = 0
+    snapshots: list[str] | None = None
+    snapshot_bytes: int = 0
 
     @property
     def is_ok(self) -> bool:

@@ -17,12 +17,15 @@ from nt_memory.apps.cli.running import (
     check_not_served,
     in_directory,
     is_cluster,
+    locate,
     path_of,
     run,
 )
 from nt_memory.errors import InvalidInputError, NoStoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nt_memory import MemorySystem
     from nt_memory.system.repairing import Repair
     from nt_memory.system.verification import Verification
@@ -40,11 +43,22 @@ def verify(
     store: Store = None,
     json: AsJson = False,
 ) -> None:
-    """Check a store against its base and journal, in use or not; exit code 4 if it is damaged."""
-    from nt_memory.system.verifying import verify as verify_store  # noqa: PLC0415 - slow
+    """Check a store against its base and journal, in use or not; exit code 4 if it is damaged.
 
+    Of a cluster, the snapshots that its servers keep for new nodes: each is read, and held against the
+    checksums that its maker noted.
+    """
     with _progress() as told:
-        found = verify_store(path_of(store, _THERE), scratch=scratch, progress=told)
+        if is_cluster(store):
+            if scratch is not None:
+                raise InvalidInputError(
+                    "--scratch is about a store's files: a cluster has none here"
+                )
+            found = _verify_shared(store, told)
+        else:
+            from nt_memory.system.verifying import verify as verify_store  # noqa: PLC0415 - slow
+
+            found = verify_store(path_of(store, _THERE), scratch=scratch, progress=told)
     if json:
         from nt_memory.apps.cli import documents  # noqa: PLC0415 - numpy
 
@@ -53,6 +67,17 @@ def verify(
         _say_found(found)
     if not found.is_ok:
         raise typer.Exit(Exit.DAMAGED)
+
+
+def _verify_shared(store: str | None, told: Callable[[str, int, int], None]) -> Verification:
+    from nt_memory.system.joining import connect  # noqa: PLC0415 - slow
+    from nt_memory.system.sharing import verify_all  # noqa: PLC0415 - slow
+
+    link = connect(locate(store)[0])
+    try:
+        return verify_all(link, told)
+    finally:
+        link.close()
 
 
 def repair(*, store: Store = None, json: AsJson = False) -> None:
@@ -175,6 +200,7 @@ def register(app: typer.Typer) -> None:
         verify,
         "verify",
         "verify --store /backup/monday --json | jq .damage[]",
+        "verify --store nats://127.0.0.1:4222/desk",
         document="Verification",
     )
     family.add(
@@ -217,6 +243,9 @@ async def _open_copy(target: Path, *, as_json: bool) -> None:
 
 
 def _say_found(found: Verification) -> None:
+    if found.snapshots is not None:
+        _say_shared(found, found.snapshots)
+        return
     printing.line(
         f"{found.path}: {found.entries:,} entries read, {found.rows:,} rows and "
         f"{found.vectors:,} vectors compared as of revision {found.revision}"
@@ -228,6 +257,18 @@ def _say_found(found: Verification) -> None:
     for damage in found.damage:
         printing.line(f"DAMAGED: {damage}")
     printing.line("sound" if found.is_ok else f"to mend it: nt-memory repair --store {found.path}")
+
+
+def _say_shared(found: Verification, snapshots: list[str]) -> None:
+    printing.line(
+        f"{found.path}: {len(snapshots)} snapshots read, {found.snapshot_bytes / 1e6:,.1f} MB; "
+        f"the newest is of revision {found.revision}"
+    )
+    for warning in found.warnings:
+        printing.line(f"note: {warning}")
+    for damage in found.damage:
+        printing.line(f"DAMAGED: {damage}")
+    printing.line("sound" if found.is_ok else "to have a good one: nt-memory snapshot")
 
 
 def _say_done(done: Repair) -> None:

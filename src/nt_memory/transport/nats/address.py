@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from nt_memory.errors import InvalidInputError
-
-if TYPE_CHECKING:
-    import os
 
 _SCHEMES: Final = ("nats", "tls")
 
@@ -32,6 +30,18 @@ class Credentials:
     ca_file: str | os.PathLike[str] | None = None
     cert_file: str | os.PathLike[str] | None = None
     key_file: str | os.PathLike[str] | None = None
+
+    def refusal(self, servers: list[str]) -> str:
+        """What to tell whom servers do not let in: which credentials those were."""
+        shown = self.file or self.nkey_file
+        if shown is not None:
+            return f"the servers refuse the credentials in {os.fspath(shown)}"
+        if "@" in servers[0]:
+            return "the servers refuse the name and password in the URL"
+        return (
+            "the servers want credentials, and none were given: "
+            "nkey_file (NT_MEMORY_NKEY_FILE), credentials_file, or name and password in the URL"
+        )
 
     def tls(self, servers: list[str]) -> ssl.SSLContext | None:
         """A context, if anything asks for TLS."""

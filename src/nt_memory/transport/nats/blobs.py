@@ -1,8 +1,13 @@
 """What is too large for a message: entries and value files, in pieces, in a stream of their own.
 
-A blob is named by who published it and by its digest, and is stored whole before the entry that names
-it is published. So a node that meets the name finds all of it; if not, it never will, and nor will
-any other. Whoever reads a blob holds it against its digest.
+A blob is named by who published it and by its digest, and a copy of it is stored whole before the entry
+that names it is published. So a node that meets the name finds all of it; if not, it never will, and
+nor will any other. Whoever reads a blob holds it against its digest.
+
+*Copies* are what makes removing safe (`leftovers`). A copy bears a name of its own, and is counted on
+for `REUSE_S` by the node that made it, and by nobody else: who publishes the same value later stores
+another. So all messages that count on a copy are stored within a day of it, and a copy that is older
+than all messages that are left is needed by snapshots alone, which say what they need.
 """
 
 from __future__ import annotations
@@ -10,20 +15,21 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import functools
 import hashlib
 import os
 import secrets
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from nt_memory.clock import SystemClock
 from nt_memory.codec.filed import read_reference
-from nt_memory.errors import CorruptionError, DisconnectedError
+from nt_memory.errors import CorruptionError, DisconnectedError, TrimmedError
 from nt_memory.transport.files import sync_directory, to_storage_error
-from nt_memory.transport.nats.link import ApiError
+from nt_memory.transport.nats.client import ApiError, RefusedError
 from nt_memory.transport.value_layout import check_value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine, Iterator
     from pathlib import Path
 
     from nt_memory.transport.nats.link import Link
@@ -32,11 +38,28 @@ PIECE_BYTES: Final = 512 * 1024
 """Measured on loopback with every message made durable: 64 KiB gives 20 MiB/s, 512 KiB 88, and more only
 little more, while an answer of the server that holds a piece as text stays below 1 MiB.
 """
+REUSE_S: Final = 3600
+"""For so long a node takes a copy that it has stored for there."""
 _AT_ONCE: Final = 4
+_MANY_MADE: Final = 4096
+_MANY_TRIED: Final = 64
 _ANSWER_S: Final = 10.0
 _RETRY_S: Final = 0.25
 _IS_THERE: Final = "maximum messages per subject exceeded"
 _NOT_FOUND: Final = 404
+
+T = TypeVar("T")
+
+
+class _Copy:
+    """A copy that this node has made, or is making."""
+
+    __slots__ = ("is_whole", "name", "since_ns")
+
+    def __init__(self, since_ns: int) -> None:
+        self.name = secrets.token_hex(8)
+        self.since_ns = since_ns
+        self.is_whole = False
 
 
 class Blobs:
@@ -49,64 +72,110 @@ class Blobs:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._clock = SystemClock()
+        self._made: dict[tuple[str, str], _Copy] = {}
 
     def put(self, author: str, digest: str, data: bytes | memoryview) -> None:
-        """Store a blob. Repeating it is harmless.
+        """Store a blob. Repeating it is harmless. By one thread.
 
         Raises:
             DisconnectedError: it is not known whether all of it was stored.
             PermissionDeniedError: this node may not.
         """
-        self._link.call(self._put(author, digest, data), _patience_s(len(data)))
+        copy = self._copy(author, digest)
+        if not copy.is_whole:
+            self._link.call(self._put(author, digest, copy.name, data), _patience_s(len(data)))
+            copy.is_whole = True
 
-    async def _put(self, author: str, digest: str, data: bytes | memoryview) -> None:
-        if await self._is_there(author, digest, len(data)):
-            return
+    def _copy(self, author: str, digest: str) -> _Copy:
+        now_ns = self._clock.monotonic_ns()
+        before_ns = now_ns - REUSE_S * 1_000_000_000
+        found = self._made.get((author, digest))
+        if found is not None and found.since_ns > before_ns:
+            return found
+        if len(self._made) >= _MANY_MADE:
+            self._made = {
+                name: copy for name, copy in self._made.items() if copy.since_ns > before_ns
+            }
+        made = self._made[author, digest] = _Copy(now_ns)
+        return made
+
+    async def _put(self, author: str, digest: str, copy: str, data: bytes | memoryview) -> None:
         slots = asyncio.Semaphore(_AT_ONCE)
 
-        async def store(part: int, piece: bytes) -> None:
+        async def store(part: int, start: int) -> None:
             async with slots:
-                subject = self._link.subjects.value(author, digest, part)
+                subject = self._link.subjects.value(author, digest, copy, part)
                 headers = {"Nats-Msg-Id": secrets.token_hex(12)}
+                piece = bytes(data[start : start + PIECE_BYTES])
                 try:
                     await self._link.store(subject, piece, headers, timeout_s=_ANSWER_S)
                 except ApiError as error:
                     if _IS_THERE not in str(error):  # else stored by an attempt before
                         raise DisconnectedError(f"{self._link.name}: {error}") from None
 
-        async with asyncio.TaskGroup() as group:
-            for part, start in enumerate(range(0, max(1, len(data)), PIECE_BYTES)):
-                group.create_task(store(part, bytes(data[start : start + PIECE_BYTES])))
+        starts = range(0, max(1, len(data)), PIECE_BYTES)
+        storing = [asyncio.ensure_future(store(*one)) for one in enumerate(starts)]
+        try:
+            await asyncio.gather(*storing)  # raises as one of them does, and not a group
+        finally:
+            for one in storing:
+                one.cancel()
 
-    async def _is_there(self, author: str, digest: str, size: int) -> bool:
-        found = await self._link.ask_api(
-            f"STREAM.INFO.{self._link.subjects.values}",
-            {"subjects_filter": self._link.subjects.value(author, digest, 0)[:-1] + "*"},
-        )
-        there: dict[str, Any] = found["state"].get("subjects") or {}
-        return len(there) >= max(1, -(-size // PIECE_BYTES))
-
-    def get(
+    def found(
         self, author: str, digest: str, size: int, is_ending: Callable[[], bool]
-    ) -> bytes | None:
-        """A blob; None if nobody has stored what its name says. Waits for a server that can tell.
+    ) -> Iterator[tuple[str, bytes]]:
+        """Copies of a blob that are there in all their parts, by name; what they hold is not checked.
+
+        Waits for a server that can tell.
 
         Raises:
-            DisconnectedError: `is_ending` while no server answers.
+            DisconnectedError, PermissionDeniedError: `is_ending` while no server answers, or lets this
+                node in.
         """
-        parts: list[bytes] = []
-        for part in range(max(1, -(-size // PIECE_BYTES))):
-            piece = self._piece(self._link.subjects.value(author, digest, part), is_ending)
-            if piece is None:
-                return None
-            parts.append(piece)
-        return b"".join(parts)
+        tried = set[str]()
+        count = max(1, -(-size // PIECE_BYTES))
+        while len(tried) < _MANY_TRIED:
+            there = self._insist(lambda: self._whole(author, digest, count), is_ending)
+            copy = next((name for name in there if name not in tried), None)
+            if copy is None:
+                return
+            tried.add(copy)
+            parts: list[bytes] = []
+            for part in range(count):
+                subject = self._link.subjects.value(author, digest, copy, part)
+                piece = self._insist(functools.partial(self._get, subject), is_ending)
+                if (
+                    piece is None
+                ):  # removed in this moment: it was one too many, and another is there
+                    break
+                parts.append(piece)
+            else:
+                yield copy, b"".join(parts)
 
-    def _piece(self, subject: str, is_ending: Callable[[], bool]) -> bytes | None:
+    async def _whole(self, author: str, digest: str, count: int) -> list[str]:
+        """Names of the copies of which all parts are there."""
+        try:
+            found = await self._link.ask_api(
+                f"STREAM.INFO.{self._link.subjects.values}",
+                {"subjects_filter": self._link.subjects.copies(author, digest)},
+                timeout_s=_ANSWER_S,
+            )
+        except ApiError as error:
+            raise DisconnectedError(f"{self._link.name}: {error}") from None
+        parts: dict[str, set[str]] = {}
+        for subject in found["state"].get("subjects") or ():
+            *_, copy, part = subject.split(".")
+            parts.setdefault(copy, set()).add(part)
+        wanted = {str(part) for part in range(count)}
+        return sorted(copy for copy, there in parts.items() if there >= wanted)
+
+    def _insist(
+        self, make: Callable[[], Coroutine[Any, Any, T]], is_ending: Callable[[], bool]
+    ) -> T:
         while True:
             try:
-                found: bytes | None = self._link.call(self._get(subject), _ANSWER_S * 2)
-            except DisconnectedError:
+                found: T = self._link.call(make(), _ANSWER_S * 2)
+            except (DisconnectedError, RefusedError):
                 if is_ending():
                     raise
                 self._link.call(self._clock.sleep(_RETRY_S), _ANSWER_S)
@@ -128,6 +197,31 @@ class Blobs:
             return base64.b64decode(found["message"].get("data", ""), validate=True)
         except (KeyError, binascii.Error) as error:
             raise DisconnectedError(f"{self._link.name}: an answer without a message") from error
+
+    def check_not_trimmed(self, message: int, is_ending: Callable[[], bool]) -> None:
+        """Refuse to take for missing what was removed because its message is behind all snapshots.
+
+        Raises:
+            TrimmedError: the stream no longer has that message, of which this node has only now come to
+                read what it names.
+            DisconnectedError, PermissionDeniedError: as `found`.
+        """
+
+        async def ask() -> int:
+            try:
+                stream = self._link.subjects.stream
+                found = await self._link.ask_api(f"STREAM.INFO.{stream}", {}, timeout_s=_ANSWER_S)
+            except ApiError as error:
+                raise DisconnectedError(f"{self._link.name}: {error}") from None
+            return int(found["state"]["first_seq"])
+
+        first = self._insist(ask, is_ending)
+        if first > message:
+            raise TrimmedError(
+                f"the swarm's stream was trimmed past message {message}, and what that names is gone, "
+                "before this node had read it: reopen it, and it begins with a snapshot",
+                oldest=first,
+            )
 
     # --- value files ----------------------------------------------------------------------------
 
@@ -155,26 +249,47 @@ class Blobs:
         path = directory / wanted.digest.hex()
         if path.exists():
             return True
-        data = self.get(author, wanted.digest.hex(), wanted.size, is_ending)
-        if data is None or len(data) != wanted.size:
-            return False
-        new = directory / (secrets.token_hex(16) + ".new")
+        for _, data in self.found(author, wanted.name, wanted.size, is_ending):
+            if len(data) == wanted.size and _write_whole(path, reference, data):
+                return True
+        return False
+
+    def first_whole(
+        self, author: str, reference: bytes, scratch: Path, is_ending: Callable[[], bool]
+    ) -> str | None:
+        """Name of the first copy of a value file that is as its reference says; None: there is none.
+
+        Raises:
+            As `want_file`.
+        """
+        wanted = read_reference(reference)
+        for copy, data in self.found(author, wanted.name, wanted.size, is_ending):
+            path = scratch / wanted.name
+            if len(data) == wanted.size and _write_whole(path, reference, data):
+                path.unlink()
+                return copy
+        return None
+
+
+def _write_whole(path: Path, reference: bytes, data: bytes) -> bool:
+    """Have a file of these bytes, durably; False, and none, if they are not the reference's."""
+    new = path.parent / (secrets.token_hex(16) + ".new")
+    try:
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
-            fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-            try:
-                with os.fdopen(fd, "wb", closefd=False) as file:
-                    file.write(data)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-            if not _is_whole(new, reference):
-                new.unlink()
-                return False
-            new.rename(path)
-            sync_directory(directory)
-        except OSError as error:
-            raise to_storage_error(error, f"writing {path}") from error
-        return True
+            with os.fdopen(fd, "wb", closefd=False) as file:
+                file.write(data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        if not _is_whole(new, reference):
+            new.unlink()
+            return False
+        new.rename(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise to_storage_error(error, f"writing {path}") from error
+    return True
 
 
 def _is_whole(path: Path, reference: bytes) -> bool:

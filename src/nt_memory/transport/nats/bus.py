@@ -22,7 +22,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from nt_memory.clock import turn
-from nt_memory.errors import DisconnectedError, InvalidNameError, PermissionDeniedError
+from nt_memory.errors import InvalidNameError, PermissionDeniedError
 from nt_memory.topics import OWN, check_pattern, compile_pattern
 from nt_memory.transport.local_bus import LocalBus
 from nt_memory.transport.nats.subjects import reply_topic
@@ -227,8 +227,7 @@ class NatsBus(LocalBus):
     # --- on the link's loop ---------------------------------------------------------------------
 
     async def _check(self) -> None:
-        if not self._link.is_connected:
-            raise DisconnectedError(f"{self._link.name}: no server is connected")
+        self._link.check_connected()
         while self._outgoing or self._is_sending:
             await turn()
         await self._link.check()

@@ -67,9 +67,16 @@ class Manifest(Wire, frozen=True):
 
 
 class Catalogue(Wire, frozen=True):
-    """The snapshots that are kept, newest first."""
+    """The snapshots that are kept.
+
+    Attributes:
+        snapshots: Newest first.
+        floor: The stream may be trimmed before this message, now and for good; nothing is entered any more
+            that needs an earlier one. It never goes back. 0: nothing may be trimmed.
+    """
 
     snapshots: tuple[Manifest, ...] = ()
+    floor: int = 0
 
 
 _encode = msgspec.msgpack.Encoder().encode

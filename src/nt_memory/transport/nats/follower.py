@@ -25,7 +25,7 @@ from nt_memory.errors import (
     StorageError,
     TrimmedError,
 )
-from nt_memory.transport.nats.link import ApiError
+from nt_memory.transport.nats.client import ApiError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -138,7 +138,7 @@ class Follower:
                 self._broken.clear()
                 try:
                     await self._join()
-                except (DisconnectedError, ApiError) as error:
+                except (DisconnectedError, RefusedError, ApiError) as error:
                     if isinstance(error, ApiError) and error.code == 404:
                         raise StorageError(f"stream {self._stream!r} is gone") from None
                     await self._clock.sleep(RETRY_S)

@@ -356,17 +356,16 @@ class NatsJournal(LocalJournal):
         recorded_at = max(stored.stored_at, self.recorded_at)
         last = self._publishers.get(publisher)
         resumed, self._resumed = self._resumed, None
-        skipped = 0
-        if resumed is None:
-            is_new = not is_repeated(last, parcel.number, recorded_at)
-        else:
-            is_new, skipped = True, self._last_sequence - resumed.mark + 1
+        is_new = resumed is not None or not is_repeated(last, parcel.number, recorded_at)
+        skipped = 0 if resumed is None else self._last_sequence - resumed.mark + 1
         is_mine = parcel.session == self._publishing.session and author in ("", self.link.agent)
         sending = self._publishing.arrived(parcel.number) if is_mine and is_new else None
         if sending is not None:
             self._delivered.append(sending)
             self._arrived_us = stored.stored_at
-        entries = self._unpacking.admitted(parcel, author, sending) if is_new else []
+        entries = (
+            self._unpacking.admitted(parcel, author, sending, stored.sequence) if is_new else []
+        )
         if publisher and is_new:
             self._publishers[publisher] = Publisher(parcel.number, recorded_at)
         mark = Mark(self.stream, stored.sequence, publisher, parcel.number, len(entries))

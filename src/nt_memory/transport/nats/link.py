@@ -6,6 +6,9 @@ itself, for as long as it takes; only the first connection has a deadline.
 
 A server tells of a refused publish or subscription by an error message alone, which nats-py hands to
 a callback that knows of no call. The subject in it is matched with the calls in flight here.
+
+Servers that no longer know a node's credentials hang up, and refuse it until they know them again. nats-py
+takes the first for the end; here it is another reason to reconnect. Meanwhile calls are told.
 """
 
 from __future__ import annotations
@@ -13,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import re
 import ssl
 import threading
@@ -21,7 +23,6 @@ from concurrent.futures import CancelledError as AbandonedError
 from typing import TYPE_CHECKING, Any, Final
 
 import nats.errors
-from nats.aio.client import Client
 
 from nt_memory.clock import SystemClock
 from nt_memory.errors import (
@@ -32,11 +33,13 @@ from nt_memory.errors import (
     UnsupportedError,
 )
 from nt_memory.transport.nats.address import Credentials, parse_url, show_url
+from nt_memory.transport.nats.client import REFUSED, ApiError, RefusedError, SteadyClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from concurrent.futures import Future
 
+    from nats.aio.client import Client
     from nats.aio.msg import Msg
 
     from nt_memory.transport.nats.subjects import Subjects
@@ -51,7 +54,6 @@ _CLOSE_S: Final = 2.0
 _DENIED = re.compile(
     r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE
 )
-_REFUSED: Final = "uthorization"
 _NO_LEADER: Final = (500, 503)
 _NOT_STORED: Final = 10077  # the leader's own store says no
 
@@ -85,7 +87,7 @@ class Link:
         self._client: Client | None = None
         self._last_error = ""
         self._connecting: Client | None = None
-        self._is_refused = False
+        self._refusals = 0  # of credentials, since they were good for a connection
         self._inbox = self.subjects.inbox(agent).lower()
         self._waiting: dict[str, set[asyncio.Future[Any]]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -117,7 +119,7 @@ class Link:
             raise
 
     async def _connect(self, tls: ssl.SSLContext | None) -> None:
-        client = Client()
+        client = SteadyClient()
         given = self._credentials
         connecting = client.connect(
             servers=self._servers,
@@ -133,6 +135,7 @@ class Link:
             nkeys_seed=None if given.nkey_file is None else str(given.nkey_file),
             inbox_prefix=self.subjects.inbox(self.agent),
             error_cb=self._on_error,
+            disconnected_cb=self._on_disconnected,
             reconnected_cb=self._on_reconnected,
         )
         self._connecting = client
@@ -144,7 +147,7 @@ class Link:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(client.close(), _CLOSE_S)
             said = self._last_error or str(error) or type(error).__name__
-            if self._is_refused:
+            if self._refusals:
                 raise PermissionDeniedError(self._refusal()) from None
             raise DisconnectedError(f"{self.name}: no server could be reached: {said}") from None
         self._client, self._connecting = client, None
@@ -155,15 +158,7 @@ class Link:
             )
 
     def _refusal(self) -> str:
-        shown = self._credentials.file or self._credentials.nkey_file
-        if shown is not None:
-            return f"{self.name}: the servers refuse the credentials in {os.fspath(shown)}"
-        if "@" in self._servers[0]:
-            return f"{self.name}: the servers refuse the name and password in the URL"
-        return (
-            f"{self.name}: the servers want credentials, and none were given: "
-            "nkey_file (NT_MEMORY_NKEY_FILE), credentials_file, or name and password in the URL"
-        )
+        return f"{self.name}: {self._credentials.refusal(self._servers)}"
 
     def close(self) -> None:
         """Disconnect and end the thread. Idempotent."""
@@ -190,6 +185,29 @@ class Link:
     def is_connected(self) -> bool:
         """Whether a server is connected now, as far as is known."""
         return self._client is not None and self._client.is_connected
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the servers do not let this node in: as often as there are servers, one after another."""
+        return not self.is_connected and self._refusals >= len(self._servers)
+
+    def check_connected(self) -> None:
+        """Raise if nothing can be sent now.
+
+        Raises:
+            RefusedError: the servers do not let this node in.
+            DisconnectedError: none is connected.
+        """
+        self._check_let_in()
+        if not self.is_connected:
+            raise DisconnectedError(f"{self.name}: no server is connected")
+
+    def _check_let_in(self) -> None:
+        if self.is_refused:
+            raise RefusedError(
+                f"{self._refusal()}. Nothing is written or sent until they let this node in again. What was "
+                "under way may have been stored: repeat it then, under its request_id"
+            )
 
     @property
     def is_over(self) -> bool:
@@ -247,9 +265,10 @@ class Link:
         """Publish a request and wait for the answer. On the link's loop.
 
         Raises:
-            PermissionDeniedError: this node may not publish there.
+            PermissionDeniedError: this node may not publish there, or is not let in.
             DisconnectedError: no answer: whether it arrived is not known.
         """
+        self._check_let_in()
         refused: asyncio.Future[Any] = self.loop.create_future()
         if any(denied.startswith(self._inbox) for denied in self.denied):
             raise _denied("subscribe", self._inbox)
@@ -335,10 +354,11 @@ class Link:
 
     async def _on_error(self, error: Exception) -> None:
         self._last_error = str(error)
-        if self._connecting is not None and _REFUSED in self._last_error:
-            # It would try again for ever, and no server would ever let it in.
-            self._is_refused = True
-            self._connecting.options["allow_reconnect"] = False
+        if REFUSED.search(self._last_error):
+            self._refusals += 1
+            if self._connecting is not None:
+                # Whoever opens a memory is told at once, rather than kept waiting.
+                self._connecting.options["allow_reconnect"] = False
         found = _DENIED.search(self._last_error)
         if found is None:
             return
@@ -354,26 +374,16 @@ class Link:
             if not refused.done():
                 refused.set_result(kind)
 
+    async def _on_disconnected(self) -> None:
+        self.denied.clear()  # by another server, or another configuration: it says so anew
+
     async def _on_reconnected(self) -> None:
+        self._refusals = 0
         for told in self.on_connected:
             told()
 
 
 _MANY_DENIED = 4096
-
-
-class ApiError(Exception):
-    """JetStream refuses.
-
-    Attributes:
-        code: As of HTTP.
-        number: Which error it is.
-    """
-
-    def __init__(self, error: dict[str, Any]) -> None:
-        super().__init__(str(error.get("description", "")))
-        self.code: int = int(error.get("code", 0))
-        self.number: int = int(error.get("err_code", 0))
 
 
 def _denied(what: str, subject: str) -> PermissionDeniedError:

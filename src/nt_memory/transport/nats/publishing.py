@@ -26,7 +26,7 @@ from nt_memory.errors import (
     again,
 )
 from nt_memory.transport.nats.blobs import Blobs, digest_of
-from nt_memory.transport.nats.link import ApiError
+from nt_memory.transport.nats.client import ApiError
 from nt_memory.transport.nats.parcels import (
     BLOB_FROM_BYTES,
     PARCEL_BYTES,
@@ -307,7 +307,7 @@ class Publishing:
         """Try something until it succeeds, is done otherwise, or patience is at its end."""
         while True:
             try:
-                self._check_connected()
+                self.link.check_connected()
                 attempt()
                 break
             except DisconnectedError as error:
@@ -316,10 +316,6 @@ class Publishing:
                 self._check_patience(error)
                 self._pause()
         self._unheard_ns = 0
-
-    def _check_connected(self) -> None:
-        if not self.link.is_connected:
-            raise DisconnectedError(f"{self.link.name}: no server is connected")
 
     def _check_patience(self, error: DisconnectedError) -> None:
         """Raise when there is no use in trying any longer."""

@@ -13,23 +13,19 @@ answer to any subject, but what they answer is JSON, which begins otherwise.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import hashlib
 import os
 import secrets
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
-from nt_memory.clock import SystemClock
 from nt_memory.errors import (
     CorruptionError,
-    DisconnectedError,
-    NtMemoryError,
     PermissionDeniedError,
 )
 from nt_memory.transport.files import to_storage_error
+from nt_memory.transport.nats.asking import Asking, Found
 from nt_memory.transport.nats.blobs import PIECE_BYTES
 from nt_memory.transport.nats.catalogue import (
     Catalogue,
@@ -38,12 +34,12 @@ from nt_memory.transport.nats.catalogue import (
     decode_catalogue,
     encode_catalogue,
 )
-from nt_memory.transport.nats.link import ApiError
+from nt_memory.transport.nats.client import ApiError
 from nt_memory.transport.nats.publishing import PATIENCE_S, meaning
 from nt_memory.transport.nats.streams import ONCE, have_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from nt_memory.transport.nats.link import Link
@@ -66,10 +62,12 @@ class Listed(msgspec.Struct, frozen=True):
     Attributes:
         snapshots: Newest first.
         last: Sequence of the newest message under its subject, catalogue or not; 0: none.
+        floor: As of `Catalogue`.
     """
 
     snapshots: tuple[Manifest, ...] = ()
     last: int = 0
+    floor: int = 0
 
 
 class Shelf:
@@ -82,8 +80,7 @@ class Shelf:
 
     def __init__(self, link: Link, patience_s: float = PATIENCE_S) -> None:
         self._link = link
-        self._patience_ns = int(patience_s * 1e9)
-        self._clock = SystemClock()
+        self._ask = Asking(link, patience_s)
 
     # --- the catalogue --------------------------------------------------------------------------
 
@@ -97,12 +94,12 @@ class Shelf:
         """
         subject = self._link.subjects.catalogue
         stream = self._link.subjects.stream
-        newest = self._message(stream, {"last_by_subj": subject})
+        newest = self._ask.message(stream, {"last_by_subj": subject})
         if newest is None:
             return Listed()
-        last, data = newest
-        found = decode_catalogue(data) or self._last_good(last)
-        return Listed(() if found is None else found.snapshots, last)
+        last = newest.sequence
+        found = decode_catalogue(newest.data) or self._last_good(last) or Catalogue()
+        return Listed(found.snapshots, last, found.floor)
 
     def _last_good(self, last: int) -> Catalogue | None:
         """The newest catalogue, where something else is the newest message."""
@@ -110,31 +107,32 @@ class Shelf:
         found: Catalogue | None = None
         at = 0
         while at < last:
-            message = self._message(
+            message = self._ask.message(
                 self._link.subjects.stream, {"seq": at + 1, "next_by_subj": subject}
             )
             if message is None:
                 break
-            at = message[0]
-            found = decode_catalogue(message[1]) or found
+            at = message.sequence
+            found = decode_catalogue(message.data) or found
         return found
 
-    def publish(self, snapshots: tuple[Manifest, ...], last: int) -> bool:
+    def publish(self, snapshots: tuple[Manifest, ...], last: int, floor: int = 0) -> bool:
         """Make a catalogue the newest one; False if somebody else was faster, and nothing was done.
 
         Args:
             snapshots: Newest first.
             last: What `listed` said; the stream must be empty if the only snapshot was imported.
+            floor: As of `Catalogue`; not below what `listed` said.
 
         Raises:
             As `put`.
         """
-        data = encode_catalogue(Catalogue(snapshots))
+        data = encode_catalogue(Catalogue(snapshots, floor))
         is_first = bool(snapshots) and snapshots[0].message == 0
         expected = "Nats-Expected-Last-Sequence" if is_first else _LAST_OF_SUBJECT
         headers = {"Nats-Msg-Id": secrets.token_hex(12), expected: str(0 if is_first else last)}
         try:
-            self._persist(lambda: self._store(self._link.subjects.catalogue, data, headers))
+            self._ask.persist(lambda: self._ask.store(self._link.subjects.catalogue, data, headers))
         except ApiError as error:
             if error.number in _WRONG_LAST:
                 return False
@@ -196,11 +194,11 @@ class Shelf:
                         self._store_once(subject, piece, {"Nats-Msg-Id": ids[number]})
                     )
 
-        self._persist(put_all)
+        self._ask.persist(put_all)
 
     async def _store_once(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
         try:
-            await self._store(subject, data, headers)
+            await self._ask.store(subject, data, headers)
         except ApiError as error:
             if _IS_THERE not in str(error):  # else by an attempt before; what it is, is read back
                 raise meaning(self._link.name, error) from None
@@ -257,20 +255,20 @@ class Shelf:
             numbers = range(start, min(start + _AT_ONCE, part.pieces))
             subjects = [self._link.subjects.snapshot(id_, first + number) for number in numbers]
 
-            async def get_all(subjects: list[str] = subjects) -> list[tuple[int, bytes] | None]:
+            async def get_all(subjects: list[str] = subjects) -> list[Found | None]:
                 return await asyncio.gather(
                     *(
-                        self._get(self._link.subjects.snapshots, {"last_by_subj": subject})
+                        self._ask.found(self._link.subjects.snapshots, {"last_by_subj": subject})
                         for subject in subjects
                     )
                 )
 
-            for number, found in zip(numbers, self._persist(get_all), strict=True):
+            for number, found in zip(numbers, self._ask.persist(get_all), strict=True):
                 if found is None:
                     raise CorruptionError(
                         f"snapshot {id_}: {part.name}: piece {number} of {part.pieces} is missing"
                     )
-                yield found[1]
+                yield found.data
 
     # --- removing -------------------------------------------------------------------------------
 
@@ -285,27 +283,30 @@ class Shelf:
         old = {id_ for id_ in self._ids() if _made_us(id_) < now_us - _ABANDONED_US}
         for id_ in sorted(names | old - {snapshot.id for snapshot in kept}):
             subject = self._link.subjects.pieces(id_)
-            self._api(f"STREAM.PURGE.{self._link.subjects.snapshots}", {"filter": subject})
+            self._ask.api(f"STREAM.PURGE.{self._link.subjects.snapshots}", {"filter": subject})
 
     def _ids(self) -> list[str]:
         stream, found, offset = self._link.subjects.snapshots, set[str](), 0
         while True:
             body = {"subjects_filter": self._link.subjects.all_snapshots, "offset": offset}
-            answer = self._api(f"STREAM.INFO.{stream}", body)
+            answer = self._ask.api(f"STREAM.INFO.{stream}", body)
             names = answer["state"].get("subjects") or {}
             found |= {name.split(".")[-2] for name in names}
             offset += len(names)
             if not names or offset >= int(answer.get("total", 0)):
                 return sorted(found)
 
-    def trim(self, before: int) -> int:
-        """Remove the messages before one from the swarm's journal; how many there were.
+    def trim(self) -> int:
+        """Remove the messages before the catalogue's floor from the swarm's journal; how many there were.
 
         Raises:
             As `sweep`.
         """
+        before = self.listed().floor
+        if before <= 1:  # a purge without a sequence would be one of everything
+            return 0
         stream = self._link.subjects.stream
-        return int(self._api(f"STREAM.PURGE.{stream}", {"seq": before}).get("purged", 0))
+        return int(self._ask.api(f"STREAM.PURGE.{stream}", {"seq": before}).get("purged", 0))
 
     def bounds(self) -> tuple[int, int]:
         """Sequences of the first and last message of the swarm's journal; last is 0 if it never had one.
@@ -313,71 +314,11 @@ class Shelf:
         Raises:
             As `sweep`.
         """
-        state = self._api(f"STREAM.INFO.{self._link.subjects.stream}", {})["state"]
+        state = self._ask.api(f"STREAM.INFO.{self._link.subjects.stream}", {})["state"]
         return int(state["first_seq"]), int(state["last_seq"])
-
-    # --- asking ---------------------------------------------------------------------------------
-
-    def _message(self, stream: str, which: dict[str, Any]) -> tuple[int, bytes] | None:
-        return self._persist(lambda: self._get(stream, which))
-
-    async def _get(self, stream: str, which: dict[str, Any]) -> tuple[int, bytes] | None:
-        """A message and its sequence; None: there is none."""
-        try:
-            found = await self._link.ask_api(f"STREAM.MSG.GET.{stream}", which, timeout_s=_ANSWER_S)
-            message = found["message"]
-            return int(message["seq"]), base64.b64decode(message.get("data", ""), validate=True)
-        except ApiError as error:
-            if error.code == _NOT_FOUND:
-                return None
-            raise meaning(self._link.name, error) from None
-        except (KeyError, ValueError, binascii.Error) as error:
-            raise DisconnectedError(f"{self._link.name}: an answer without a message") from error
-
-    async def _store(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
-        try:
-            await self._link.store(subject, data, headers, timeout_s=_ANSWER_S)
-        except ApiError as error:
-            found = meaning(self._link.name, error)
-            if isinstance(found, DisconnectedError):  # nobody knows: again, under the same id
-                raise found from None
-            raise
-
-    def _api(self, what: str, body: dict[str, Any]) -> dict[str, Any]:
-        async def ask() -> dict[str, Any]:
-            try:
-                return await self._link.ask_api(what, body, timeout_s=_ANSWER_S)
-            except ApiError as error:
-                raise meaning(self._link.name, error) from None
-
-        return self._persist(ask)
-
-    def _persist(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Have the link's loop do something, again until servers answer or patience is at its end."""
-        until_ns = self._clock.monotonic_ns() + self._patience_ns
-        while True:
-            try:
-                found: T = self._link.call(make(), _ANSWER_S * 2)
-            except* (NtMemoryError, ApiError) as group:
-                error = _first(group)
-            else:
-                return found
-            is_over = self._clock.monotonic_ns() > until_ns or self._link.is_over
-            if is_over or not isinstance(error, DisconnectedError):
-                raise error
-            self._link.call(self._clock.sleep(_RETRY_S), _ANSWER_S)
 
 
 _LAST_OF_SUBJECT: Final = "Nats-Expected-Last-Subject-Sequence"
-
-
-def _first(group: BaseExceptionGroup[Exception]) -> Exception:
-    """One of those that a group is about."""
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    assert isinstance(found, Exception)  # noqa: S101 - that is what the group is of
-    return found
 
 
 def _some(read: Callable[[int], bytes]) -> list[bytes]:

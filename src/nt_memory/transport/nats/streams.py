@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nt_memory.clock import SystemClock
 from nt_memory.errors import DisconnectedError, StorageError
+from nt_memory.transport.nats.client import ApiError
 from nt_memory.transport.nats.follower import IDENTITY
-from nt_memory.transport.nats.link import CALL_S, ApiError
+from nt_memory.transport.nats.link import CALL_S
 
 if TYPE_CHECKING:
     from nt_memory.transport.nats.link import Link

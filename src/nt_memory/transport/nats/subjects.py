@@ -3,7 +3,7 @@
     ntm.<swarm>.journal.<author>                  an entry, or several packed in one message
     ntm.<swarm>.bus.<publisher>.<level>.<level>   a message between agents
     ntm.<swarm>.reply.<requester>.<level>.<level> an answer to a request of that agent
-    ntm.<swarm>.value.<author>.<digest>.<part>    a piece of a value too large for an entry
+    ntm.<swarm>.value.<author>.<digest>.<copy>.<part>  a piece of a value too large for an entry
     ntm.<swarm>.snapshot._operator.<id>.<part>    a piece of a snapshot; which there are, says
     ntm.<swarm>.journal._snapshots                the catalogue, which only the operator writes
     ntm.<swarm>.ledger.<author>                   what a node states of its replica
@@ -96,8 +96,10 @@ class Subjects:
         spelled = token(swarm)
         self._root = f"{ROOT}.{spelled}"
         self.stream: str = f"ntm_{spelled}"
-        self.values: str = f"ntm_{spelled}_values"
-        self.snapshots: str = f"ntm_{spelled}~snapshots"  # no swarm is spelled so
+        # No swarm's name is spelled with a `~` that is not two hexadecimal digits' own, so these are no
+        # other swarm's journal.
+        self.values: str = f"ntm_{spelled}~values"
+        self.snapshots: str = f"ntm_{spelled}~snapshots"
 
     def journal(self, author: str) -> str:
         """What an agent's entries are published under."""
@@ -108,9 +110,13 @@ class Subjects:
         """Filter for the entries of all."""
         return f"{self._root}.journal.*"
 
-    def value(self, author: str, digest: str, part: int) -> str:
-        """What a piece of a large value is published under."""
-        return f"{self._root}.value.{agent_token(author)}.{token(digest)}.{part}"
+    def value(self, author: str, digest: str, copy: str, part: int) -> str:
+        """What a piece of a copy of a large value is published under."""
+        return f"{self._root}.value.{agent_token(author)}.{token(digest)}.{token(copy)}.{part}"
+
+    def copies(self, author: str, digest: str) -> str:
+        """Filter for the pieces of all copies of a large value."""
+        return f"{self._root}.value.{agent_token(author)}.{token(digest)}.>"
 
     def values_of(self, author: str) -> str:
         """Filter for the large values of an agent."""

@@ -34,7 +34,7 @@ class Unpacking:
         self._is_ending = is_ending
 
     def admitted(
-        self, parcel: Parcel, author: str, sending: UnderWay | None
+        self, parcel: Parcel, author: str, sending: UnderWay | None, message: int
     ) -> list[tuple[bytes, Any]]:
         """The entries that count, each with the ticket of whom to tell.
 
@@ -42,6 +42,10 @@ class Unpacking:
             parcel: The message.
             author: Who published it, as the servers know them.
             sending: What this node has under way, if it is its own.
+            message: Its place in the stream.
+
+        Raises:
+            TrimmedError: what it names was removed, and it was trimmed, before this node had read it.
 
         Cost: fetches the entries and value files that were too big for a message.
         """
@@ -49,13 +53,16 @@ class Unpacking:
         tickets = [] if sending is None else sending.tickets
         for number, packed in enumerate(parcel.entries):
             ticket = tickets[number] if number < len(tickets) else None
-            payload = self._unpacked(packed, author) if isinstance(packed, Blob) else packed
+            payload = (
+                self._unpacked(packed, author, message) if isinstance(packed, Blob) else packed
+            )
             entry = None if payload is None else admit(payload, author)
             if payload is not None and entry is not None:
                 if REFERENCE_START in payload:
                     for value in filed_values(entry):
                         # Whether it is there or not, the entry counts: every node must do the same.
-                        self._blobs.want_file(author, value, self._values, self._is_ending)
+                        if not self._blobs.want_file(author, value, self._values, self._is_ending):
+                            self._blobs.check_not_trimmed(message, self._is_ending)
                 entries.append((payload, ticket))
             elif ticket is not None:
                 self._publishing.fail_all(
@@ -63,13 +70,16 @@ class Unpacking:
                 )
         return entries
 
-    def _unpacked(self, blob: Blob, author: str) -> bytes | None:
+    def _unpacked(self, blob: Blob, author: str, message: int) -> bytes | None:
         """The bytes of an entry that lies elsewhere.
 
         None if its author has stored nothing that its digest names: it then counts on no node.
         """
-        data = self._blobs.get(author, blob.digest.hex(), blob.size, self._is_ending)
-        return data if data is not None and digest_of(data) == blob.digest else None
+        for _, data in self._blobs.found(author, blob.digest.hex(), blob.size, self._is_ending):
+            if digest_of(data) == blob.digest:
+                return data
+        self._blobs.check_not_trimmed(message, self._is_ending)
+        return None
 
 
 def check_not_founded(data: bytes) -> None:

@@ -58,7 +58,11 @@ class Stats(Document):
 
 
 class Verification(Document):
-    """What `verify` found; sound if there is no damage."""
+    """What `verify` found; sound if there is no damage.
+
+    Of a cluster there are `snapshots`, the ids of those that were read, newest first, and
+    `snapshot_bytes`, how much of them is sound; what is counted of a store's files is 0.
+    """
 
     path: str
     is_ok: bool
@@ -70,6 +74,8 @@ class Verification(Document):
     rows: int
     vectors: int
     value_bytes: int
+    snapshots: list[str] | None = None
+    snapshot_bytes: int = 0
 
 
 class Repair(Document):

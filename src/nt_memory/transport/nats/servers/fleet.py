@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import secrets
+import signal
 import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -116,13 +117,36 @@ class Fleet:
         seed = self._seed(agent)
         if not seed.exists():
             make_key(seed)
+        self._keep(chosen)
+        return seed
+
+    def revoke(self, agent: str) -> None:
+        """Have an agent's credentials count for nothing; its seed stays, and `enrol` lets it in again.
+
+        Servers know it when they are started next, or `reload`ed: then they hang up on it.
+
+        Raises:
+            InvalidInputError: it has none.
+        """
+        chosen = self._place.read() or {}
+        if chosen["agents"].pop(agent, None) is None:
+            raise InvalidInputError(f"{self.directory} has no credentials for {agent!r}")
+        self._keep(chosen)
+
+    def reload(self) -> None:
+        """Have the servers that run take their configuration anew, without waiting for it."""
+        for node in self.nodes:
+            if self.servers[node.name].is_running:
+                self._configure(node)
+                self.servers[node.name].send(signal.SIGHUP)
+
+    def _keep(self, chosen: dict[str, Any]) -> None:
         self._place.write(chosen)
         settings = self._settings
         self._settings = replace(
             self._set(chosen, settings.host, sync_always=settings.sync_always),
             advertised=settings.advertised,
         )
-        return seed
 
     def reach_by(self, advertised: Iterable[tuple[str, str, int]]) -> None:
         """Have servers reach each other by other ports than their own, such as proxies'.
