@@ -56,7 +56,7 @@ class Versions(Protocol):
     """Some versions of a space, made into `Stored` only when they are looked at."""
 
     @property
-    def revisions(self) -> Sequence[int]:
+    def revisions(self) -> NDArray[np.int64]:
         """By which entry each was written."""
         ...
 

@@ -296,7 +296,7 @@ class Memories:
         for space in sorted(spaces, key=RANK.__getitem__):
             for batch in self._backing.all_versions(space):
                 batches.append(batch)
-                revisions.append(np.array(batch.revisions, np.int64))
+                revisions.append(batch.revisions)
                 read += len(revisions[-1])
                 if read >= SLICE:
                     read = 0

@@ -14,7 +14,7 @@ from nt_memory.system.arguments import resolve
 from nt_memory.system.drafts import DraftFiles
 from nt_memory.system.reads import read, scan
 from nt_memory.system.searching import search_rows
-from nt_memory.tiers.layout import name_of, parse_tail, to_stored
+from nt_memory.tiers.layout import name_of, parse_revisions, parse_tail, to_stored
 from nt_memory.tiers.vectors import kmeans
 
 if TYPE_CHECKING:
@@ -41,11 +41,12 @@ class _Versions:
         self._versions = [version for _, version in batch]
 
     @property
-    def revisions(self) -> list[int]:
+    def revisions(self) -> NDArray[np.int64]:
         """By which entry each was written."""
-        return [parse_tail(key)[1] for key in self._keys]
+        return parse_revisions(self._keys)
 
     def __getitem__(self, place: int) -> Stored:
+        """One of them."""
         key = self._keys[place]
         return to_stored(key[:-16], *parse_tail(key), self._versions[place])
 

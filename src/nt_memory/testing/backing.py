@@ -77,11 +77,12 @@ class _Versions:
         self._found = found
 
     @property
-    def revisions(self) -> list[int]:
+    def revisions(self) -> NDArray[np.int64]:
         """By which entry each was written."""
-        return [one.revision for one in self._found]
+        return np.array([one.revision for one in self._found], np.int64)
 
     def __getitem__(self, place: int) -> Stored:
+        """One of them."""
         return self._found[place]
 
 

@@ -62,9 +62,8 @@ def unseal_rows(table: bytes, rows: Iterable[tuple[bytes, bytes]]) -> Iterator[t
     start, unpack = crc32(table), _CRC.unpack_from
     for key, stored in rows:
         value = stored[_BYTES:]
-        if (
-            _BYTES <= len(stored) <= _WHOLE_BYTES
-            and unpack(stored)[0] == crc32(value, crc32(key, start))
+        if _BYTES <= len(stored) <= _WHOLE_BYTES and unpack(stored)[0] == crc32(
+            value, crc32(key, start)
         ):
             yield key, value
         else:
