@@ -287,3 +287,30 @@ def test_what_was_recorded_is_read_without_filling_the_columns():
             await fresh.recent("a")
 
     run(body)
+
+
+def columns_of(bank):
+    """All that the columns of one action type hold, in their order."""
+    table = bank._memories.tables["f"]
+    keys = [table.key(entry) for entry in range(len(table.entry))]
+    return keys, table.entry.tobytes(), table.log.array.tobytes(), table.first_revision.tobytes()
+
+
+def test_columns_filled_at_once_are_those_that_were_kept_current():
+    """In the order of the journal, which is neither that of agents nor of ids; late and forgotten ones included."""
+
+    async def body(bank, clock, backing):
+        await bank.recent("a")  # from here on they are kept current
+        for number in reversed(range(1_300)):
+            agent = "cab"[number % 3]
+            error = None if number % 4 == 0 else 0.5
+            await act(bank, clock, f"{agent}{number:04}", error, agent=agent, embedding=UP)
+        for number in range(0, 1_300, 40):
+            await bank.record_outcome(f"{'cab'[number % 3]}{number:04}", 3.0)
+        await bank.forget(["a0001", "b0002"])
+        fresh = ReasoningBank(backing, kmeans=backing.kmeans)
+        await fresh.recent("a")
+        assert columns_of(fresh) == columns_of(bank)
+        assert columns_of(fresh)[0][:3] == ["c1299/0", "b1298/0", "a1297/0"]
+
+    run(body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -36,10 +37,10 @@ class World:
         self.tier = tier
         self.rows = dict.fromkeys(range(len(SIZES)), 0)
 
-    def append(self, partition: int, vectors: np.ndarray, after: int = 0) -> None:
+    def append(self, partition: int, vectors: np.ndarray) -> None:
         unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype("<f2")
         first = self.rows[partition]
-        at = after + np.arange(first, first + len(unit))
+        at = np.arange(first, first + len(unit))
         self.files.write(partition, DIM, first, unit.tobytes())
         self.tier.append(
             partition, DIM, from_us=at, until_us=np.full(len(unit), NEVER), revision=at
@@ -135,20 +136,33 @@ def test_rows_that_tie_with_the_last_are_all_found(tier, compare):
     assert len(found[1]) == 8 * 103
 
 
-def test_searches_and_new_rows_do_not_disturb_each_other(tier, compare):
-    """Threads search the same partitions while they are extended; every answer is one of a whole scan."""
+def test_threads_that_ask_at_once_read_each_row_once():
+    """Whoever comes first reads what is missing, and the others wait for it: rows keep their numbers."""
     rng = np.random.default_rng(7)
-    tier.fill(rng)
-    queries = rng.normal(size=(40, DIM)) + 3.0
-    moment = {"time_us": 10_000, "revision": 2_000}
-    with ThreadPoolExecutor(3) as pool:
-        waiting = [pool.submit(tier.ask, query, 5, **moment) for query in queries]
-        for number in range(60):
-            tier.append(number % 6, rng.normal(size=(7, DIM)) + 3.0, after=5_000)
-        answers = [one.result() for one in waiting]
-    for query, answer in zip(queries, answers, strict=True):
-        compare(tier, query, 5, **moment)
-        assert answer == tier.ask(query, 5, **moment)
+    rows = rng.normal(size=(400, DIM)).astype("<f2")
+    inside = []
+
+    def read(first, stop):
+        inside.append((first, stop))
+        assert len(inside) == 1, "two threads read at once"
+        threading.Event().wait(0.005)  # lets the others come; nothing depends on it
+        inside.clear()
+        return rows[first:stop]
+
+    asked = packed.Packed(DIM, read)
+    together = threading.Barrier(4)
+
+    def ask(stop):
+        together.wait()
+        return asked.best(rows[7].astype("f4"), 1, stop)[1].tolist()
+
+    with ThreadPoolExecutor(4) as pool:
+        for stop in (100, 200, 400):
+            assert [one.result() for one in [pool.submit(ask, stop) for _ in range(4)]] == [[7]] * 4
+    query = rng.normal(size=DIM).astype("f4")
+    best = int(np.argmax(rows.astype("f4") @ query))
+    assert asked.best(query, 1, 400)[1].tolist() == [best]
+    assert asked.held_bytes == 400 * 16 * 2
 
 
 def test_what_is_held_is_counted_and_given_up(tier):

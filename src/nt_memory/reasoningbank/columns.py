@@ -159,7 +159,6 @@ class Table:
         self.quantiles: dict[int, Floats] = {}
         self.log: Growing = Growing(OUTCOME_VERSION)
         self.epoch: int = 0
-        self.has_ended = False
         self.lanes_with_situations: int = 0
         self._tagged: dict[str, Growing] = {}
         self._entry = Growing(ENTRY)
@@ -299,7 +298,6 @@ class Table:
 
     def end(self, entry: int, known: int, revision: int) -> None:
         """An action was forgotten."""
-        self.has_ended = True
         self.entry["until"][entry] = known
         self.entry["until_revision"][entry] = revision
         self._last_known = max(self._last_known, known)

@@ -40,8 +40,8 @@ class Place(NamedTuple):
 
     def is_ended(self, moment: Moment) -> bool:
         """Whether a moment shows that it was forgotten."""
-        if not self.table.has_ended:
-            return False
+        if not self.table.epoch:
+            return False  # nothing of the table has ended; there are a million to ask about
         entry = self.table.entry
         return bool(
             entry["until"][self.entry] <= moment.time_us

@@ -119,8 +119,8 @@ class Searching:
             for query_pieces, piece in zip(pieces, by_graph, strict=False):
                 query_pieces.append(piece)
             segments += rest
-        first, rest = narrow(segments, queries, k)
-        scanned = scan(rest, queries, k)
+        first, left = narrow(segments, queries, k)
+        scanned = scan(left, queries, k)
         return [mine + first + more for mine, more in zip(pieces, scanned, strict=True)]
 
     def is_settled(self, partition: Partition) -> bool:
