@@ -12,6 +12,7 @@ from nt_memory.reasoningbank.backing import NEVER
 from nt_memory.reasoningbank.calibration import UNKNOWN
 from nt_memory.reasoningbank.dependence import daily_mean
 from nt_memory.reasoningbank.judging import judge_entries
+from nt_memory.reasoningbank.memories import breathe
 from nt_memory.reasoningbank.recall import distances
 from nt_memory.reasoningbank.votes import SHRINK
 
@@ -96,6 +97,7 @@ async def rank(
             found.append(_unranked(agent))
         else:
             found.append(await _rank_one(backing, memories, table, lane, query, moment))
+            await breathe()  # a search that is quick does not leave the loop
     return sorted(found, key=lambda one: (-one.score, one.agent))
 
 
