@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from nt_memory.clock import ManualClock
+from nt_memory.entries import OUTCOME, WriteOp
 from nt_memory.errors import InvalidInputError, TrajectoryError
 from nt_memory.reasoningbank import ReasoningBank, Trajectory
+from nt_memory.reasoningbank.wire import OutcomeDoc, encode
 from nt_memory.testing.backing import MemoryBacking
 
 UP, DOWN = np.array([1.0, 0.0, 1.0]), np.array([-1.0, 0.0, 1.0])
@@ -201,5 +203,114 @@ def test_drift_is_seen_when_losses_grow():
             await act(bank, clock, f"t{day}", error)
         (record,) = await bank.calibration("a")
         assert record.drift.low > 0.0
+
+    run(body)
+
+
+def test_a_ranking_looks_at_the_nearest_of_what_counts_and_reads_no_other_vectors():
+    """Half the record is revised away or of another definition; what is left is judged on its nearest 50."""
+
+    async def body(bank, clock, backing):
+        await two_regimes(bank, clock)
+        before = (await bank.rank(["a"], UP))[0]
+
+        def refuse(partition, rows):
+            raise AssertionError("vectors were read")
+
+        backing.vectors = refuse
+        searches = backing.searches
+        found = (await bank.rank(["a", "b"], UP))[0]
+        assert found == before
+        assert backing.searches == searches + 2
+        near = [(UP + 0.0) / np.linalg.norm(UP)]
+        assert 0.0 < found.distance < np.linalg.norm(near[0] - DOWN / np.linalg.norm(DOWN))
+        # What was forgotten does not count any more: UP, every other day, was good.
+        for day in range(0, 120, 2):
+            await bank.forget([f"a{day}"])
+        left = (await bank.rank(["a"], UP))[0]
+        assert left.n == 50
+        assert left.distance > 1.0
+        assert left.skill.value < 0.0
+
+    run(body)
+
+
+def test_an_outcome_revised_while_a_ranking_searches_is_not_looked_at():
+    """The ranking is as of the moment it was asked for, whatever comes in between."""
+
+    async def body(bank, clock, backing):
+        await two_regimes(bank, clock)
+        expected = await bank.rank(["a"], UP)
+
+        def revise():
+            backing.before_search = lambda: None
+            for day in range(0, 120, 2):
+                backing.write_now([WriteOp(OUTCOME, "a", f"a{day}/0", encode(OutcomeDoc(50.0)))])
+
+        backing.before_search = revise
+        assert await bank.rank(["a"], UP) == expected
+        assert (await bank.rank(["a"], UP))[0].skill.value < expected[0].skill.value
+
+    run(body)
+
+
+def test_situations_of_another_dimension_are_not_compared():
+    """Whoever remembers other features is in between, as is who remembers nothing."""
+
+    async def body(bank, clock, backing):
+        await two_regimes(bank, clock)
+        found = await bank.rank(["a", "b"], [1.0, 2.0], action_type="f")
+        assert [(one.agent, one.n, one.score) for one in found] == [("a", 0, 0.0), ("b", 0, 0.0)]
+
+    run(body)
+
+
+def test_what_was_recorded_is_read_without_filling_the_columns():
+    """Ids, pages, one trajectory and all of them, at once after opening: none of it goes through all versions."""
+
+    async def body(bank, clock, backing):
+        await act(bank, clock, "t1", 0.5)
+        await act(bank, clock, "t2", None)
+        fresh = ReasoningBank(backing, kmeans=backing.kmeans)
+
+        def refuse(space):
+            raise AssertionError(f"all of {space!r} was read")
+
+        backing.all_versions = refuse
+        assert await fresh.trajectory_ids("a") == ["t1", "t2"]
+        assert await fresh.trajectory_ids("a", after="t1", limit=1) == ["t2"]
+        assert [one.id for one in await fresh.trajectories("a")] == ["t1", "t2"]
+        found = await fresh.trajectory("t1")
+        assert found is not None
+        assert found.outcomes[0].value == 1.0
+        with pytest.raises(AssertionError, match="was read"):
+            await fresh.recent("a")
+
+    run(body)
+
+
+def columns_of(bank):
+    """All that the columns of one action type hold, in their order."""
+    table = bank._memories.tables["f"]
+    keys = [table.key(entry) for entry in range(len(table.entry))]
+    return keys, table.entry.tobytes(), table.log.array.tobytes(), table.first_revision.tobytes()
+
+
+def test_columns_filled_at_once_are_those_that_were_kept_current():
+    """In the order of the journal, which is neither that of agents nor of ids; late and forgotten ones included."""
+
+    async def body(bank, clock, backing):
+        await bank.recent("a")  # from here on they are kept current
+        for number in reversed(range(1_300)):
+            agent = "cab"[number % 3]
+            error = None if number % 4 == 0 else 0.5
+            await act(bank, clock, f"{agent}{number:04}", error, agent=agent, embedding=UP)
+        for number in range(0, 1_300, 40):
+            await bank.record_outcome(f"{'cab'[number % 3]}{number:04}", 3.0)
+        await bank.forget(["a0001", "b0002"])
+        fresh = ReasoningBank(backing, kmeans=backing.kmeans)
+        await fresh.recent("a")
+        assert columns_of(fresh) == columns_of(bank)
+        assert columns_of(fresh)[0][:3] == ["c1299/0", "b1298/0", "a1297/0"]
 
     run(body)

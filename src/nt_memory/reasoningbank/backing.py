@@ -52,6 +52,19 @@ class Candidates(Protocol):
         ...
 
 
+class Versions(Protocol):
+    """Some versions of a space, made into `Stored` only when they are looked at."""
+
+    @property
+    def revisions(self) -> NDArray[np.int64]:
+        """By which entry each was written."""
+        ...
+
+    def __getitem__(self, place: int) -> Stored:
+        """One of them."""
+        ...
+
+
 class StoredChange(Protocol):
     """One version that became visible."""
 
@@ -127,10 +140,10 @@ class Backing(Protocol):
         """
         ...
 
-    def all_versions(self, space: str) -> Iterator[Stored]:
-        """Every version of a space, deletes included, by agent, key, known_at and revision.
+    def all_versions(self, space: str) -> Iterator[Versions]:
+        """Every version of a space, deletes included, by agent, key, known_at and revision; some at a time.
 
-        May be used across awaits; versions written meanwhile may or may not be seen.
+        At most so many that the event loop can wait for them, at least one. May be used across awaits; versions written meanwhile may or may not be seen.
         """
         ...
 

@@ -134,7 +134,7 @@ class ReasoningBank(Recording):
         moment = await self._at(as_of)
         query = unit_vector(embedding)
         kind = choose_type(self._memories, tuple(names)) if action_type is None else action_type
-        return rank(self._backing, self._memories, names, query, kind, moment)
+        return await rank(self._backing, self._memories, names, query, kind, moment)
 
     async def uplift(
         self, agent: str, *, action_type: str | None = None, as_of: AsOfLike | None = None

@@ -48,7 +48,8 @@ class Reading:
         self, trajectory_id: str, *, as_of: AsOfLike | None = None
     ) -> Trajectory | None:
         """A trajectory as it was known, or None. More can be added to it and tracked."""
-        moment = await self._at(as_of)
+        # Reads need no columns: whoever only looks at what was recorded does not wait for them.
+        moment = self._backing.resolve(as_of)
         agent = self._tracker.owner(trajectory_id, moment)
         stored = None
         if agent:
@@ -58,7 +59,7 @@ class Reading:
     async def trajectories(self, agent: str, *, as_of: AsOfLike | None = None) -> list[Trajectory]:
         """All trajectories of an agent, by id. Cost: about 30 microseconds each."""
         check_agent(agent)
-        moment = await self._at(as_of)
+        moment = self._backing.resolve(as_of)
         found = list(self._backing.scan(TRAJECTORY, agent, moment))
         return [self._tracker.load(agent, stored, moment) for stored in found]
 
@@ -81,7 +82,7 @@ class Reading:
         check_agent(agent)
         if limit < 1:
             raise InvalidInputError(f"limit must be at least 1, not {limit}")
-        moment = await self._at(as_of)
+        moment = self._backing.resolve(as_of)
         found = self._backing.scan(TRAJECTORY, agent, moment, after=after)
         return [stored.key for stored in itertools.islice(found, limit)]
 

@@ -14,7 +14,7 @@ from nt_memory.system.arguments import resolve
 from nt_memory.system.drafts import DraftFiles
 from nt_memory.system.reads import read, scan
 from nt_memory.system.searching import search_rows
-from nt_memory.tiers.layout import name_of, parse_tail, to_stored
+from nt_memory.tiers.layout import name_of, parse_revisions, parse_tail, to_stored
 from nt_memory.tiers.vectors import kmeans
 
 if TYPE_CHECKING:
@@ -24,11 +24,31 @@ if TYPE_CHECKING:
 
     from nt_memory.entries import Stored, WriteOp
     from nt_memory.system.engine import Engine
+    from nt_memory.tiers.layout import Version
     from nt_memory.timeline import AsOfLike, Moment
 
 SCAN_BATCH = 1024
+LOAD_BATCH = 1024
 FIRST_BATCH = 64
 WRITE_KIND = str(Write.__struct_config__.tag)
+
+
+class _Versions:
+    """Versions under their keys. Two lists, because there may be millions of them at a time."""
+
+    def __init__(self, batch: Sequence[tuple[bytes, Version]]) -> None:
+        self._keys = [key for key, _ in batch]
+        self._versions = [version for _, version in batch]
+
+    @property
+    def revisions(self) -> NDArray[np.int64]:
+        """By which entry each was written."""
+        return parse_revisions(self._keys)
+
+    def __getitem__(self, place: int) -> Stored:
+        """One of them."""
+        key = self._keys[place]
+        return to_stored(key[:-16], *parse_tail(key), self._versions[place])
 
 
 class EngineBacking:
@@ -78,15 +98,16 @@ class EngineBacking:
             yield from found
             size = min(4 * size, SCAN_BATCH)
 
-    def all_versions(self, space: str) -> Iterator[Stored]:
+    def all_versions(self, space: str) -> Iterator[_Versions]:
         """Every version of a space; seeks again for each batch, so it may span awaits."""
         key = b""
         while True:
             self._engine.check_usable()
-            batch = self._engine.snapshot.versions_after(key, space.encode(), SCAN_BATCH)
-            for key, version in batch:
-                yield to_stored(key[:-16], *parse_tail(key), version)
-            if len(batch) < SCAN_BATCH:
+            batch = self._engine.snapshot.versions_after(key, space.encode(), LOAD_BATCH)
+            if batch:
+                key = batch[-1][0]
+                yield _Versions(batch)
+            if len(batch) < LOAD_BATCH:
                 return
 
     def vectors(self, partition: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -70,6 +70,22 @@ class MemoryDrafts:
         self.kept.clear()
 
 
+class _Versions:
+    """The versions of one key."""
+
+    def __init__(self, found: Sequence[Stored]) -> None:
+        self._found = found
+
+    @property
+    def revisions(self) -> NDArray[np.int64]:
+        """By which entry each was written."""
+        return np.array([one.revision for one in self._found], np.int64)
+
+    def __getitem__(self, place: int) -> Stored:
+        """One of them."""
+        return self._found[place]
+
+
 class MemoryBacking:
     """Keeps everything in dictionaries; `follow` callbacks run before `write` returns.
 
@@ -189,11 +205,12 @@ class MemoryBacking:
                 if stored is not None:
                     yield stored
 
-    def all_versions(self, space: str) -> Iterator[Stored]:
+    def all_versions(self, space: str) -> Iterator[_Versions]:
         """See `Backing.all_versions`."""
         for key in sorted(self._versions):
             if key[0] == space:
-                yield from sorted(self._versions[key], key=lambda one: (one.known_at, one.revision))
+                found = sorted(self._versions[key], key=lambda one: (one.known_at, one.revision))
+                yield _Versions(found)
 
     def partition(self, agent: str, partition: str) -> int | None:
         """See `Backing.partition`."""

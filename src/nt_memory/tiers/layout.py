@@ -11,13 +11,16 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
+import numpy as np
 
 from nt_memory.codec import is_filed
 from nt_memory.codec.filed import REFERENCE_BYTES, read_reference
 from nt_memory.entries import Stored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+    from numpy.typing import NDArray
 
 LAYOUT_VERSION = 3
 """Of all that this module spells. A base of another version has to be translated."""
@@ -242,6 +245,12 @@ def parse_tail(version: bytes) -> tuple[int, int]:
     """`known_at` and revision of a version's key."""
     known_at, revision = _TAIL.unpack_from(version, len(version) - 16)
     return known_at - BIAS, revision
+
+
+def parse_revisions(versions: Iterable[bytes]) -> NDArray[np.int64]:
+    """The revision in each of many versions' keys."""
+    joined = b"".join([key[-U64.size :] for key in versions])
+    return np.frombuffer(joined, ">u8").astype(np.int64)
 
 
 def row_key(partition: int, row: int) -> bytes:

@@ -53,6 +53,23 @@ def unseal(table: bytes, key: bytes, stored: bytes) -> bytes:
     return value
 
 
+def unseal_rows(table: bytes, rows: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """Keys, and the values in what is stored under them.
+
+    Raises:
+        CorruptionError: as `unseal`, when the row comes.
+    """
+    start, unpack = crc32(table), _CRC.unpack_from
+    for key, stored in rows:
+        value = stored[_BYTES:]
+        if _BYTES <= len(stored) <= _WHOLE_BYTES and unpack(stored)[0] == crc32(
+            value, crc32(key, start)
+        ):
+            yield key, value
+        else:
+            yield key, unseal(table, key, stored)
+
+
 def is_covered(stored: bytes) -> bool:
     """Whether the checksum of a row covers all of it."""
     return len(stored) - _BYTES <= _WHOLE_BYTES

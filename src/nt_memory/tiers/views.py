@@ -21,7 +21,7 @@ from nt_memory.tiers.layout import (
     parse_tail,
     version_key,
 )
-from nt_memory.tiers.sealing import seal, seal_rows, unseal
+from nt_memory.tiers.sealing import seal, seal_rows, unseal, unseal_rows
 from nt_memory.tiers.tables import Tables
 
 if TYPE_CHECKING:
@@ -265,15 +265,11 @@ class Snapshot(Tables):
     def versions_after(self, key: bytes, prefix: bytes, limit: int) -> list[tuple[bytes, Version]]:
         """Up to `limit` versions whose key starts with `prefix` and lies after `key`, in order."""
         cursor = self._versions
-        found: list[tuple[bytes, Version]] = []
-        is_there = cursor.set_range(max(prefix, key + b"\0" if key else prefix))
-        while is_there and len(found) < limit:
-            version_key = cursor.key()
-            if not version_key.startswith(prefix):
-                break
-            found.append((version_key, self._decode(version_key)))
-            is_there = cursor.next()
-        return found
+        if not cursor.set_range(max(prefix, key + b"\0" if key else prefix)):
+            return []
+        rows = itertools.islice(cursor.iternext(keys=True, values=True), limit)
+        mine = itertools.takewhile(lambda row: row[0].startswith(prefix), rows)
+        return [(key, decode_version(value)) for key, value in unseal_rows(_VERSIONS, mine)]
 
 
 class WriteBatch(Snapshot):

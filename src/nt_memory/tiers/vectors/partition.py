@@ -18,6 +18,7 @@ from nt_memory.tiers.vectors.dense import Dense
 from nt_memory.tiers.vectors.growth import Outcome, Tuning
 from nt_memory.tiers.vectors.helping import ALONE
 from nt_memory.tiers.vectors.index import PARAMETERS
+from nt_memory.tiers.vectors.packed import Packed
 from nt_memory.tiers.vectors.ranking import Piece, Segment
 from nt_memory.tiers.vectors.saved import Saved
 from nt_memory.tiers.vectors.source import Source
@@ -78,6 +79,7 @@ class Partition:
         self._source = Source(placement.files, number, dim)
         self._head = Dense(dim, self._source.read)
         self._tail = Dense(dim, self._source.newest)
+        self._packed = Packed(dim, self._source.read)
         self._searches_seen = 0
         self._calm_steps = _CALM_STEPS
         self._may_hold_up = False
@@ -104,7 +106,7 @@ class Partition:
     @property
     def held_bytes(self) -> int:
         """Anonymous memory held: columns, float32 copies and graphs."""
-        copies = self._head.held_bytes + self._tail.held_bytes
+        copies = self._head.held_bytes + self._tail.held_bytes + self._packed.held_bytes
         return self.columns.held_bytes + copies + self.index.held_bytes
 
     @property
@@ -155,7 +157,9 @@ class Partition:
         mask = reach.full_mask(first)
         if not self._is_large(stop):
             columns = self._head.window(0, stop)[:, first:]
-        elif first and not self._is_large((stop - first) // _LONGER_TAIL):
+            packed = None if first else self._packed
+            return Segment(place, first, stop - first, columns, None, mask, packed=packed)
+        if first and not self._is_large((stop - first) // _LONGER_TAIL):
             columns = self._tail.window(first, stop)
         else:
             return self._raw_segment(place, first, stop, mask)
@@ -256,6 +260,7 @@ class Partition:
         if outcome is Outcome.DONE:
             if self._is_large(self.index.rows):
                 self._head.clear()
+                self._packed.clear()
             if not is_searched:
                 self.index.settle()
         return outcome
@@ -315,6 +320,7 @@ class Partition:
         self.index.unload()
         self._head.clear()
         self._tail.clear()
+        self._packed.clear()
 
     def save(self) -> int:
         """Write snapshots of what changed; how many. Followers never write.

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from nt_memory.tiers.vectors.packed import Packed
+
 _CHUNK_VALUES = 1 << 20
 _PRODUCT_VALUES = 1 << 18
 _BLOCK_SCORES = 1 << 22
@@ -60,6 +62,7 @@ class Segment(NamedTuple):
         raw: Float16, shape (size, dim).
         mask: Rows that may be returned, shape (size,); None: all.
         rows: Row numbers, shape (size,), where they are not consecutive.
+        packed: The same rows as float16, if they are the first of their partition and it has them.
     """
 
     place: int
@@ -69,6 +72,7 @@ class Segment(NamedTuple):
     raw: NDArray[np.float16] | None
     mask: NDArray[np.bool_] | None
     rows: NDArray[np.int64] | None = None
+    packed: Packed | None = None
 
     def numbers(self, at: NDArray[np.int64]) -> NDArray[np.int64]:
         """Row numbers of the segment's positions `at`."""
@@ -374,3 +378,8 @@ def _multiply(
         part = columns[:, at : at + step]
         for query, scores in zip(queries, out, strict=True):
             np.matmul(query, part, out=scores[at : at + step])
+
+
+def reach(scores: NDArray[np.float32], query: NDArray[np.float32], k: int) -> float:
+    """What a row that is among the best `k` of all scores at least, going by those of some, n >= k."""
+    return _bound(scores, k, _largest_error(query))

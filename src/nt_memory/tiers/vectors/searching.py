@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nt_memory.errors import DimensionError, EmbeddingError, InvalidInputError
+from nt_memory.tiers.vectors.packed import narrow
 from nt_memory.tiers.vectors.ranking import Candidates, Piece, Segment, rank, scan
 from nt_memory.tiers.vectors.steps import Step, step_of
 from nt_memory.tiers.vectors.visibility import visible
@@ -122,8 +123,9 @@ class Searching:
             for query_pieces, piece in zip(pieces, by_graph, strict=False):
                 query_pieces.append(piece)
             segments += rest
-        scanned = scan(segments, queries, k)
-        return [mine + more for mine, more in zip(pieces, scanned, strict=True)]
+        first, left = narrow(segments, queries, k)
+        scanned = scan(left, queries, k)
+        return [mine + first + more for mine, more in zip(pieces, scanned, strict=True)]
 
     def is_settled(self, partition: Partition) -> bool:
         """Announce a search of a partition; whether it would be answered at once."""
