@@ -70,5 +70,5 @@ class ApiError(Exception):
 
     def __init__(self, error: dict[str, Any]) -> None:
         super().__init__(str(error.get("description", "")))
-        self.code = int(error.get("code", 0))
-        self.number = int(error.get("err_code", 0))
+        self.code: int = int(error.get("code", 0))
+        self.number: int = int(error.get("err_code", 0))
