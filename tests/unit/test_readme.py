@@ -8,6 +8,7 @@ import re
 import runpy
 from pathlib import Path
 
+import mcp.client.stdio  # noqa: F401 - its default is the stderr of whoever imports it: not one test's
 import pytest
 
 ROOT = Path(__file__).parents[2]
