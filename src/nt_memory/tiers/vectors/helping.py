@@ -41,7 +41,7 @@ class Helper:
         processors: int | None = None,
         now_ns: Callable[[], int] = _CLOCK.monotonic_ns,
     ) -> None:
-        self.helped = 0
+        self.helped: int = 0
         """How often the other thread did its part."""
         self._processors = processors or _processors()
         self._lock = threading.Lock()
