@@ -13,7 +13,7 @@ import pytest
 
 from nt_memory import MemorySystem
 from nt_memory.errors import StaleFenceError, StorageError
-from nt_memory.system import state
+from nt_memory.system import lookups
 from nt_memory.system.verifying import verify
 from nt_memory.testing.faults import FaultyFileSystem
 from nt_memory.transport import segment_writer
@@ -25,7 +25,7 @@ from nt_memory.transport import segment_writer
 def test_a_promotion_never_overtakes_a_newer_write(store, run, monkeypatch, change):
     """A large value is decoded off the loop; what became visible meanwhile is not hidden by it."""
     may_go, is_decoding = threading.Event(), threading.Event()
-    real = state.to_record
+    real = lookups.to_record
 
     def slowly(stored, *rest):
         is_decoding.set()
@@ -37,10 +37,10 @@ def test_a_promotion_never_overtakes_a_newer_write(store, run, monkeypatch, chan
             old = os.urandom(256_000)  # cannot be compressed, so it is decoded off the loop
             await memory.put("a", "k", old)
             memory._engine.hot.clear()
-            monkeypatch.setattr(state, "to_record", slowly)
+            monkeypatch.setattr(lookups, "to_record", slowly)
             reading = asyncio.ensure_future(memory.get("a", "k"))
             assert await asyncio.to_thread(is_decoding.wait, 20)
-            monkeypatch.setattr(state, "to_record", real)
+            monkeypatch.setattr(lookups, "to_record", real)
             if change == "put":
                 await memory.put("a", "k", "new")
             elif change == "delete":
