@@ -45,4 +45,4 @@ def query_of(n: int, dim: int, count: int) -> Iterator[tuple[int, np.ndarray]]:
     for first in np.unique(chosen // AT_ONCE) * AT_ONCE:
         block = block_of(int(first), min(AT_ONCE, n - int(first)), dim)
         for number in chosen[(chosen >= first) & (chosen < first + len(block))]:
-            yield int(number), block[number - first]
+            yield int(number), block[number - first].copy()  # a view would keep the block
