@@ -57,6 +57,15 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     asyncio.run(made.stop())
 
 
+def test_a_server_that_runs_is_not_configured_again(fleet: Fleet) -> None:
+    """Launching one that runs changes nothing, its configuration included: it may be reading that."""
+    node = fleet.nodes[0]
+    path = fleet.directory / node.name / "server.conf"
+    before = (path.stat().st_ino, path.stat().st_mtime_ns, fleet.pids)
+    fleet.launch(node.name)
+    assert (path.stat().st_ino, path.stat().st_mtime_ns, fleet.pids) == before
+
+
 class Raw:
     """A client that does what it likes, and what the server said to it."""
 

@@ -79,10 +79,7 @@ class ServersDirectory:
 
     def write(self, chosen: dict[str, Any]) -> None:
         """Keep what was chosen, durably."""
-        new = self.path / f"{_FILE}.new"
-        write_private(new, json.dumps({"format": _FORMAT, **chosen}, indent=1) + "\n")
-        new.replace(self.path / _FILE)
-        sync_directory(self.path)
+        write_private(self.path / _FILE, json.dumps({"format": _FORMAT, **chosen}, indent=1) + "\n")
 
     def claim(self) -> None:
         """Make the directory if it is missing, and hold it.
@@ -181,12 +178,20 @@ class ServersDirectory:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, durably."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    """Write a file that only its owner can read, durably. Whoever reads it meanwhile finds the old or the new.
+
+    A server that finds its configuration empty takes the defaults: all addresses, and nobody asked for a key.
+    """
+    new = path.with_name(f"{path.name}.new")
+    with contextlib.suppress(FileNotFoundError):
+        new.unlink()
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(fd, "w") as file:
         file.write(text)
         file.flush()
         os.fsync(fd)
+    new.replace(path)
+    sync_directory(path.parent)
 
 
 def _has_open(pid: int, path: Path) -> bool:

@@ -160,6 +160,8 @@ class Fleet:
 
     def launch(self, name: str) -> None:
         """Start one server, if it does not run, without waiting for anything."""
+        if self.servers[name].is_running:
+            return
         for node in self.nodes:
             if node.name == name:
                 self._configure(node)
