@@ -3,7 +3,8 @@
 Three threads matter. The owner's (the event loop) appends and ends rows, which costs microseconds and
 makes them searchable at once. The indexer moves rows into graphs; the merger saves graphs and makes
 one of several. Both are started when there is work and gone when there is none. Searches run on any
-thread, a lone one of several graphs with a second to help it, and see the rows as of the time and revision they were given, whatever the others are doing.
+thread, a lone one of several graphs with a second to help it, and see the rows as of the time and
+revision they were given, whatever the others are doing.
 
 In live use graphs grow in the background (`chain`), and what they have not reached is scanned.
 In a backtest a search first brings the graph to the last whole batch of the rows recorded by its
