@@ -11,7 +11,6 @@ from nt_memory.tiers.vectors import breadth
 from nt_memory.tiers.vectors.index import Graph
 from nt_memory.tiers.vectors.tuning import examination
 
-LEVELS = breadth.LEVELS
 LOOK = 1 << 11
 
 
@@ -22,7 +21,7 @@ def small(monkeypatch):
     monkeypatch.setattr(breadth, "_EFFORT", 24)
 
 
-def graph_of(rows, built_with=breadth.START):
+def graph_of(rows, built_with=breadth.WIDE):
     graph = Graph(rows.shape[1], seed=7)
     graph.breadth = built_with
     graph.add(rows)
@@ -60,43 +59,49 @@ def test_looks_are_due_as_rows_double():
     assert not breadth.is_due(LOOK, 2 * LOOK - 1)
 
 
-def test_rows_that_are_found_easily_are_linked_narrowly(easy):
-    """After the first look as narrowly as there is, and after a later one too."""
-    first, later = graph_of(easy[:LOOK]), graph_of(easy, LEVELS[0])
-    assert breadth.chosen(first, lambda at: easy[at], yes) == LEVELS[0]
-    assert breadth.chosen(later, lambda at: easy[at], yes) == LEVELS[0]
+def test_the_first_rows_are_linked_widely(easy):
+    """Whatever they are like: there is no look at them; but for those that are added to a larger graph soon."""
+    graph = Graph(easy.shape[1], seed=7)
+    assert breadth.begun(graph, is_lasting=True) == breadth.WIDE
+    assert breadth.begun(graph, is_lasting=False) == breadth.NARROW
+    graph.add(easy[: LOOK - 1])
+    assert breadth.begun(graph, is_lasting=True) == breadth.WIDE
+    assert breadth.begun(graph, is_lasting=False) == breadth.NARROW
 
 
-def test_rows_that_are_missed_are_linked_more_widely(hard):
-    """At the first look as widely as before, at a later one more; and no graph for ever."""
-    first = graph_of(hard[:LOOK])
-    exam = examination(first, lambda at: hard[at], 64, yes)
-    assert exam.share(first, breadth._EFFORT) < breadth._ENOUGH
-    assert breadth.chosen(first, lambda at: hard[at], yes) == breadth.START
-    for now, then in zip(LEVELS, [*LEVELS[1:], LEVELS[-1]], strict=True):
-        assert breadth.chosen(graph_of(hard, now), lambda at: hard[at], yes) == then
+@pytest.mark.parametrize("is_lasting", [True, False])
+def test_what_a_look_chose_goes_on_to_hold(easy, is_lasting):
+    """Past the first look a graph keeps its breadth; an old one, of which none is known, is widened."""
+    for level in (breadth.WIDE, breadth.NARROW, 80):
+        assert breadth.begun(graph_of(easy[:LOOK], level), is_lasting=is_lasting) == level
+    assert breadth.begun(graph_of(easy[:LOOK], 0), is_lasting=is_lasting) == breadth.WIDE
 
 
-def test_a_look_that_is_cut_short_changes_nothing(hard):
+@pytest.mark.parametrize("now", [breadth.WIDE, breadth.NARROW, 80])
+def test_rows_that_are_found_easily_are_linked_narrowly(easy, now):
+    """At every look, however widely rows were linked before."""
+    assert breadth.chosen(graph_of(easy, now), lambda at: easy[at], yes) == breadth.NARROW
+
+
+@pytest.mark.parametrize("now", [breadth.WIDE, breadth.NARROW, 80])
+def test_rows_that_are_missed_are_linked_widely(hard, now):
+    """At every look, however widely rows were linked before."""
+    graph = graph_of(hard, now)
+    exam = examination(graph, lambda at: hard[at], 64, yes)
+    assert exam.share(graph, breadth._EFFORT) < breadth._ENOUGH
+    assert breadth.chosen(graph, lambda at: hard[at], yes) == breadth.WIDE
+
+
+@pytest.mark.parametrize("now", [breadth.WIDE, breadth.NARROW, 80])
+def test_a_look_that_is_cut_short_changes_nothing(hard, now):
     """Whoever is told to stop leaves things as they are."""
-    assert (
-        breadth.chosen(graph_of(hard, LEVELS[0]), lambda at: hard[at], lambda: False) == LEVELS[0]
-    )
-
-
-def test_the_widest_is_not_examined(hard):
-    """There is nothing to be chosen, so nothing is scanned."""
-
-    def read(_):
-        raise AssertionError
-
-    assert breadth.chosen(graph_of(hard, LEVELS[-1]), read, yes) == LEVELS[-1]
+    assert breadth.chosen(graph_of(hard, now), lambda at: hard[at], lambda: False) == now
 
 
 def test_it_is_what_rows_are_added_with(hard):
     """The number reaches the library: wider costs more links looked at, and finds more."""
     shares = []
-    for level in (8, LEVELS[-1]):
+    for level in (8, breadth.WIDE):
         graph = graph_of(hard, level)
         exam = examination(graph, lambda at: hard[at], 64, yes)
         shares.append(exam.share(graph, 32))

@@ -585,6 +585,16 @@ def test_what_is_planned() -> None:
     assert plan([Shape(0, 800, 1, 1.0)], 1000) is None
 
 
+def test_what_will_be_merged_again_is_not_lasting() -> None:
+    """A graph that has room on its left is added to that one soon; the first, and one behind a full one, stay."""
+    shapes = [Shape(0, 800, 800, 0.0), Shape(800, 812, 12, 0.0), Shape(812, 820, 8, 0.0)]
+    assert plan(shapes, 1000) == Plan(800, 820, is_extended=True, is_lasting=False)
+    assert plan(shapes, 819) == Plan(800, 820, is_extended=True, is_lasting=True)
+    assert plan(shapes[1:], 1000) == Plan(0, 800, is_extended=False, is_lasting=True)
+    gap = [Shape(0, 10, 10, 0.0), Shape(20, 30, 10, 0.0)]
+    assert plan(gap, 500) == Plan(10, 20, is_extended=False, is_lasting=False)
+
+
 def test_ingest_under_search_moves_each_row_a_few_times(tmp_path: Path, added: Counter) -> None:
     """Thousands of rows, a few at a time, searched all along: few graphs, few bytes, all found."""
     store = Store(tmp_path)

@@ -26,6 +26,7 @@ DIM = 160
 ROWS = 4_000
 HALF = ROWS // 2
 TIMEOUT_S = 20.0
+LEAST = EFFORTS[0]
 
 
 def unit(rows: int, seed: int, dim: int = DIM) -> np.ndarray:
@@ -187,9 +188,9 @@ def test_graphs_are_measured_together_when_the_second_is_saved(tmp_path: Path) -
     for _ in range(2):
         one, two = store.graphs()
         assert one.graph.mapped_bytes
-        assert two.content.extra[TOGETHER_KEY] == [[0, 200, 64], [200, 380, 64]]
+        assert two.content.extra[TOGETHER_KEY] == [[0, 200, LEAST], [200, 380, LEAST]]
         assert store.chain.state is not None
-        assert store.chain.state.together == (64, 64)
+        assert store.chain.state.together == (LEAST, LEAST)
         store.open()
 
 
@@ -200,11 +201,11 @@ def test_a_small_graph_does_not_have_large_ones_measured_again(tmp_path: Path) -
     store.seal(240)
     store.seal(130)
     one, two, three = store.graphs()
-    assert two.content.extra[TOGETHER_KEY] == [[0, 250, 64], [250, 490, 64]]
+    assert two.content.extra[TOGETHER_KEY] == [[0, 250, LEAST], [250, 490, LEAST]]
     assert TOGETHER_KEY not in three.content.extra
     assert store.chain.state is not None
-    assert store.chain.state.together == (64, 64, three.graph.effort)
-    assert one.graph.effort == 64
+    assert store.chain.state.together == (LEAST, LEAST, three.graph.effort)
+    assert one.graph.effort == LEAST
 
 
 def test_only_searches_of_all_of_it_are_narrower(tmp_path: Path, asked: list[int]) -> None:

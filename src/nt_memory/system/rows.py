@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nt_memory.tiers.layout import to_stored, version_key
+from nt_memory.tiers.layout import decode_version, row_key, to_stored, unpack_row, version_key
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nt_memory.entries import Stored
     from nt_memory.tiers.views import Snapshot
 
@@ -21,3 +23,28 @@ def version_of_row(snapshot: Snapshot, partition: int, row: int) -> Stored | Non
     if version is None or version.row != row:
         return None
     return to_stored(found.name, found.from_us, found.revision, version)
+
+
+def versions_of_rows(snapshot: Snapshot, places: Sequence[tuple[int, int]]) -> list[Stored] | None:
+    """As `version_of_row` of several partitions and rows, in their order; None if one is gone.
+
+    No place twice. About 4 us each, and the memory that they lie in.
+    """
+    found = snapshot.values(b"rows", [row_key(partition, row) for partition, row in places])
+    if found is None:
+        return None
+    rows = [unpack_row(data) for data in found]
+    versions = snapshot.values(
+        b"versions", [version_key(name, since, revision) for since, _, _, revision, name in rows]
+    )
+    if versions is None:
+        return None
+    stored: list[Stored] = []
+    for (_, number), (since, _, _, revision, name), data in zip(
+        places, rows, versions, strict=True
+    ):
+        version = decode_version(data)
+        if version.row != number:
+            return None
+        stored.append(to_stored(name, since, revision, version))
+    return stored

@@ -246,10 +246,14 @@ class SearchCalls:
         return found
 
     def _check_dim(self, agent: str, dim: int) -> None:
-        row = self._engine.snapshot.partition(partition_name(agent, ""))
-        if row is not None and row.dim != dim:
+        engine, name = self._engine, partition_name(agent, "")
+        held = engine.vectors.dim_of(engine.rows.partitions.get(name, -1))
+        if held is None:  # on another server, or nowhere
+            row = engine.snapshot.partition(name)
+            held = dim if row is None else row.dim
+        if held != dim:
             raise DimensionError(
-                f"{agent}: the partition holds vectors of dimension {row.dim}, not {dim}",
-                expected=row.dim,
+                f"{agent}: the partition holds vectors of dimension {held}, not {dim}",
+                expected=held,
                 got=dim,
             )

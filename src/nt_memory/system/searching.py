@@ -13,7 +13,7 @@ from nt_memory.clock import to_datetime, turn
 from nt_memory.codec import is_filed
 from nt_memory.records import Hit
 from nt_memory.system.reads import read, value_of
-from nt_memory.system.rows import version_of_row
+from nt_memory.system.rows import versions_of_rows
 from nt_memory.tiers.vectors import Candidates
 
 if TYPE_CHECKING:
@@ -214,33 +214,36 @@ class _Search:
         None if the version of one was dropped.
         """
         hits: list[Hit] = []
-        needed_score = -2.0
-        query = self._query
-        for partition, row, score, is_ambiguous in zip(
-            *(column.tolist() for column in candidates), strict=True
-        ):
-            if score < needed_score:
-                break
-            self._plan.reads += 1
-            if self._plan.reads % READS_A_TURN == 0 and not self._stay:
-                await turn()
-            stored = version_of_row(self._engine.snapshot, partition, row)
-            if stored is None:
+        query, wanted = self._query, self._query.top_k
+        found = list(zip(*(column.tolist() for column in candidates), strict=True))
+        at = 0
+        while at < len(found) and (len(hits) < wanted or found[at][2] >= hits[wanted - 1].score):
+            # So many more are needed; past them only ties matter.
+            part = found[at : at + min(max(wanted - len(hits), 1), READS_A_TURN)]
+            at += len(part)
+            await self._count(len(part))
+            versions = versions_of_rows(self._engine.snapshot, [place[:2] for place in part])
+            if versions is None:
                 return None
-            if is_ambiguous and not self._is_in_force(stored):
-                continue
-            data = (
-                await self._filed(stored)
-                if stored.value is not None and is_filed(stored.value)
-                else value_of(stored, self._engine.values)
-            )
-            if query.is_filtered and not query.accepts(stored, data):
-                continue
-            known_at = to_datetime(stored.known_at)
-            hits.append(Hit(stored.key, score, data, known_at, stored.revision, stored.agent))
-            if len(hits) == query.top_k:
-                needed_score = score  # later ones matter only as ties
+            for stored, (_, _, score, is_ambiguous) in zip(versions, part, strict=True):
+                if is_ambiguous and not self._is_in_force(stored):
+                    continue
+                data = (
+                    await self._filed(stored)
+                    if stored.value is not None and is_filed(stored.value)
+                    else value_of(stored, self._engine.values)
+                )
+                if query.is_filtered and not query.accepts(stored, data):
+                    continue
+                known_at = to_datetime(stored.known_at)
+                hits.append(Hit(stored.key, score, data, known_at, stored.revision, stored.agent))
         return hits
+
+    async def _count(self, reads: int) -> None:
+        """Before so many records are read: now and then the loop gets a turn."""
+        before, self._plan.reads = self._plan.reads, self._plan.reads + reads
+        if before // READS_A_TURN != self._plan.reads // READS_A_TURN and not self._stay:
+            await turn()
 
     async def _filed(self, stored: Stored) -> Any:
         """The value of a version that is kept in a file."""

@@ -23,10 +23,10 @@ from nt_memory.tiers.layout import (
     row_key,
     unpack_row,
 )
-from nt_memory.tiers.sealing import is_covered, unseal
+from nt_memory.tiers.sealing import is_covered, unseal, unseal_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 
 LOG = b"log"
@@ -71,6 +71,21 @@ class Tables:
         """A value of any table."""
         found: bytes | None = self.txn.get(key, db=self._tables[table])
         return None if found is None else unseal(table, key, found)
+
+    def values(self, table: bytes, keys: Sequence[bytes]) -> list[bytes] | None:
+        """The values under several keys of a table, in their order; None if one is not there.
+
+        Args:
+            table: Which.
+            keys: No key twice.
+
+        Cost: three quarters of as many `get`.
+        """
+        with self.txn.cursor(self._tables[table]) as cursor:
+            found = cursor.getmulti(keys)
+        if len(found) != len(keys):
+            return None
+        return [value for _, value in unseal_rows(table, found)]
 
     def number(self, key: bytes) -> int | None:
         """A number of the table `meta`."""

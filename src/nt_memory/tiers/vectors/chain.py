@@ -249,6 +249,7 @@ class Chain:
         stop = min(target, first + hold, growing.first + self.most_rows)
         vectors = self.source.wide(first, stop)
         before = growing.graph.rows
+        growing.graph.breadth = breadth.begun(growing.graph, is_lasting=True)
         with growing.gate.exclusive():
             growing.graph.add(vectors, threads=pace.threads)
         self._look(growing.graph, growing.first, before, pace)
@@ -264,10 +265,12 @@ class Chain:
         # What waits is scanned by every search: much of it costs them more than a processor.
         is_behind = count > self.tuning.publish * _MOST_PUBLISHED // 2
         threads = pace.most_threads if is_behind else pace.threads
-        before = graph.rows
+        before, state = graph.rows, self._loaded()
+        # What has another graph on its left will be merged into that, if there is room.
+        is_lasting = not state.sealed or state.sealed[-1].graph.rows + before > self.most_rows
+        graph.breadth = breadth.begun(graph, is_lasting=is_lasting)
         graph.add(self.source.wide(growing.stop, growing.stop + count), threads=threads)
         self._look(graph, growing.first, before, pace)
-        state = self._loaded()
         if state.sealed:
             measured = max(state.sealed, key=lambda part: part.graph.rows).graph
             graph.effort = scaled(measured.effort, measured.rows, graph.rows)
@@ -276,9 +279,7 @@ class Chain:
 
     def _begin(self) -> Growing:
         self._saved_stop = first = self._loaded().stop
-        graph = Graph(self.source.dim, self.tuning.seed)
-        graph.breadth = breadth.START
-        return Growing(first, graph)
+        return Growing(first, Graph(self.source.dim, self.tuning.seed))
 
     def _look(self, graph: Graph, first: int, before: int, pace: Pace) -> None:
         """See to it that the next rows are added as widely as these need."""

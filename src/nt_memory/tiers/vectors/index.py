@@ -38,6 +38,7 @@ PARAMETERS = (
 )
 EFFORT = 128
 """Breadth of a search (efSearch) where nothing better is known."""
+_MAX_KEPT = 64
 _thread = threading.local()
 
 
@@ -73,6 +74,8 @@ class Graph:
         index.hnsw.prune_headroom = 0.0
         self._index = index
         self._blocks = (Roomy(), Roomy())
+        # Making them takes as long as comparing 30 rows; searches only read them.
+        self._parameters: dict[int, Any] = {}
 
     @property
     def rows(self) -> int:
@@ -119,8 +122,15 @@ class Graph:
             mask: Rows that may be returned; rows past its end may not. None allows all.
         """
         _use_threads(1)
-        selector = None if mask is None else _selector(mask)
-        parameters = _lib.SearchParametersHNSW(sel=selector, efSearch=max(effort, k))
+        breadth = max(effort, k)
+        if mask is not None:
+            parameters = _lib.SearchParametersHNSW(sel=_selector(mask), efSearch=breadth)
+        else:
+            parameters = self._parameters.get(breadth)
+            if parameters is None:
+                parameters = _lib.SearchParametersHNSW(efSearch=breadth)
+                if len(self._parameters) < _MAX_KEPT:
+                    self._parameters[breadth] = parameters
         return cast("NDArray[np.int64]", self._index.search(queries, k, params=parameters)[1])
 
     def scan(

@@ -57,11 +57,13 @@ class Plan(NamedTuple):
         first: Number of the first row.
         stop: Of the first that is not covered.
         is_extended: The graph that begins at `first` is copied and added to; else all is new.
+        is_lasting: It will not be merged into the one on its left: there is none, or no room in it.
     """
 
     first: int
     stop: int
     is_extended: bool
+    is_lasting: bool = True
 
 
 def plan(shapes: Sequence[Shape], most_rows: int) -> Plan | None:
@@ -71,12 +73,21 @@ def plan(shapes: Sequence[Shape], most_rows: int) -> Plan | None:
         shapes: The sealed graphs, in order.
         most_rows: No graph may get more rows.
     """
+    chosen = _gap(shapes, most_rows) or _merge(shapes, most_rows) or _cleaning(shapes)
+    if chosen is None:
+        return None
+    left = [shape.rows for shape in shapes if shape.stop <= chosen.first]
+    has_room = bool(left) and left[-1] + chosen.stop - chosen.first <= most_rows
+    return chosen._replace(is_lasting=not has_room)
+
+
+def _gap(shapes: Sequence[Shape], most_rows: int) -> Plan | None:
     at = 0
     for shape in shapes:
         if at < shape.first:
             return Plan(at, min(shape.first, at + most_rows), is_extended=False)
         at = shape.stop
-    return _merge(shapes, most_rows) or _cleaning(shapes)
+    return None
 
 
 def _merge(shapes: Sequence[Shape], most_rows: int) -> Plan | None:
@@ -136,7 +147,7 @@ class Build:
         self.plan = chosen
         self._source = source
         self._graph = Graph(source.dim, seed) if base is None else base[0]
-        self._graph.breadth = self._graph.breadth or breadth.START
+        self._graph.breadth = breadth.begun(self._graph, is_lasting=chosen.is_lasting)
         self._numbers = None if base is None else base[1].content.numbers
         at = chosen.first if base is None else base[1].stop
         self._rows = _living(view, at, chosen.stop, horizon_us)

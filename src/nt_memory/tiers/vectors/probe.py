@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from nt_memory.tiers.vectors.index import Graph
     from nt_memory.tiers.vectors.visibility import Visible
 
-# Codes are coarse: more rows than wanted are fetched, and ranked again by their float16 values.
-_SPARE = 32
+# Codes are coarse: more rows than wanted are fetched, and ranked again by their float16 values. Six more did
+# at 1M x 384; where embeddings have drifted out of the range that the codes were made for, it takes more.
+_SPARE = 22
+# So few are wanted of most searches: where all rows may be returned, there is nothing to weigh up.
+_FEW = 64
 # So few rows are scored directly.
 _GATHER = 256
 # The first search is so much wider than the share that passes asks for.
@@ -68,6 +71,10 @@ def probe(
     """
     effort = effort or graph.effort
     filtered = _Filtered(graph, reach, k)
+    if filtered.is_whole and filtered.passing > _GATHER and k <= _FEW:
+        nearest = graph.search(queries, filtered.wanted, effort=max(effort, filtered.wanted))
+        if (nearest[:, -1] >= 0).all():
+            return Probed(list(nearest), "graph", filtered.wanted, filtered.passing)
     if filtered.passing <= max(k, _GATHER) and filtered.count() <= max(k, _GATHER):
         return Probed([filtered.all_rows()] * len(queries), "rows", 0, filtered.passing)
     width = filtered.first_width()
@@ -106,6 +113,7 @@ class _Filtered:
         self._stop = min(graph.rows, reach.prefix)
         self._mask: NDArray[np.bool_] | None = None
         self._k = k
+        self.is_whole = reach.mask is None and not reach.most_hidden and self._stop == self._rows
         if reach.mask is None:
             self.passing = max(0, self._stop - reach.most_hidden)
         else:

@@ -269,6 +269,8 @@ def rank(
         k: Wanted rows.
         ids: Partition id of each place, for breaking ties.
     """
+    if len(pieces) == 1:
+        return _rank_one(pieces[0], query, k)
     count = sum(len(piece.rows) for piece in pieces)
     sizes = [len(piece.rows) for piece in pieces]
     places = np.repeat(np.array([piece.place for piece in pieces], np.int64), sizes)
@@ -281,10 +283,27 @@ def rank(
         ends = np.cumsum(sizes).tolist()
         for piece, end in zip(pieces, ends, strict=True):
             _cosines(piece.vectors, query, scores[end - len(piece.rows) : end])
-    order = np.lexsort((rows, ids[places], -scores))
-    if count > k:
-        order = order[scores[order] >= scores[order[k - 1]]]
+    order = _leading(np.lexsort((rows, ids[places], -scores)), scores, k)
     return places[order], rows[order], scores[order]
+
+
+def _rank_one(
+    piece: Piece, query: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """As `rank`, of a partition whose candidates lie together: what a lone search of a graph finds."""
+    scores = np.empty(len(piece.rows), np.float64)
+    _cosines(piece.vectors, query, scores)
+    order = _leading(np.lexsort((piece.rows, -scores)), scores, k)
+    return np.full(len(order), piece.place, np.int64), piece.rows[order], scores[order]
+
+
+def _leading(order: NDArray[np.int64], scores: NDArray[np.float64], k: int) -> NDArray[np.int64]:
+    """The first `k` of an order by scores, and exact ties with the last."""
+    if len(order) <= k:
+        return order
+    ranked = scores[order]
+    is_among: NDArray[np.bool_] = ranked >= ranked[k - 1]
+    return order[is_among]
 
 
 def _cosines(
@@ -301,7 +320,8 @@ def _cosines(
         part = vectors[at : at + step].astype(np.float64, order="C")
         lengths = np.sqrt(np.einsum("ij,ij->i", part, part))
         np.divide(np.einsum("ij,j->i", part, wide), lengths, out=out[at : at + step])
-    np.clip(out, -1.0, 1.0, out=out)
+    np.minimum(out, 1.0, out=out)  # `clip` takes three times as long to begin
+    np.maximum(out, -1.0, out=out)
 
 
 def _largest_error(query: NDArray[np.float32]) -> float:

@@ -248,6 +248,11 @@ class VectorTier(ReplacingCalls):
         asked = Asked(queries, k, time_us, revision, exact=exact)
         return self._searching.search(partitions, asked, allow, steps)
 
+    def dim_of(self, partition: int) -> int | None:
+        """How many values the rows of a partition have; None if it is not known here."""
+        found = self._partitions.get(partition)
+        return None if found is None else found.dim
+
     def rows_at(
         self, partition: int, time_us: int, revision: int
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

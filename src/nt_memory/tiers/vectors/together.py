@@ -2,8 +2,8 @@
 
 Of the ten nearest in a partition each of its graphs holds only some, and those are the nearest of its own:
 they are found more easily than its own ten are, which it is measured by alone. So when a graph is saved,
-those beside it are examined with it: new vectors around the rows of each, the nearest of all rows, and how
-many of them searches find that are narrower by so many steps, the same for each.
+those beside it are examined with it: some rows of each, the nearest of all other rows, and how many of them
+searches find that are narrower by so many steps, the same for each.
 
 What comes out is kept with the graph that was saved last, and counts for searches of all these graphs: now, for
 no more neighbours than were asked for here, and without a filter, which might leave one graph alone. Graphs
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nt_memory.tiers.vectors.tuning import EFFORTS, NEIGHBOURS, TARGET, new_vectors
+from nt_memory.tiers.vectors.tuning import EFFORTS, NEIGHBOURS, TARGET, sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 TOGETHER_KEY = "together"
 """Of `Content.extra`: `[first, stop, effort]` of each graph that was examined."""
 _QUERIES = 256
-_FEWEST = 16  # around the rows of a small graph
+_FEWEST = 16  # of the rows of a small graph
 
 
 class _Member(NamedTuple):
@@ -42,7 +42,7 @@ class _Member(NamedTuple):
 
     def hits(self, queries: Floats, effort: int) -> int:
         """How many of them searches of a breadth find."""
-        found = self.part.graph.search(queries, NEIGHBOURS, effort=effort)
+        found = self.part.graph.search(queries, NEIGHBOURS + 1, effort=effort)
         return sum(
             len(near.intersection(row))
             for near, row in zip(self.nearest, found.tolist(), strict=True)
@@ -66,8 +66,9 @@ def tune_together(
 
     Cost: a scan of all codes for each of 256 queries, about 15 s at 3M x 384, and some searches each.
     """
-    queries = _queries(parts, read)
-    members = _members(parts, read, queries, go_on)
+    rows = _queries(parts)
+    queries = read(rows)
+    members = _members(parts, read, rows, queries, go_on)
     if members is None:
         return None
     nearest = sum(len(near) for member in members for near in member.nearest)
@@ -118,36 +119,36 @@ def _found(kept: Any, present: dict[tuple[int, int], int]) -> list[tuple[int, in
     return found
 
 
-def _queries(parts: Sequence[Sealed], read: Callable[[Rows], Floats]) -> Floats:
-    """New vectors around the rows of all graphs, of each by its share."""
+def _queries(parts: Sequence[Sealed]) -> Rows:
+    """The partition's numbers of some rows of all graphs, of each by its share."""
     rows = sum(part.graph.rows for part in parts)
-    made: list[Floats] = []
-    for part in parts:
-
-        def read_own(at: Rows, part: Sealed = part) -> Floats:
-            return read(part.numbers(at))
-
-        count = max(_FEWEST, _QUERIES * part.graph.rows // rows)
-        made.append(new_vectors(part.graph, read_own, count))
-    return np.concatenate(made)
+    chosen = [
+        part.numbers(sample(part.graph.rows, max(_FEWEST, _QUERIES * part.graph.rows // rows)))
+        for part in parts
+    ]
+    return np.concatenate(chosen)
 
 
 def _members(
     parts: Sequence[Sealed],
     read: Callable[[Rows], Floats],
+    rows: Rows,
     queries: Floats,
     go_on: Callable[[], bool],
 ) -> list[_Member] | None:
     members = [_Member(part, []) for part in parts]
-    for query in queries:
+    for row, query in zip(rows, queries, strict=True):
         if not go_on():
             return None
-        found = [part.graph.scan(query[np.newaxis], NEIGHBOURS)[0] for part in parts]
-        found = [rows[rows >= 0] for rows in found]
+        found = [part.graph.scan(query[np.newaxis], NEIGHBOURS + 1)[0] for part in parts]
+        found = [
+            some[(some >= 0) & (part.numbers(some) != row)]
+            for part, some in zip(parts, found, strict=True)
+        ]
         # The codes of two graphs are not spelled alike, so their rows are compared by their vectors.
-        numbers = [part.numbers(rows) for part, rows in zip(parts, found, strict=True)]
+        numbers = [part.numbers(some) for part, some in zip(parts, found, strict=True)]
         scores = read(np.concatenate(numbers)) @ query
-        places = np.repeat(np.arange(len(parts)), [len(rows) for rows in found])
+        places = np.repeat(np.arange(len(parts)), [len(some) for some in found])
         best = np.argsort(-scores, kind="stable")[:NEIGHBOURS]
         of_all, places = np.concatenate(found)[best], places[best]
         for at, member in enumerate(members):

@@ -4,12 +4,11 @@ The breadth (efSearch) that finds 98 of 100 neighbours is 64 for one model's emb
 hundred for another's. So a graph that has grown is searched for some queries, once exactly and then
 with one breadth after the other, and keeps the least that found enough.
 
-Its own rows would be too easy to ask for: a search for one follows the path on which it was put in. At
-1M x 384 in a thousand clusters a breadth of 128 found 0.99 of the neighbours of rows, and 0.92 of those
-of new vectors. So queries are drawn where the rows are: from a row and its neighbours, weighted so that
-the sum of the weights and that of their squares are 1. Of rows that are normally distributed around
-there, such a sum is one more (same mean, same covariance), and hardly nearer to any of them than
-another would be.
+It is asked for some of its own rows, and for their neighbours, themselves left out. New vectors are not found on
+a path of their own and are missed more often: 1.0 to 1.6 times among a million rows of 384 values in three graphs,
+which differed in how the rows lay and how widely they were linked, 1.4 to 2.2 times among 12,000 to 60,000. That is
+why more is asked for than is promised. Vectors mixed from rows, which would be new ones, are no better a measure: the worse a
+graph was linked, the more easily they were found (0.987 where new vectors found 0.952).
 
 Neighbours are compared by the 8-bit codes on both sides: what the graph misses is measured, not what
 the codes blur, which the final scores mend.
@@ -30,43 +29,42 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-TARGET = 0.99
-"""Share of the nearest that a search of the exam has to find. By the vectors themselves it is up to two in a
-hundred less: 0.966 where 0.985 was asked for, of 200,000 clustered rows."""
+TARGET = 0.98
+"""Share of the nearest that a search of the exam has to find, for what is promised of new vectors: 0.95."""
 
 # fmt: off
 EFFORTS = (
-    64, 72, 80, 88, 96, 104, 112, 120, 128, 144, 160, 176, 192, 208, 224, 240,
+    40, 48, 56, 64, 72, 80, 88, 96, 104, 112, 120, 128, 144, 160, 176, 192, 208, 224, 240,
     256, 288, 320, 352, 384, 416, 448, 480, 512, 576, 640, 704, 768,
 )
 # fmt: on
-_COARSE = (64, 128, 256, 512, 768)
+_COARSE = (40, 64, 128, 256, 512, 768)
 _WORTH_DOUBLING = 0.01
 """What twice the breadth has to add to the share. Some rows no search finds: no breadth makes up for that."""
 _QUERIES = 256
 """What is missed comes by the query: of 160 that share is known to 1.1 in a hundred, of 256 to 0.9."""
 NEIGHBOURS = 10
 """How many neighbours a search is tuned for."""
-_MIXED = 256  # with ten, and still with 64, queries were found more easily than new vectors
-_SEED = 7
 
 
 class Exam(NamedTuple):
-    """Queries to a graph, and what they should find.
+    """Some rows of a graph, and what else searches for them should find.
 
     Attributes:
-        queries: Shape (m, dim).
-        nearest: For each the rows whose codes are nearest.
+        rows: Shape (m,).
+        queries: Their vectors, shape (m, dim).
+        nearest: For each the other rows whose codes are nearest.
     """
 
+    rows: NDArray[np.int64]
     queries: Floats
     nearest: list[set[int]]
 
     def share(self, graph: Graph, effort: int) -> float:
         """Which share of the nearest searches of a breadth find."""
-        found = graph.search(self.queries, NEIGHBOURS, effort=effort)
+        found = graph.search(self.queries, NEIGHBOURS + 1, effort=effort)
         hits = sum(len(near & _rows(row)) for near, row in zip(self.nearest, found, strict=True))
-        return hits / sum(map(len, self.nearest))
+        return hits / max(1, sum(map(len, self.nearest)))
 
 
 def examination(
@@ -75,17 +73,24 @@ def examination(
     count: int,
     go_on: Callable[[], bool],
 ) -> Exam | None:
-    """`count` queries to a graph; None: `go_on` said no.
+    """`count` queries to a graph, or as many as it has rows; None: `go_on` said no.
 
     Cost: a scan of all codes for each, 19 ms at 1M x 384.
     """
-    queries = new_vectors(graph, read, count)
+    rows = sample(graph.rows, count)
+    queries = read(rows)
     nearest: list[set[int]] = []
-    for query in queries:
+    for row, query in zip(rows.tolist(), queries, strict=True):
         if not go_on():
             return None
-        nearest.append(_rows(graph.scan(query[np.newaxis], NEIGHBOURS)[0]))
-    return Exam(queries, nearest)
+        found = graph.scan(query[np.newaxis], NEIGHBOURS + 1)[0].tolist()
+        nearest.append(set([one for one in found if one not in (row, -1)][:NEIGHBOURS]))
+    return Exam(rows, queries, nearest)
+
+
+def sample(rows: int, count: int) -> NDArray[np.int64]:
+    """Up to `count` of so many rows, evenly spread, each once."""
+    return np.unique(np.linspace(0, rows - 1, count).astype(np.int64))
 
 
 def tune(
@@ -173,36 +178,6 @@ def scaled(effort: int, rows: int, wanted: int) -> int:
     """
     share = min(1.0, wanted / max(1, rows))
     return min(effort, max(EFFORTS[0], int(effort * share**0.5)))
-
-
-def new_vectors(graph: Graph, read: Callable[[NDArray[np.int64]], Floats], count: int) -> Floats:
-    """Unit vectors that lie as the rows of a graph do, but are none of them: shape (m, dim).
-
-    Args:
-        graph: Whose rows; at least one.
-        read: As in `tune`.
-        count: Wanted; less than that of a graph with fewer rows.
-    """
-    sample = np.unique(np.linspace(0, graph.rows - 1, count).astype(np.int64))
-    around = graph.search(read(sample), _MIXED, effort=2 * _MIXED)
-    random = np.random.default_rng(_SEED)
-    made = np.empty((len(sample), graph.dim), np.float32)
-    for number, row, near in zip(range(len(sample)), sample, around, strict=True):
-        rows = np.union1d(near[near >= 0], [row])
-        np.matmul(_weights(len(rows), random), read(rows), out=made[number])
-    lengths: Floats = np.linalg.norm(made, axis=1, keepdims=True)
-    made /= np.maximum(lengths, np.finfo(np.float32).tiny)
-    return made
-
-
-def _weights(count: int, random: np.random.Generator) -> Floats:
-    """Numbers whose sum and whose squares' sum is 1, drawn evenly."""
-    if count < 2:
-        return np.ones(count, np.float32)
-    drawn = random.standard_normal(count)
-    drawn -= drawn.mean()
-    drawn *= np.sqrt(1 - 1 / count) / np.linalg.norm(drawn)
-    return (drawn + 1 / count).astype(np.float32)
 
 
 def _rows(found: NDArray[np.int64]) -> set[int]:
