@@ -1,4 +1,4 @@
-"""A process of a swarm, for tests: `python cluster_child.py URL DIRECTORY SWARM WHAT COUNT`."""
+"""A process of a swarm, for tests: `python cluster_child.py URL DIRECTORY SWARM WHAT COUNT [NKEY_FILE]`."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ async def put_and_say(memory: Any, count: int) -> None:
 
 
 async def main() -> None:
-    url, directory, swarm, what, count = sys.argv[1:]
-    config = MemoryConfig(url=url, storage_path=directory, swarm=swarm)
+    url, directory, swarm, what, count, *nkey_file = sys.argv[1:]
+    config = MemoryConfig(
+        url=url, storage_path=directory, swarm=swarm, nkey_file=nkey_file[0] if nkey_file else None
+    )
     async with MemorySystem.open(config) as memory:
         say("open")
         await globals()[what](memory, int(count))

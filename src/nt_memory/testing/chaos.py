@@ -5,8 +5,8 @@
         await cluster.kill(await cluster.leader())
 
 Between every two servers, and between every client and every server, lies a wire (`wires`). Wires need
-no rights and work wherever Python does; network namespaces and packet filters need root and Linux.
-What wires cannot do: lose some packets of a connection, or reorder them; TCP hides both as delay.
+no rights and work wherever Python does. What they cannot do: lose packets of a connection, so that
+TCP sends them again, later and later. Where network namespaces may be made, `netns_cluster` does that.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nt_memory.testing.wires import Way, Wire
+    from nt_memory.transport.nats.servers.configuration import Node
 
 _ASK_S: Final = 2
 _LOOK_EVERY_S: Final = 0.1
@@ -53,17 +54,27 @@ class ChaosCluster:
         self, directory: str | os.PathLike[str], *, nodes: int = 3, swarm: str = "default"
     ) -> None:
         self.fleet: Fleet = Fleet(directory, nodes=nodes, swarm=swarm)
-        self._board = Wires()
+        self.wires: dict[tuple[str, str], Wire] = {}
         self._clients: dict[str, dict[str, Wire]] = {}
         self._clock = SystemClock()
+        try:
+            self._board = self._connect()
+        except BaseException:
+            self.fleet.leave()  # gives the directory back
+            raise
+
+    def _connect(self) -> Wires:
+        """Lay what is between the servers."""
+        board = Wires()
         servers = self.fleet.nodes
-        self.wires: dict[tuple[str, str], Wire] = {
-            (one.name, other.name): self._board.lead(other.route)
+        self.wires = {
+            (one.name, other.name): board.lead(other.route)
             for one in servers
             for other in servers
             if one != other
         }
         self.fleet.reach_by((*names, wire.port) for names, wire in self.wires.items())
+        return board
 
     @property
     def names(self) -> list[str]:
@@ -110,10 +121,16 @@ class ChaosCluster:
     def wires_of(self, client: str) -> dict[str, Wire]:
         """A client's wires, by the servers they lead to."""
         if client not in self._clients:
-            self._clients[client] = {
-                node.name: self._board.lead(node.client) for node in self.fleet.nodes
-            }
+            self._clients[client] = {node.name: self._lead_to(node) for node in self.fleet.nodes}
         return self._clients[client]
+
+    def _lead_to(self, node: Node) -> Wire:
+        return self._board.lead(node.client)
+
+    def command(self, client: str, *program: str) -> list[str]:
+        """What starts a program that is a client, for `subprocess`: here, the program itself."""
+        del client
+        return list(program)
 
     def drop(self, client: str) -> None:
         """Reset a client's connections; it may connect again at once."""

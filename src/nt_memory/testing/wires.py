@@ -21,6 +21,7 @@ import contextlib
 import socket
 import struct
 import threading
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from nt_memory.clock import SystemClock, turn
@@ -44,12 +45,15 @@ class Wire:
 
     Attributes:
         port: Where it listens.
-        target: Where it leads.
+        target: Where it leads: an address and a port.
     """
 
-    def __init__(self, call: Callable[..., Any], target: int) -> None:
-        self.target: int = target
-        self.port: int = 0
+    def __init__(
+        self, call: Callable[..., Any], target: tuple[str, int], listening: socket.socket
+    ) -> None:
+        self.target: tuple[str, int] = target
+        self.port: int = listening.getsockname()[1]
+        self._listening = listening
         self._call = call
         self._clock = SystemClock()
         self._server: asyncio.Server | None = None
@@ -106,8 +110,7 @@ class Wire:
         for way in ("there", "back"):
             self._passes[way] = asyncio.Event()
             self._passes[way].set()
-        self._server = await asyncio.start_server(self._connected, LOOPBACK, 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._connected, sock=self._listening)
 
     async def close(self) -> None:
         """End it; for `Wires`."""
@@ -136,7 +139,7 @@ class Wire:
         writers = self._pairs[task] = [writer]
         try:
             await self._passes["there"].wait()  # the far side does not hear of it before
-            there, back = await asyncio.open_connection(LOOPBACK, self.target)
+            there, back = await asyncio.open_connection(*self.target)
             writers.append(back)
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._carry(reader, back, "there"))
@@ -176,17 +179,39 @@ class Wire:
 
 
 class Wires:
-    """Any number of wires, and the thread they live on. Closed by `close`."""
+    """Any number of wires, and the thread they live on. Closed by `close`.
 
-    def __init__(self) -> None:
+    Args:
+        enter: Called first on that thread. With `netns.Host.enter` wires lead from this machine's
+            loopback to what listens on the hosts of a network that it has no part in.
+
+    Raises:
+        OSError: what `enter` raised.
+    """
+
+    def __init__(self, enter: Callable[[], object] | None = None) -> None:
+        self._enter = enter
+        self._entered: Future[None] = Future()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="nt-memory-wires", daemon=True)
         self._thread.start()
         self._wires: list[Wire] = []
+        try:
+            self._entered.result()
+        except BaseException:
+            self._loop.close()
+            raise
 
-    def lead(self, target: int) -> Wire:
-        """A new wire to a port of this machine, whether or not somebody listens there yet."""
-        wire = Wire(self._do, target)
+    def lead(self, target: int, *, host: str = LOOPBACK, port: int = 0) -> Wire:
+        """A new wire, whether or not somebody listens at its far end yet.
+
+        Args:
+            target: The port it leads to.
+            host: The address it leads to.
+            port: Where it listens on loopback; 0: a free one.
+        """
+        # Made here, and not on the thread of the wires, which may be in another network.
+        wire = Wire(self._do, (host, target), socket.create_server((LOOPBACK, port)))
         self._await(wire.open())
         self._wires.append(wire)
         return wire
@@ -203,6 +228,13 @@ class Wires:
         self._loop.close()
 
     def _run(self) -> None:
+        try:
+            if self._enter is not None:
+                self._enter()
+        except OSError as error:
+            self._entered.set_exception(error)
+            return
+        self._entered.set_result(None)
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
 

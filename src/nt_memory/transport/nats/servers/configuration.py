@@ -79,6 +79,7 @@ class Settings:
         route_password: Which servers show each other.
         advertised: Where each server reaches each other: the route ports by default, or what lies
             between them, such as a proxy that can be cut; by the names of both.
+        hosts: Addresses of single servers, by their names, where not all listen on `host`.
         sync_always: See above. Without it a bench shows what it costs.
         max_file_bytes: Most bytes of streams a server keeps.
     """
@@ -90,8 +91,13 @@ class Settings:
     accounts: tuple[Account, ...]
     route_password: str
     advertised: tuple[tuple[str, str, int], ...] = ()
+    hosts: tuple[tuple[str, str], ...] = ()
     sync_always: bool = True
     max_file_bytes: int = 1 << 40
+
+    def host_of(self, node: Node) -> str:
+        """The address that a server listens on."""
+        return dict(self.hosts).get(node.name, self.host)
 
 
 def render(settings: Settings, node: Node, store: Path) -> str:
@@ -99,7 +105,7 @@ def render(settings: Settings, node: Node, store: Path) -> str:
     lines = [
         "# Written by nt-memory: changes are lost when it starts the server again.",
         f"server_name: {_text(node.name)}",
-        f"listen: {_text(f'{settings.host}:{node.client}')}",
+        f"listen: {_text(f'{settings.host_of(node)}:{node.client}')}",
         f"max_payload: {MAX_PAYLOAD_BYTES}",
         *([f"http: {_text(f'127.0.0.1:{node.monitor}')}"] if node.monitor else []),
         "jetstream {",
@@ -126,7 +132,7 @@ def _routes(settings: Settings, node: Node) -> list[str]:
     password = settings.route_password
     routes = [
         _text(
-            f"nats-route://{_ROUTE_USER}:{password}@{settings.host}:"
+            f"nats-route://{_ROUTE_USER}:{password}@{settings.host_of(other)}:"
             f"{by_names.get((node.name, other.name), other.route)}"
         )
         for other in settings.nodes
@@ -135,7 +141,7 @@ def _routes(settings: Settings, node: Node) -> list[str]:
     return [
         "cluster {",
         f"  name: {_text(settings.cluster)}",
-        f"  listen: {_text(f'{settings.host}:{node.route}')}",
+        f"  listen: {_text(f'{settings.host_of(node)}:{node.route}')}",
         # Servers would otherwise tell each other, and clients, ports that a proxy stands before.
         "  no_advertise: true",
         # One connection a pair, and none that servers find by hearsay: they tell each other where the

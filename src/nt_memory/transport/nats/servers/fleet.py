@@ -22,7 +22,7 @@ from nt_memory.transport.nats.servers.process import ServerProcess
 from nt_memory.transport.nats.servers.program import find_program
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from nt_memory.transport.nats.rights import Role
@@ -146,6 +146,7 @@ class Fleet:
         self._settings = replace(
             self._set(chosen, settings.host, sync_always=settings.sync_always),
             advertised=settings.advertised,
+            hosts=settings.hosts,
         )
 
     def reach_by(self, advertised: Iterable[tuple[str, str, int]]) -> None:
@@ -157,6 +158,18 @@ class Fleet:
             advertised: A server's name, another's, and where the first reaches the second.
         """
         self._settings = replace(self._settings, advertised=tuple(advertised))
+
+    def house(self, places: Mapping[str, tuple[str, Sequence[str]]]) -> None:
+        """Have servers run elsewhere on this machine, such as in network namespaces, from their next start.
+
+        Args:
+            places: By a server's name: the address that it listens on, and what stands before its
+                command. This object asks it at its port on `host` still: something must lead there.
+        """
+        hosts = tuple((name, host) for name, (host, _) in places.items())
+        self._settings = replace(self._settings, hosts=hosts)
+        for name, (_, before) in places.items():
+            self.servers[name].run_by(before)
 
     def launch(self, name: str) -> None:
         """Start one server, if it does not run, without waiting for anything."""

@@ -12,6 +12,7 @@ from nt_memory.clock import SystemClock
 from nt_memory.errors import StorageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from nt_memory.clock import Clock
@@ -47,6 +48,7 @@ class ServerProcess:
         clock: Clock | None = None,
     ) -> None:
         self._command = [str(program), "-c", str(configuration)]
+        self._before: list[str] = []
         self._log = log
         self._held = held
         self._clock = clock or SystemClock()
@@ -68,6 +70,10 @@ class ServerProcess:
         """Whether it has been started and has not ended; a paused one runs."""
         return self._process is not None and self._process.poll() is None
 
+    def run_by(self, before: Sequence[str]) -> None:
+        """Have what stands before its command start it from now on, and become it, with the same pid."""
+        self._before = list(before)
+
     def start(self) -> None:
         """Start it; returns before it takes connections. Nothing if it runs."""
         if self.is_running:
@@ -75,7 +81,7 @@ class ServerProcess:
         fd = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with os.fdopen(fd, "wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - a program that was looked up by name
-                self._command,
+                [*self._before, *self._command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
