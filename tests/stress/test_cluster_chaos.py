@@ -1,9 +1,11 @@
 """A swarm of eight processes over three servers, while servers, processes and connections fail.
 
-    make chaos                                               30 rounds, and a table
-    CHAOS_ROUNDS=3 CHAOS_SEED=7 make chaos                   fewer; a seed again
+    make chaos                                               30 rounds, and 30 in network namespaces
+    make chaos CHAOS_ROUNDS=3 TEST_ARGS="-k netns"           fewer, and only these
+    CHAOS_SEED=7 make chaos                                  a seed again
 
-Each round one thing fails, while all processes go on with a bit of everything; see `chaos_child`. Then all
+Connections fail in wires; or, where network namespaces may be made, servers and processes are on hosts of
+their own, between which the kernel loses packets. Each round one thing fails, while all processes go on with a bit of everything; see `chaos_child`. Then all
 is mended, and every process must get answers again. What the processes were told is judged in the end;
 see `chaos_judge`. With a bug planted into one process, the judge must find it: a judge that passes
 everything would pass the right thing too.
@@ -28,7 +30,9 @@ from chaos_judge import Found, Verdict, judge, look, read_history
 
 from nt_memory import MemorySystem
 from nt_memory.errors import DisconnectedError
+from nt_memory.testing import netns
 from nt_memory.testing.chaos import ChaosCluster, corrupt, paused
+from nt_memory.testing.netns_cluster import NetnsCluster
 from nt_memory.transport.nats.rights import ALL
 
 if TYPE_CHECKING:
@@ -52,9 +56,9 @@ class Process:
         self.history = history
         self._process: asyncio.subprocess.Process | None = None
 
-    async def start(self, settings: dict[str, Any]) -> None:
+    async def start(self, cluster: ChaosCluster, settings: dict[str, Any]) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, str(CHILD), json.dumps(settings),
+            *cluster.command(self.name, sys.executable, str(CHILD), json.dumps(settings)),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         await self.hear()
@@ -171,19 +175,82 @@ class Chaos:
             await asyncio.sleep(LEASE_S * 1.5)
 
 
+class NetnsChaos(Chaos):
+    """What is done to servers and processes on hosts of their own: packets are lost."""
+
+    cluster: NetnsCluster
+
+    async def some_server(self) -> str:
+        """The leader, or another one."""
+        leader = await self.cluster.leader()
+        return leader if self.rng.random() < 0.6 else self.rng.choice(self.cluster.names)
+
+    async def partition(self) -> None:
+        self.cluster.isolate(await self.some_server())
+        await asyncio.sleep(self.rng.uniform(4.0, 14.0))
+
+    async def partition_one_way(self) -> None:
+        # A leader that is not heard, and hears that another one was chosen; or one that hears nothing, not
+        # even that it was followed, and goes on to be heard.
+        name = await self.some_server()
+        (self.cluster.mute if self.rng.random() < 0.5 else self.cluster.deafen)(name)
+        await asyncio.sleep(self.rng.uniform(4.0, 14.0))
+
+    async def partition_two(self) -> None:
+        # Two of three are parted, and the third one hears both.
+        one = await self.some_server()
+        other = self.rng.choice([name for name in self.cluster.names if name != one])
+        self.cluster.network.part([one], [other])
+        await asyncio.sleep(self.rng.uniform(4.0, 14.0))
+
+    async def lose_packets(self) -> None:
+        self.cluster.lose(await self.some_server(), self.rng.uniform(0.05, 0.4))
+        await asyncio.sleep(self.rng.uniform(4.0, 10.0))
+
+    async def lose_packets_of_clients(self) -> None:
+        ways = [(each.name, name) for each in self.processes for name in self.cluster.names]
+        both = [*ways, *((name, client) for client, name in ways)]
+        self.cluster.network.lose_all(both, self.rng.uniform(0.02, 0.2))
+        await asyncio.sleep(self.rng.uniform(4.0, 10.0))
+
+    async def lose_connection(self) -> None:
+        one, other, third = self.rng.sample(self.processes, 3)
+        # Of one, what it sends arrives, and it is told nothing; another one is heard by nobody; the third
+        # is parted from one server only.
+        self.cluster.hold(one.name, "back")
+        self.cluster.hold(other.name, "there")
+        self.cluster.network.part([third.name], [self.rng.choice(self.cluster.names)])
+        await asyncio.sleep(self.rng.uniform(2.5, 10.0))
+
+
 FAULTS = ("kill_leader", "kill_all", "pause_client", "partition", "lose_connection", "pause_leader", "slow", "damage")  # fmt: skip
+NETNS_FAULTS = (
+    "partition", "partition_one_way", "partition_two", "lose_packets", "lose_packets_of_clients",
+    "lose_connection", "kill_leader", "kill_all", "pause_client", "pause_leader", "damage",
+)  # fmt: skip
 
 
 async def run_chaos(
-    directory: Path, faults: list[str], *, seed: int, plant: str = "", say: Any = lambda _: None
+    directory: Path,
+    faults: list[str],
+    *,
+    seed: int,
+    plant: str = "",
+    is_netns: bool = False,
+    say: Any = lambda _: None,
 ) -> Verdict:
     """Run a round for each fault, and judge."""
     rng = random.Random(seed)  # noqa: S311
-    cluster = ChaosCluster(directory / "servers")
     names = [f"a{n}" for n in range(CHILDREN)]
+    processes = [Process(name, directory / f"{name}.history") for name in names]
+    if is_netns:
+        cluster = NetnsCluster(directory / "servers", clients=names)
+        chaos: Chaos = NetnsChaos(cluster, processes, rng)
+    else:
+        cluster = ChaosCluster(directory / "servers")
+        chaos = Chaos(cluster, processes, rng)
     for name in names:
         cluster.fleet.enrol(name, publish=ALL, subscribe=ALL)
-    processes = [Process(name, directory / f"{name}.history") for name in names]
     async with cluster:
         try:
             config = cluster.config("joiner", storage_path=directory / "joiner")
@@ -191,7 +258,6 @@ async def run_chaos(
                 for name in names:
                     await memory.consensus.register_agent(name)
             await _start(cluster, processes, directory, seed, plant)
-            chaos = Chaos(cluster, processes, rng)
             for number, fault in enumerate(faults):
                 began = time.monotonic()
                 await _round(chaos, number, fault)
@@ -221,7 +287,7 @@ async def _start(
             }  # fmt: skip
             settings = {"memory": memory, "seed": seed, "history": str(each.history)}
             buggy = {"plant": plant, "writers": 16} if plant and number == 0 else {}
-            starting.create_task(each.start(settings | buggy))
+            starting.create_task(each.start(cluster, settings | buggy))
 
 
 async def _round(chaos: Chaos, number: int, fault: str) -> None:
@@ -277,15 +343,18 @@ def _judge(
     return verdict
 
 
-def schedule(rounds: int, rng: random.Random) -> list[str]:
+def schedule(rounds: int, rng: random.Random, kinds: tuple[str, ...] = FAULTS) -> list[str]:
     """Every kind of fault as often as the others, in a random order."""
     faults: list[str] = []
     while len(faults) < rounds:
-        faults += rng.sample(FAULTS, len(FAULTS))
+        faults += rng.sample(kinds, len(kinds))
     return faults[:rounds]
 
 
-def test_nothing_is_lost_in_chaos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("by", ["wires", "netns"])
+def test_nothing_is_lost_in_chaos(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], by: str
+) -> None:
     """After every kind of failure: acknowledged writes lost 0, diverged replicas 0, double grants 0,
     double decisions 0, writes accepted under a stale fence 0, and every history linearizable.
     """
@@ -294,9 +363,13 @@ def test_nothing_is_lost_in_chaos(tmp_path: Path, capsys: pytest.CaptureFixture[
         with capsys.disabled():
             print(f"  {line}", flush=True)
 
-    say(f"CHAOS_ROUNDS={ROUNDS} CHAOS_SEED={SEED}")
-    faults = schedule(ROUNDS, random.Random(SEED))  # noqa: S311
-    verdict = asyncio.run(run_chaos(tmp_path, faults, seed=SEED, say=say))
+    is_netns = by == "netns"
+    if is_netns and (reason := netns.refusal()):
+        pytest.skip(reason)
+    say(f"CHAOS_ROUNDS={ROUNDS} CHAOS_SEED={SEED}, by {by}")
+    kinds = NETNS_FAULTS if is_netns else FAULTS
+    faults = schedule(ROUNDS, random.Random(SEED), kinds)  # noqa: S311
+    verdict = asyncio.run(run_chaos(tmp_path, faults, seed=SEED, is_netns=is_netns, say=say))
     say(", ".join(f"{count} {what}" for what, count in sorted(verdict.counts.items())))
     assert verdict.all == []
     for verb in ("put", "get", "acquire", "release", "lease", "fenced", "vote"):
