@@ -68,9 +68,6 @@ class Host:
         self.number: int = number
         self.namespace: int = namespace
 
-    def __repr__(self) -> str:
-        return f"Host({self.name!r}, {self.address})"
-
     def command(self, *program: str) -> list[str]:
         """What starts a program on this host: to be given to `subprocess`, on a thread that lives on.
 
