@@ -118,7 +118,8 @@ class NetnsCluster(ChaosCluster):
 
         Args:
             client: On a host, or in this process.
-            way: For a client on a host, TCP sees that nothing is confirmed that way.
+            way: Of a client on a host, packets are lost that way, and with them the TCP's receipts for
+                what comes the other way.
         """
         if client not in self._hosted:
             super().hold(client, way)
@@ -153,7 +154,7 @@ class NetnsCluster(ChaosCluster):
         self.network.lose_all([*out, *((other, one) for one, other in out)], share)
 
     def slow(self, name: str, delay_s: float) -> None:
-        """Refused: the kernel's delays (netem) are in few kernels, and wires have them.
+        """Refused: not every kernel can delay packets (netem), and wires delay what connections carry.
 
         Raises:
             UnsupportedError: always.

@@ -2,7 +2,9 @@
 
 A consumer of its own a run, without acknowledgements, in the server's memory. The server numbers what
 it delivers, and says every second how far it is; so what got lost on the way is noticed, and taken
-from the server again. What is missing in the stream itself cannot be had again: following stops there
+from the server again. It lies on any one of the stream's servers, and goes by that one's copy, which may
+be behind for long while the server is well otherwise. So when nothing comes, who leads the stream is asked
+whether there is more, and then the consumer is made anew, on any of them again. What is missing in the stream itself cannot be had again: following stops there
 with an error, and nothing is ever skipped.
 
 The server pauses until its flow-control message is answered. That is answered in its turn, when all
@@ -22,6 +24,7 @@ from nt_memory.errors import (
     CorruptionError,
     DisconnectedError,
     NtMemoryError,
+    PermissionDeniedError,
     StorageError,
     TrimmedError,
 )
@@ -38,10 +41,12 @@ if TYPE_CHECKING:
 HEARTBEAT_S: Final = 1.0
 SILENCE_S: Final = 3.0
 """Without a word for so long, a consumer is given up."""
+BEHIND_S: Final = 3.0
+"""A consumer that has delivered nothing for so long may be where the stream's copy is not fed."""
 RETRY_S: Final = 0.25
 LOST_AFTER_S: Final = 10.0
-"""A server that has just come to lead may not have applied all that it has. Only once a stream has ended
-too early for so long has it lost something."""
+"""A server that has just come to lead may not have applied all that it has, and one copy may lack what the
+others have. Only once a stream has ended too early, or lacked something, for so long has it lost that."""
 _KEPT_S: Final = 30.0
 """How long a server keeps a consumer whose subscriber is gone."""
 _PENDING_BYTES: Final = 256 << 20
@@ -104,6 +109,8 @@ class Follower:
         self._consumer = ""
         self._delivered = 0
         self._gap = 0
+        self._gap_ns = 0  # since when a copy lacks what comes next; 0: none does
+        self._is_taking = False
         self._short_ns = 0  # since when the stream ends too early; 0: it does not
         self._broken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -214,11 +221,7 @@ class Follower:
                 f"this node needs {self._next}: reopen it, and it begins with a snapshot",
                 oldest=state["first_seq"],
             )
-        if self._gap:
-            raise CorruptionError(
-                f"stream {self._stream!r} has message {self._gap} where {self._next} must be: "
-                "something was removed from it"
-            )
+        self._check_gap(int(found["config"]["num_replicas"]))
         self.last = max(self.last, state["last_seq"])
 
     def _check_end(self, last: int) -> None:
@@ -240,14 +243,51 @@ class Follower:
             f"{self._next - 1}: the servers have lost what they acknowledged"
         )
 
+    def _check_gap(self, copies: int) -> None:
+        """Refuse a stream that lacks what comes next, once each of its copies has had the time to deliver it.
+
+        A server whose disk failed takes from the others what they still have in their logs, and goes on
+        without what was before; the others have it, and the next consumer may be at one of them.
+
+        Raises:
+            DisconnectedError: it lacks it; another copy may not.
+            CorruptionError: it still does, or is the only one.
+        """
+        gap, self._gap = self._gap, 0
+        if not gap:
+            return
+        found = f"stream {self._stream!r} has message {gap} where {self._next} must be"
+        now_ns = self._clock.monotonic_ns()
+        self._gap_ns = self._gap_ns or now_ns
+        if copies > 1 and now_ns - self._gap_ns < LOST_AFTER_S * 1e9:
+            raise DisconnectedError(f"a copy of {found}")
+        raise CorruptionError(f"{found}: something was removed from it")
+
     async def _watch(self) -> None:
-        """Return once the consumer has broken."""
+        """Return once the consumer has broken, or stays behind the stream."""
+        place, since_ns, is_owed = self._next, self._clock.monotonic_ns(), False
         while not self._broken.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._broken.wait(), HEARTBEAT_S)
-            silence_ns = self._clock.monotonic_ns() - self.heard_ns
-            if silence_ns > SILENCE_S * 1e9:
+            now_ns = self._clock.monotonic_ns()
+            if now_ns - self.heard_ns > SILENCE_S * 1e9:
                 return
+            if self._next != place or self._is_taking:
+                place, since_ns, is_owed = self._next, now_ns, False
+            elif is_owed:
+                return
+            elif now_ns - since_ns > BEHIND_S * 1e9:
+                # It may be on its way in this moment, and has until the next look.
+                since_ns, is_owed = now_ns, await self._has_more()
+
+    async def _has_more(self) -> bool:
+        """Whether the stream, as its leader has it, holds more than what was delivered."""
+        try:
+            found = await self._link.ask_api(f"STREAM.INFO.{self._stream}", {})
+        except (DisconnectedError, PermissionDeniedError, ApiError):
+            return False  # who leads it is not known; it is asked again
+        self.last = max(self.last, int(found["state"]["last_seq"]))
+        return self.last >= self._next
 
     async def _leave(self) -> None:
         subscription, self._subscription = self._subscription, None
@@ -282,10 +322,14 @@ class Follower:
             self._gap = stored.sequence
             self._break()
             return
-        await self._take(stored)
+        self._is_taking = True
+        try:
+            await self._take(stored)
+        finally:
+            self._is_taking = False
         if consumer == self._consumer:
             self._delivered = delivered
-        self._next = stored.sequence + 1
+        self._next, self._gap_ns = stored.sequence + 1, 0
         self.last = max(self.last, stored.sequence + stored.pending)
 
     async def _on_status(self, message: Msg, headers: dict[str, Any]) -> None:
