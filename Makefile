@@ -61,7 +61,7 @@ help:
 	@echo 'make soak    30 minutes of mixed load: does anything grow?   (SOAK_ARGS="--minutes 5")'
 	@echo 'make overload  10 minutes of writers faster than the disk    (OVERLOAD_ARGS="--minutes 1")'
 	@echo 'make flood   6 minutes of messages that some never read      (FLOOD_ARGS="--minutes 1")'
-	@echo 'make chaos   8 processes on 3 servers, 30 rounds of failures, 10 minutes (CHAOS_ROUNDS=3)'
+	@echo 'make chaos   8 processes on 3 servers, 30 + 30 rounds of failures, 15 minutes (CHAOS_ROUNDS=3)'
 	@echo 'make page    build the live page from web/; needs Node 20 and npm'
 	@echo 'make screenshots  the page as pictures in docs/how-to/; needs Chromium'
 	@echo 'make bench-page  100 agents at 1,000 events/s: does the page keep up? Needs Chromium'

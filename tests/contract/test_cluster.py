@@ -91,6 +91,14 @@ async def store_raw(memory: Any, data: bytes, message_id: str, author: str = "")
     await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(storing, link.loop))
 
 
+async def ask_raw(memory: Any, what: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Ask JetStream's API past the journal."""
+    link = memory._engine.journal.link
+    asking = asyncio.run_coroutine_threadsafe(link.ask_api(what, body), link.loop)
+    answer: dict[str, Any] = await asyncio.wrap_future(asking)
+    return answer
+
+
 async def test_nodes_see_each_other(server: NatsServer, tmp_path: Path) -> None:
     """What one node writes, another has after `sync`, pins and watchers included, at one revision."""
     async with node(server, tmp_path) as one, node(server, tmp_path) as other:
@@ -390,6 +398,47 @@ async def test_a_stream_that_lost_messages(
             await asyncio.wait_for(memory.sync(), 20.0)
     with pytest.raises(StorageError, match="lost what they acknowledged"):
         await node(server, tmp_path)
+
+
+def test_a_copy_that_lacks_a_message_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a message is missing, other copies of the stream are tried for some time; the only one is not."""
+    link: Any = SimpleNamespace(on_connected=[])
+    nobody: Any = None
+    made = Follower(link, "s", identity="", first=103, take=nobody, fail=nobody)
+    made._check_gap(3)
+    for _ in range(2):
+        made._gap = 204
+        with pytest.raises(DisconnectedError, match="a copy of"):
+            made._check_gap(3)
+        made._check_gap(3)  # the next consumer may be at another one
+    made._gap = 204
+    with pytest.raises(CorruptionError, match="204 where 103 must be"):
+        made._check_gap(1)
+    monkeypatch.setattr(follower, "LOST_AFTER_S", 0.0)
+    made._gap = 204
+    with pytest.raises(CorruptionError, match="204 where 103 must be"):
+        made._check_gap(3)
+
+
+async def test_a_consumer_that_stays_behind_is_made_anew(
+    server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A consumer that is heard every second and delivers nothing of what the stream has, as one on a server
+    whose copy is not fed, is given up for another one: calls get their answers.
+    """
+    monkeypatch.setattr(follower, "HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(follower, "BEHIND_S", 0.3)
+    async with node(server, tmp_path) as memory:
+        await memory.put("agent_1", "k", 1)
+        stream = memory._engine.journal.link.subjects.stream
+        first = (await ask_raw(memory, f"CONSUMER.NAMES.{stream}", {}))["consumers"]
+        for name in first:
+            until = {"pause_until": "2999-01-01T00:00:00Z"}
+            await ask_raw(memory, f"CONSUMER.PAUSE.{stream}.{name}", until)
+        await memory.put("agent_1", "k", 2)
+        later = (await ask_raw(memory, f"CONSUMER.NAMES.{stream}", {}))["consumers"]
+        assert set(later) - set(first)
+        assert [record.value async for record in memory.history("agent_1", "k")] == [2, 1]
 
 
 async def test_two_nodes_make_a_swarm_at_once(server: NatsServer, tmp_path: Path) -> None:
