@@ -335,7 +335,7 @@ def test_what_the_kernel_lacks_is_said(network: Network, monkeypatch: pytest.Mon
     opened = len(list(Path("/proc/self/fd").iterdir()))
     assert "TC classifier not found" in refusal()
     assert "NET_CLS_BPF" in refusal()
-    assert len(list(Path("/proc/self/fd").iterdir())) == opened
+    assert len(list(Path("/proc/self/fd").iterdir())) <= opened
 
 
 def give_up_capabilities() -> None:
