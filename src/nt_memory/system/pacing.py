@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Generator, Hashable
 
     from nt_memory.clock import Clock
@@ -47,6 +48,7 @@ class Pace:
         self._clock = clock
         self._times: dict[Hashable, _Times] = {}
         self._under_way = 0
+        self._is_loop_behind = False
 
     @contextmanager
     def searching(self) -> Generator[Callable[[], int], None, None]:
@@ -60,6 +62,23 @@ class Pace:
             yield lambda: self._under_way - 1
         finally:
             self._under_way -= 1
+
+    @property
+    def is_loop_behind(self) -> bool:
+        """Whether the event loop has not come round since a search stayed on it.
+
+        Whoever wants to search at the same time may not have begun then. The loop's thread only.
+        """
+        return self._is_loop_behind
+
+    def stayed(self, loop: AbstractEventLoop) -> None:
+        """A search is about to keep the loop from coming round. The loop's thread only."""
+        if not self._is_loop_behind:
+            self._is_loop_behind = True
+            loop.call_soon(self._came_round)
+
+    def _came_round(self) -> None:
+        self._is_loop_behind = False
 
     def now_ns(self) -> int:
         """For `took`."""

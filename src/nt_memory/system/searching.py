@@ -310,9 +310,10 @@ async def search_rows(
     most = sum(values) if exact else GRAPH_ELEMENTS * len(queries)
     if sum(min(some, most) for some in values) < _worth_splitting(engine, partitions):
         with engine.pace.searching() as others:
-            if await _may_stay(engine, partitions, kind, others):
-                return search(partitions, queries)
             loop = asyncio.get_running_loop()
+            if await _may_stay(engine, partitions, kind, others):
+                engine.pace.stayed(loop)
+                return search(partitions, queries)
             return await loop.run_in_executor(None, search, partitions, queries)
     with engine.pace.searching():
         return await _split(engine, partitions, queries, k, sieve, search)
@@ -330,7 +331,8 @@ async def _may_stay(
     if not engine.pace.is_within(kind, QUICK_NS):
         if not engine.pace.is_usually_within(kind, ALONE_NS):
             return False
-        await turn()  # who wants to search at the same time has begun after that
+        if engine.pace.is_loop_behind:
+            await turn()  # who wants to search at the same time has begun after that
         if others():
             return False
     return engine.vectors.is_settled(partitions)

@@ -43,6 +43,7 @@ _SUM_TYPE = np.dtype("<u4")
 _MAX_OPEN = 48
 _CHECK_ROWS = 4096
 _FEW_BYTES = 1 << 16
+_FRESH_SHARE = 8
 
 
 class _Open(NamedTuple):
@@ -55,6 +56,13 @@ class _Open(NamedTuple):
     def close(self) -> None:
         os.close(self.rows)
         os.close(self.sums)
+
+
+class _Fresh(NamedTuple):
+    """Rows of a partition past those that are mapped, from number `first` on."""
+
+    first: int
+    rows: NDArray[np.float16]
 
 
 class VectorFiles:
@@ -72,6 +80,7 @@ class VectorFiles:
         self._open: OrderedDict[int, _Open] = OrderedDict()
         self._unsynced: set[int] = set()
         self._maps: dict[int, NDArray[np.float16]] = {}
+        self._fresh: dict[int, _Fresh] = {}
         if not read_only:
             self._directory.mkdir(parents=True, exist_ok=True)
             # Whoever wrote them may not have synced them, and a clean close vouches for all rows.
@@ -129,10 +138,39 @@ class VectorFiles:
         if count == 0:
             return np.empty((0, dim), _ROW_TYPE)
         with self._lock:
+            return self._mapped(partition, dim, count)[:count]
+
+    def take(self, partition: int, dim: int, numbers: NDArray[np.int64]) -> NDArray[np.float16]:
+        """Copies of single rows, which may be new ones: shape (len(numbers), dim).
+
+        Of a longer mapping every page has to be found anew, 1 us each. So while rows come in, the mapping of
+        those that were there before stays, and the new ones are mapped beside it until they are an eighth.
+
+        Errors are those of `rows`.
+        """
+        count = int(numbers.max()) + 1 if len(numbers) else 0
+        with self._lock:
             mapped = self._maps.get(partition)
-            if mapped is None or len(mapped) < count:
-                mapped = self._maps[partition] = self._map(partition, dim, count)
-        return mapped[:count]
+            if mapped is None or len(mapped) >= count or self._is_much(len(mapped), count):
+                mapped = (
+                    self._mapped(partition, dim, count) if count else np.empty((0, dim), _ROW_TYPE)
+                )
+                fresh = None
+            else:
+                fresh = self._fresh.get(partition)
+                if fresh is None or fresh.first + len(fresh.rows) < count:
+                    first = len(mapped)
+                    fresh = _Fresh(first, self._map(partition, dim, count, first))
+                    self._fresh[partition] = fresh
+        if fresh is None:
+            return mapped.take(numbers, axis=0)
+        if int(numbers.min()) >= fresh.first:
+            return fresh.rows.take(numbers - fresh.first, axis=0)
+        is_fresh = numbers >= fresh.first
+        taken = np.empty((len(numbers), dim), _ROW_TYPE)
+        taken[~is_fresh] = mapped.take(numbers[~is_fresh], axis=0)
+        taken[is_fresh] = fresh.rows.take(numbers[is_fresh] - fresh.first, axis=0)
+        return taken
 
     def read(self, partition: int, dim: int, first: int, stop: int) -> NDArray[np.float16]:
         """A copy of rows `first` to `stop`, without mapping them: shape (stop - first, dim).
@@ -205,6 +243,7 @@ class VectorFiles:
             if file is not None:
                 file.close()
             self._maps.pop(partition, None)
+            self._fresh.pop(partition, None)
             self._unsynced.discard(partition)
 
     def remove(self, partition: int) -> None:
@@ -256,6 +295,7 @@ class VectorFiles:
             while self._open:
                 self._open.popitem()[1].close()
             self._maps.clear()
+            self._fresh.clear()
 
     def _opened(self, partition: int, dim: int) -> _Open:
         file = self._open.get(partition)
@@ -280,7 +320,20 @@ class VectorFiles:
         self._open[partition] = file
         return file
 
-    def _map(self, partition: int, dim: int, count: int) -> NDArray[np.float16]:
+    @staticmethod
+    def _is_much(before: int, count: int) -> bool:
+        return (count - before) * _FRESH_SHARE > before
+
+    def _mapped(self, partition: int, dim: int, count: int) -> NDArray[np.float16]:
+        """At least the first `count` rows. The caller holds the lock."""
+        mapped = self._maps.get(partition)
+        if mapped is None or len(mapped) < count:
+            mapped = self._maps[partition] = self._map(partition, dim, count)
+            self._fresh.pop(partition, None)
+        return mapped
+
+    def _map(self, partition: int, dim: int, count: int, first: int = 0) -> NDArray[np.float16]:
+        """All whole rows from `first` on, at least up to `count`."""
         path = self.path(partition)
         try:
             with path.open("rb") as file:
@@ -290,7 +343,8 @@ class VectorFiles:
                 if whole < count:
                     raise CorruptionError(f"{path} holds {whole} rows, {count} were accepted")
                 # As a plain array: a memmap takes 10 us more each time it is indexed.
-                return np.memmap(file, _ROW_TYPE, "r", _HEADER.size, (whole, dim)).view(np.ndarray)
+                offset, shape = _HEADER.size + first * dim * 2, (whole - first, dim)
+                return np.memmap(file, _ROW_TYPE, "r", offset, shape).view(np.ndarray)
         except OSError as error:
             raise _storage_error(error, path) from error
 

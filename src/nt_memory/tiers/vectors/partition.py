@@ -46,7 +46,6 @@ _CALM_STEPS = 8
 _QUICK_TAIL_VALUES = 1 << 20
 # Past an eighth of newly ended rows it is worth asking whether graphs should be made without them.
 _ENDED_SHARE = 8
-_NONE = np.empty(0, np.int64)
 
 
 class Placement(NamedTuple):
@@ -172,8 +171,8 @@ class Partition:
         queries: NDArray[np.float32],
         k: int,
         note: Callable[[tuple[str, int]], object] = lambda _: None,
-    ) -> tuple[list[Piece], list[Segment]]:
-        """The graphs' rows for each query, and what is left to scan beside them.
+    ) -> tuple[list[list[Piece]], list[Segment]]:
+        """The graphs' rows for each query, a piece a graph, and what is left to scan beside them.
 
         Without pieces (a small partition, or no graph yet) the segments are everything visible.
         `note` is told how the graphs are searched: of several, the one that was searched most widely.
@@ -185,16 +184,9 @@ class Partition:
         if found.notes:
             note(max(found.notes, key=itemgetter(1)))
         segments = [self._gap(place, reach, gap) for gap in found.gaps]
-        pieces: list[Piece] = []
-        for parts in found.rows:
-            rows = parts[0] if len(parts) == 1 else np.concatenate([_NONE, *parts])
-            if len(rows):
-                # Up to the last one found, not all there are: while rows arrive the mapping would
-                # have to be made anew for each search, and its pages be found again.
-                raw = self._source.mapped(int(rows.max()) + 1)
-                pieces.append(Piece(place, rows, raw.take(rows, axis=0)))
-            else:
-                pieces.append(Piece(place, rows, np.empty((0, self.dim), np.float16)))
+        pieces = [
+            [Piece(place, rows, self._source.take(rows)) for rows in parts] for parts in found.rows
+        ]
         return pieces, [segment for segment in segments if segment is not None]
 
     def _gap(self, place: int, reach: Visible, gap: Gap) -> Segment | None:

@@ -10,6 +10,7 @@ the length of the row as stored, or rows would be ranked by their rounding where
 
 from __future__ import annotations
 
+import itertools
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -125,6 +126,8 @@ def scan(segments: Sequence[Segment], queries: NDArray[np.float32], k: int) -> l
     """
     if not segments:
         return [[] for _ in queries]
+    if len(segments) == 1 and 0 < segments[0].size <= _SMALL and len(queries) == 1:
+        return [_scan_few(segments[0], queries, k)]
     best = [_Best(k, _largest_error(query)) for query in queries]
     groups = list(_groups(segments))
     for group in groups:
@@ -144,6 +147,14 @@ def scan(segments: Sequence[Segment], queries: NDArray[np.float32], k: int) -> l
         [piece for group, at in zip(groups, one.rest(), strict=True) for piece in group.pieces(at)]
         for one in best
     ]
+
+
+def _scan_few(segment: Segment, queries: NDArray[np.float32], k: int) -> list[Piece]:
+    """As `scan`, of the few rows that lie past a graph, for one query: half of what it takes to get ready."""
+    scores = np.empty((1, segment.size), np.float32)
+    _score(segment, queries, scores)
+    kept = preselect(scores[0], segment.mask, k, _largest_error(queries[0]))
+    return [Piece(segment.place, segment.numbers(kept), segment.vectors(kept))] if len(kept) else []
 
 
 class _Group(NamedTuple):
@@ -269,32 +280,26 @@ def rank(
         k: Wanted rows.
         ids: Partition id of each place, for breaking ties.
     """
-    if len(pieces) == 1:
-        return _rank_one(pieces[0], query, k)
-    count = sum(len(piece.rows) for piece in pieces)
     sizes = [len(piece.rows) for piece in pieces]
-    places = np.repeat(np.array([piece.place for piece in pieces], np.int64), sizes)
-    rows = np.concatenate([np.empty(0, np.int64), *(piece.rows for piece in pieces)])
-    scores = np.empty(count, np.float64)
-    if pieces and count * len(query) <= _CHUNK_VALUES:
-        # Together, as a call for each of many pieces takes longer than what it does.
-        _cosines(np.concatenate([piece.vectors for piece in pieces]), query, scores)
+    count = sum(sizes)
+    if len(pieces) == 1:
+        places, rows = np.full(count, pieces[0].place, np.int64), pieces[0].rows
     else:
-        ends = np.cumsum(sizes).tolist()
+        places = np.repeat(np.array([piece.place for piece in pieces], np.int64), sizes)
+        rows = np.concatenate([np.empty(0, np.int64), *(piece.rows for piece in pieces)])
+    scores = np.empty(count, np.float64)
+    ends = itertools.accumulate(sizes)
+    if count * len(query) <= _CHUNK_VALUES:
+        # Together, as a call for each of many pieces takes longer than what it does.
+        wide = np.empty((count, len(query)), np.float64)
         for piece, end in zip(pieces, ends, strict=True):
-            _cosines(piece.vectors, query, scores[end - len(piece.rows) : end])
+            wide[end - len(piece.rows) : end] = piece.vectors
+        _cosines(wide, query.astype(np.float64), scores)
+    else:
+        for piece, end in zip(pieces, ends, strict=True):
+            _cosines_in_steps(piece.vectors, query, scores[end - len(piece.rows) : end])
     order = _leading(np.lexsort((rows, ids[places], -scores)), scores, k)
     return places[order], rows[order], scores[order]
-
-
-def _rank_one(
-    piece: Piece, query: NDArray[np.float32], k: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """As `rank`, of a partition whose candidates lie together: what a lone search of a graph finds."""
-    scores = np.empty(len(piece.rows), np.float64)
-    _cosines(piece.vectors, query, scores)
-    order = _leading(np.lexsort((piece.rows, -scores)), scores, k)
-    return np.full(len(order), piece.place, np.int64), piece.rows[order], scores[order]
 
 
 def _leading(order: NDArray[np.int64], scores: NDArray[np.float64], k: int) -> NDArray[np.int64]:
@@ -306,20 +311,28 @@ def _leading(order: NDArray[np.int64], scores: NDArray[np.float64], k: int) -> N
     return order[is_among]
 
 
-def _cosines(
+def _cosines_in_steps(
     vectors: NDArray[np.float16 | np.float32],
     query: NDArray[np.float32],
     out: NDArray[np.float64],
 ) -> None:
-    """Final scores, shape (n,), of rows as stored, shape (n, dim); each depends on its row alone."""
+    """As `_cosines`, of many rows as stored."""
     wide = query.astype(np.float64)
     step = max(1, _CHUNK_VALUES // len(query))
     for at in range(0, len(vectors), step):
-        # In C order: how numpy sums a row depends on how it lies in memory. `einsum` multiplies and sums in one
-        # pass, and unlike BLAS (`vecdot`) it does so in the same order on every processor.
+        # In C order: how numpy sums a row depends on how it lies in memory.
         part = vectors[at : at + step].astype(np.float64, order="C")
-        lengths = np.sqrt(np.einsum("ij,ij->i", part, part))
-        np.divide(np.einsum("ij,j->i", part, wide), lengths, out=out[at : at + step])
+        _cosines(part, wide, out[at : at + step])
+
+
+def _cosines(
+    vectors: NDArray[np.float64], query: NDArray[np.float64], out: NDArray[np.float64]
+) -> None:
+    """Final scores, shape (n,), of rows, shape (n, dim), in C order; each depends on its row alone."""
+    # `einsum` multiplies and sums in one pass, and unlike BLAS (`vecdot`) it does so in the same order on
+    # every processor.
+    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    np.divide(np.einsum("ij,j->i", vectors, query), lengths, out=out)
     np.minimum(out, 1.0, out=out)  # `clip` takes three times as long to begin
     np.maximum(out, -1.0, out=out)
 

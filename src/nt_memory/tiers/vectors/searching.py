@@ -115,13 +115,13 @@ class Searching:
             notes = [("scan", 0)]
             if asked.exact:
                 whole = partition.segment(place, reach)
-                by_graph, rest = list[Piece](), [] if whole is None else [whole]
+                by_graph, rest = list[list[Piece]](), [] if whole is None else [whole]
             else:
                 by_graph, rest = partition.find(place, reach, queries, k, notes.append)
             if steps is not None:
                 steps.append(step_of(number, reach, *notes[-1]))
-            for query_pieces, piece in zip(pieces, by_graph, strict=False):
-                query_pieces.append(piece)
+            for found, more in zip(pieces, by_graph, strict=False):
+                found.extend(more)
             segments += rest
         first, left = narrow(segments, queries, k)
         scanned = scan(left, queries, k)

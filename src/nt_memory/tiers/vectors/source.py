@@ -46,6 +46,10 @@ class Source(NamedTuple):
         """The first `count` rows, mapped."""
         return self.files.rows(self.number, self.dim, count)
 
+    def take(self, numbers: NDArray[np.int64]) -> NDArray[np.float16]:
+        """Copies of single rows, which may just have been written."""
+        return self.files.take(self.number, self.dim, numbers)
+
     def digest(self, first: int, stop: int) -> int:
         """A checksum of some of rows [first, stop), at least one: other vectors give another.
 
