@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 
+from nt_memory.clock import turn
 from nt_memory.system import searching
 from nt_memory.system.pacing import Pace
 
@@ -129,5 +130,47 @@ def test_searches_that_take_a_moment_stay_unless_others_search_too(live, clock, 
         together = [memory.search_similar("a", rows[0]) for _ in range(3)]
         assert await asyncio.gather(*together) == [first] * 3
         assert sum(thread is here for thread in threads) <= 1
+
+    live(body)
+
+
+def test_a_search_lets_the_loop_go_round_unless_it_just_did(live, clock, monkeypatch):
+    """What else is ready does not run within every search, and is not kept waiting by many in a row."""
+    monkeypatch.setattr(searching, "OFF_LOOP_ELEMENTS", 0)
+    rows = np.random.default_rng(3).normal(size=(50, 4))
+
+    async def body(memory):
+        await memory.observe_many("a", rows)
+        vectors = memory._engine.vectors
+        search = vectors.search
+
+        def slow(*args, **options):
+            clock.advance(0.001)
+            return search(*args, **options)
+
+        monkeypatch.setattr(vectors, "search", slow)
+        loop, rounds = asyncio.get_running_loop(), 0
+
+        def count():
+            nonlocal rounds, counting
+            rounds += 1
+            counting = loop.call_soon(count)
+
+        for _ in range(4):  # past the first, which leaves the loop
+            await memory.search_similar("a", rows[0])
+        counting = loop.call_soon(count)
+        try:
+            for _ in range(3):
+                await turn()
+                before = rounds
+                await memory.search_similar("a", rows[0])
+                assert rounds == before
+                for _ in range(3):
+                    before = rounds
+                    await memory.search_similar("a", rows[0])
+                    await memory.search_similar("a", rows[0])
+                    assert rounds > before
+        finally:
+            counting.cancel()
 
     live(body)

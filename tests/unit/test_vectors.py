@@ -100,6 +100,44 @@ def test_the_newest_rows_are_read_by_whoever_writes_them(tmp_path: Path) -> None
     files.close()
 
 
+def test_single_rows_are_read_while_more_come(tmp_path: Path) -> None:
+    """Old and new ones, in any order; the mapping of the old ones stays until the new ones are many."""
+    files, vectors = VectorFiles(tmp_path), unit(1000)
+    random = np.random.default_rng(8)
+    mappings = set()
+    for count in range(400, 1000, 13):
+        first = 0 if count == 400 else count - 13
+        files.write(3, DIM, first, vectors[first:count].tobytes())
+        for numbers in (
+            random.integers(0, count, 30),
+            random.integers(0, 300, 5),
+            np.array([count - 1]),
+            np.array([count - 1, 0, count - 2, 1]),
+            np.empty(0, np.int64),
+        ):
+            taken = files.take(3, DIM, numbers)
+            assert taken.dtype == np.float16
+            assert np.array_equal(taken, vectors[numbers])
+        mappings.add(id(files._maps[3]))
+        mapped = len(files._maps[3])
+        assert (count - mapped) * 8 <= mapped
+    assert 4 <= len(mappings) <= 12
+    assert np.array_equal(files.rows(3, DIM, 990), vectors[:990])
+    files.remove(3)
+    with pytest.raises(CorruptionError):
+        files.take(3, DIM, np.array([1]))
+
+
+def test_rows_that_are_not_there_are_not_made_up(tmp_path: Path) -> None:
+    """Of a file that is shorter than what was accepted nothing past its end is read."""
+    files, vectors = VectorFiles(tmp_path), unit(200)
+    files.write(3, DIM, 0, vectors.tobytes())
+    assert np.array_equal(files.take(3, DIM, np.array([199])), vectors[199:])
+    for number in (200, 210, 300):
+        with pytest.raises(CorruptionError, match="200 rows"):
+            files.take(3, DIM, np.array([3, number]))
+
+
 def test_more_partitions_than_descriptors(tmp_path: Path) -> None:
     """Hundreds of partitions are written and synced with a bounded number of open files."""
     files, before = VectorFiles(tmp_path), open_files()
