@@ -432,7 +432,8 @@ def test_how_widely_rows_are_linked_follows_the_rows_and_outlives_the_process(
     looked: list[int] = []
     first = 0
 
-    def chosen(graph: Graph, read, go_on) -> int:
+    def chosen(graph: Graph, read, go_on, threads) -> int:
+        assert threads == PACE.threads
         ends = np.array([0, graph.rows - 1])
         assert np.array_equal(read(ends), store.vectors[ends + first])
         assert go_on()

@@ -19,6 +19,7 @@ _FORGET = 0.95
 """A slow search counts less with each quicker one after it: 5 ms are forgotten after 60."""
 
 _MAX_KINDS = 1024
+_BEHIND_NS = 1_000_000
 
 
 class _Times(NamedTuple):
@@ -48,7 +49,7 @@ class Pace:
         self._clock = clock
         self._times: dict[Hashable, _Times] = {}
         self._under_way = 0
-        self._is_loop_behind = False
+        self._behind_since: int | None = None
 
     @contextmanager
     def searching(self) -> Generator[Callable[[], int], None, None]:
@@ -65,20 +66,21 @@ class Pace:
 
     @property
     def is_loop_behind(self) -> bool:
-        """Whether the event loop has not come round since a search stayed on it.
+        """Whether searches have kept the event loop from coming round for a millisecond.
 
-        Whoever wants to search at the same time may not have begun then. The loop's thread only.
+        Whoever wants to do something at the same time may not have begun then. The loop's thread only.
         """
-        return self._is_loop_behind
+        since = self._behind_since
+        return since is not None and self._clock.monotonic_ns() - since >= _BEHIND_NS
 
     def stayed(self, loop: AbstractEventLoop) -> None:
         """A search is about to keep the loop from coming round. The loop's thread only."""
-        if not self._is_loop_behind:
-            self._is_loop_behind = True
+        if self._behind_since is None:
+            self._behind_since = self._clock.monotonic_ns()
             loop.call_soon(self._came_round)
 
     def _came_round(self) -> None:
-        self._is_loop_behind = False
+        self._behind_since = None
 
     def now_ns(self) -> int:
         """For `took`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nt_memory.tiers.layout import decode_version, row_key, to_stored, unpack_row, version_key
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nt_memory.entries import Stored
+    from nt_memory.tiers.layout import Version
     from nt_memory.tiers.views import Snapshot
 
 
@@ -25,8 +26,24 @@ def version_of_row(snapshot: Snapshot, partition: int, row: int) -> Stored | Non
     return to_stored(found.name, found.from_us, found.revision, version)
 
 
-def versions_of_rows(snapshot: Snapshot, places: Sequence[tuple[int, int]]) -> list[Stored] | None:
-    """As `version_of_row` of several partitions and rows, in their order; None if one is gone.
+class Found(NamedTuple):
+    """The version of a vector row, as it lies in the views.
+
+    Attributes:
+        name: As `name_of` spells it.
+        known_at: Since when it counts as known.
+        revision: The entry that wrote it.
+        version: The rest.
+    """
+
+    name: bytes
+    known_at: int
+    revision: int
+    version: Version
+
+
+def versions_of_rows(snapshot: Snapshot, places: Sequence[tuple[int, int]]) -> list[Found] | None:
+    """The versions of several partitions and rows, in their order; None if one is gone.
 
     No place twice. About 4 us each, and the memory that they lie in.
     """
@@ -39,12 +56,12 @@ def versions_of_rows(snapshot: Snapshot, places: Sequence[tuple[int, int]]) -> l
     )
     if versions is None:
         return None
-    stored: list[Stored] = []
+    whole: list[Found] = []
     for (_, number), (since, _, _, revision, name), data in zip(
         places, rows, versions, strict=True
     ):
         version = decode_version(data)
         if version.row != number:
             return None
-        stored.append(to_stored(name, since, revision, version))
-    return stored
+        whole.append(Found(name, since, revision, version))
+    return whole

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nt_memory.clock import to_datetime, turn
-from nt_memory.codec import is_filed
+from nt_memory.codec import decode, is_filed
 from nt_memory.records import Hit
 from nt_memory.system.reads import read, value_of
 from nt_memory.system.rows import versions_of_rows
+from nt_memory.tiers.layout import parse_name, to_stored
 from nt_memory.tiers.vectors import Candidates
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from nt_memory.filters import Filter
     from nt_memory.system.engine import Engine
     from nt_memory.system.filtering import FilterTables, Sieve
+    from nt_memory.system.rows import Found
     from nt_memory.tiers.vectors import Step
     from nt_memory.timeline import Moment
 
@@ -82,9 +84,9 @@ class Query(NamedTuple):
         """Whether there is anything to pass."""
         return bool(self.tags) or self.where is not None
 
-    def accepts(self, stored: Stored, data: Any) -> bool:
+    def accepts(self, tags: Sequence[str], data: Any) -> bool:
         """Whether a version passes."""
-        if self.tags and not set(self.tags).issubset(stored.tags):
+        if self.tags and not set(self.tags).issubset(tags):
             return False
         return self.where is None or self.where.accepts(data)
 
@@ -215,6 +217,7 @@ class _Search:
         """
         hits: list[Hit] = []
         query, wanted = self._query, self._query.top_k
+        is_filtered = query.is_filtered
         found = list(zip(*(column.tolist() for column in candidates), strict=True))
         at = 0
         while at < len(found) and (len(hits) < wanted or found[at][2] >= hits[wanted - 1].score):
@@ -225,18 +228,21 @@ class _Search:
             versions = versions_of_rows(self._engine.snapshot, [place[:2] for place in part])
             if versions is None:
                 return None
-            for stored, (_, _, score, is_ambiguous) in zip(versions, part, strict=True):
-                if is_ambiguous and not self._is_in_force(stored):
+            for row, (_, _, score, is_ambiguous) in zip(versions, part, strict=True):
+                if is_ambiguous and not self._is_in_force(row):
                     continue
-                data = (
-                    await self._filed(stored)
-                    if stored.value is not None and is_filed(stored.value)
-                    else value_of(stored, self._engine.values)
-                )
-                if query.is_filtered and not query.accepts(stored, data):
+                name, known_at, revision, version = row
+                _, agent, key = parse_name(name)
+                value = version.value
+                if value is None:
+                    data = None
+                elif is_filed(value):
+                    data = await self._filed(to_stored(name, known_at, revision, version))
+                else:
+                    data = decode(value)
+                if is_filtered and not query.accepts(version.tags, data):
                     continue
-                known_at = to_datetime(stored.known_at)
-                hits.append(Hit(stored.key, score, data, known_at, stored.revision, stored.agent))
+                hits.append(Hit(key, score, data, to_datetime(known_at), revision, agent))
         return hits
 
     async def _count(self, reads: int) -> None:
@@ -253,10 +259,10 @@ class _Search:
         with values.keep([stored.value]):
             return await asyncio.to_thread(value_of, stored, values)
 
-    def _is_in_force(self, stored: Stored) -> bool:
+    def _is_in_force(self, row: Found) -> bool:
         snapshot, moment = self._engine.snapshot, self._query.moment
-        found = read(snapshot, stored.space, stored.agent, stored.key, moment, is_now=False)
-        return found is not None and found.revision == stored.revision
+        found = read(snapshot, *parse_name(row.name), moment, is_now=False)
+        return found is not None and found.revision == row.revision
 
 
 async def search_rows(

@@ -286,7 +286,10 @@ class Chain:
         if breadth.is_due(before, graph.rows):
             stop = first + graph.rows
             graph.breadth = breadth.chosen(
-                graph, lambda at: widen(self.source.mapped(stop)[at + first]), pace.go_on
+                graph,
+                lambda at: widen(self.source.mapped(stop)[at + first]),
+                pace.go_on,
+                pace.threads,
             )
 
     def _first_rows(self) -> int:

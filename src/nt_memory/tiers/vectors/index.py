@@ -134,13 +134,19 @@ class Graph:
         return cast("NDArray[np.int64]", self._index.search(queries, k, params=parameters)[1])
 
     def scan(
-        self, queries: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None = None
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        mask: NDArray[np.bool_] | None = None,
+        *,
+        threads: int = 1,
     ) -> NDArray[np.int64]:
         """Like `search`, but compares the 8-bit codes of every row that `mask` lets pass.
 
-        Cost: linear in the rows that pass, and 1 to 2 ns for each that does not.
+        Cost: linear in the rows that pass, and 1 to 2 ns for each that does not; several queries are
+        divided among `threads`.
         """
-        _use_threads(1)
+        _use_threads(threads)
         selector = None if mask is None else _selector(mask)
         parameters = _lib.SearchParameters(sel=selector)
         found = self._index.storage.search(queries, k, params=parameters)[1]

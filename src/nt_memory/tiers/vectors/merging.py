@@ -188,7 +188,9 @@ class Build:
             before = self._graph.rows
             self._graph.add(vectors, threads=threads)
             if breadth.is_due(before, self._graph.rows):
-                self._graph.breadth = breadth.chosen(self._graph, self._vectors, lambda: True)
+                self._graph.breadth = breadth.chosen(
+                    self._graph, self._vectors, lambda: True, threads
+                )
         return not is_over
 
     def finish(self) -> Sealed:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Codes are coarse: more rows than wanted are fetched, and ranked again by their float16 values. Six more did
 # at 1M x 384; where embeddings have drifted out of the range that the codes were made for, it takes more.
-_SPARE = 22
+_SPARE = 16
 # So few are wanted of most searches: where all rows may be returned, there is nothing to weigh up.
 _FEW = 64
 # So few rows are scored directly.

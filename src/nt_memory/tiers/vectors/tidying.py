@@ -137,7 +137,12 @@ class Tidying:
         if self._chain.saved.read_only or self._chain.is_detached:
             return None
         if self._is_unmeasured(part):
-            effort = tune(part.graph, lambda at: self._vectors(part, at), go_on=pace.go_on)
+            effort = tune(
+                part.graph,
+                lambda at: self._vectors(part, at),
+                go_on=pace.go_on,
+                threads=pace.threads,
+            )
             if effort is not None:  # else the tier is being closed, and the next one measures it
                 extra = part.content.extra | {EFFORT_KEY: effort}
                 part.content = part.content._replace(extra=extra)
