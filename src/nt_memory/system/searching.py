@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -308,7 +309,7 @@ async def search_rows(
     if stay or sum(values) <= OFF_LOOP_ELEMENTS:
         return search(partitions, queries)
     most = sum(values) if exact else GRAPH_ELEMENTS * len(queries)
-    if sum(min(some, most) for some in values) < _worth_splitting(engine, partitions):
+    if sum(min(some, most) for some in values) < _worth_splitting(engine, partitions, len(queries)):
         with engine.pace.searching() as others:
             loop = asyncio.get_running_loop()
             if await _may_stay(engine, partitions, kind, others):
@@ -319,7 +320,9 @@ async def search_rows(
         return await _split(engine, partitions, queries, k, sieve, search)
 
 
-def _worth_splitting(engine: Engine, partitions: Sequence[int]) -> int:
+def _worth_splitting(engine: Engine, partitions: Sequence[int], queries: int) -> float:
+    if engine.vectors.is_scanned_by_two(partitions, queries):
+        return math.inf
     is_scan = len(partitions) > 1 and not any(map(engine.vectors.is_indexed, partitions))
     return TWO_SCANS_ELEMENTS if is_scan else TWO_THREADS_ELEMENTS
 
