@@ -26,16 +26,17 @@ from _prices_walk import DIRECTION, VOLATILITY, ups_of
 
 from nt_memory import MemoryConfig, MemorySystem, Trajectory
 from nt_memory.apps.demo.target import HORIZON
-from nt_memory.reasoningbank.dependence import choose_lag, student_tails
+from nt_memory.reasoningbank.dependence import choose_lag
 from nt_memory.reasoningbank.distillation import MAX_PATTERNS, PER_PATTERN
 from nt_memory.reasoningbank.promotion import (
-    MIN_STRETCHES,
     SHIFTS,
     Panel,
     Q,
     _Groups,
+    calibrated,
     measure_clusters,
     promoted,
+    studentised,
 )
 from nt_memory.tiers.vectors import kmeans
 
@@ -162,15 +163,16 @@ def grid_p_values(
         np.stack(one)
         for one in zip(*(groups.compare(panel.shifted(by)) for by in shifts), strict=True)
     )
-    t = np.where(error > 0.0, effect / np.maximum(error, 1e-300), 0.0)
-    freedom = groups.freedom
-    usual = np.where(freedom > 2.0, freedom / np.maximum(freedom - 2.0, 0.5), 3.0)
-    others = (np.sum(t**2, axis=0) - t**2) / (len(shifts) - 1)
-    wider = np.sqrt(np.maximum(others / usual, 1.0))
-    tails = np.stack([student_tails(np.abs(one), freedom) for one in t / wider])
-    is_testable = (groups.stretches >= MIN_STRETCHES) & (error > 0.0) & np.isfinite(error)
-    p_values: Floats = np.where(is_testable, np.minimum(2.0 * tails, 1.0), np.nan)
-    return p_values
+    error = calibrated(
+        error, _others(studentised(effect, error) ** 2), _others(effect**2), groups.freedom
+    )
+    return groups.p_values(effect, error)
+
+
+def _others(squares: Floats) -> Floats:
+    """Of each row the mean of all others."""
+    means: Floats = (np.sum(squares, axis=0) - squares) / (len(squares) - 1)
+    return means
 
 
 def judged(by: int, what: str, p: Floats, declared: int = 1) -> Look:

@@ -254,8 +254,10 @@ def _scanner(width: int) -> Any:
     kept = cast("dict[int, tuple[Any, Any]]", _thread.__dict__.setdefault("scanners", {}))
     if width not in kept:
         quantizer = _lib.ScalarQuantizer(width, _lib.ScalarQuantizer.QT_fp16)
-        kind = _lib.METRIC_INNER_PRODUCT
-        scanner = quantizer.select_InvertedListScanner(kind, None, True, None, False)
+        numbers_rows_itself, by_residual = True, False
+        scanner = quantizer.select_InvertedListScanner(
+            _lib.METRIC_INNER_PRODUCT, None, numbers_rows_itself, None, by_residual
+        )
         kept[width] = (scanner, quantizer)
     return kept[width][0]
 
