@@ -78,7 +78,7 @@ async def name_regimes(
 def _nearest(
     read: Callable[[NDArray[np.int64]], NDArray[np.float32]],
     rows: NDArray[np.int64],
-    centroids: NDArray[np.float64],
+    centroids: NDArray[np.float32],
 ) -> NDArray[np.int64] | None:
     """Number of the centroid that each row is nearest to; None if they are of another dimension."""
     vectors = read(rows)
