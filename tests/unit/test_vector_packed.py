@@ -16,11 +16,12 @@ SIZES = (700, 300, 500, 40, 900, 650)
 """Rows of each partition; the fourth is too small to be asked first."""
 
 
-@pytest.fixture(params=["by one", "in halves"])
+@pytest.fixture(params=["by one", "by two"])
 def tier(tmp_path, monkeypatch, request):
-    """Six partitions, and thresholds so low that five of them are asked first; in halves, or by one thread."""
+    """Six partitions, and thresholds so low that five of them are asked first; by two threads, or by one."""
     monkeypatch.setattr(packed, "MIN_ROWS", 64)
-    monkeypatch.setattr(packed, "WORTH_HELP_ROWS", 1 if request.param == "in halves" else 1 << 18)
+    monkeypatch.setattr(packed, "PART_ROWS", 130)
+    monkeypatch.setattr(packed, "WORTH_HELP_ROWS", 1 if request.param == "by two" else 1 << 18)
     files = VectorFiles(tmp_path / "rows", read_only=False)
     tuning = Tuning(scan_values=DIM * 10_000, batch=32, seed=5)
     tier = VectorTier(

@@ -3,14 +3,15 @@
 One question to 20 partitions of 50,000 x 14 values reads 56 MB of float32 columns, which takes as long as memory
 does to give them, and a million scores have then to be looked through. As float16 the same rows are 32 MB, and a
 loop that keeps the best on the way has no scores to look through afterwards. All partitions share what is kept,
-or two threads keep some each for half of the rows. Whether that was enough is known afterwards: what was not
-kept scores no more than the worst that was. If that might still be among the best, that half is scanned as before. So
+or two threads keep some each of the rows they compared. Whether that was enough is known afterwards: what was not
+kept scores no more than the worst that was. If that might still be among the best, everything is scanned as before. So
 nothing that belongs to the result is ever missing.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from nt_memory.tiers.vectors.index import HalfScan, half_width
 from nt_memory.tiers.vectors.ranking import Piece, reach
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -34,7 +35,10 @@ MIN_PARTITIONS = 4
 """Of fewer, each has so many of the best that keeping them costs what reading less saves."""
 
 WORTH_HELP_ROWS = 1 << 18
-"""Of so many rows a second thread takes half: it takes 60 us to hand them over, and 200 to compare them."""
+"""Of so many rows a second thread takes some: it takes 60 us to come, and they 400 to be compared."""
+
+PART_ROWS = 1 << 16
+"""Rows compared at a stretch: about 100 us."""
 
 
 class Packed:
@@ -87,22 +91,43 @@ class Packed:
         self._stop = stop
 
 
-class _Half(NamedTuple):
-    """What one thread kept of the segments that it compared.
+class _Part(NamedTuple):
+    """Rows of one segment that one thread compares at a stretch.
 
     Attributes:
-        segments: Those.
-        place: Which segment each row is of, shape (c,).
-        row: Its number, shape (c,).
-        score: Its score, shape (c,).
-        least: What all other rows score at most.
+        place: Which segment.
+        first: Its first of them.
+        rows: Those, shape (n, `half_width(dim)`).
     """
 
-    segments: list[Segment]
+    place: int
+    first: int
+    rows: NDArray[np.float16]
+
+
+class _Kept(NamedTuple):
+    """Rows that were kept, by segment.
+
+    Attributes:
+        place: Which segment each row is of, shape (c,), ascending.
+        row: Its number, shape (c,).
+        score: Its score, shape (c,).
+    """
+
     place: NDArray[np.int64]
     row: NDArray[np.int64]
     score: NDArray[np.float32]
-    least: float
+
+    def by_segment(self, segments: Sequence[Segment]) -> Iterator[tuple[Segment, slice]]:
+        """Each segment of which any were kept, and where they are."""
+        cuts = np.searchsorted(self.place, np.arange(len(segments) + 1)).tolist()
+        for segment, start, stop in zip(segments, cuts, cuts[1:], strict=False):
+            if start < stop:
+                yield segment, slice(start, stop)
+
+    def only(self, which: NDArray[np.bool_]) -> _Kept:
+        """Those that `which` marks."""
+        return _Kept(self.place[which], self.row[which], self.score[which])
 
 
 def narrow(
@@ -125,19 +150,20 @@ def narrow(
     kept = _enough(packed, k)
     if 8 * kept > sum(one.size for one in packed):
         return [], segments
-    found = _compare(packed, queries[0], kept, helper)
-    leading = np.concatenate([one.score for one in found])
-    if len(leading) < k:
+    found, least = _compare(packed, queries[0], kept, helper)
+    found = found.only(_allowed(packed, found))
+    if len(found.row) < k:
         return [], segments
-    bound = np.float32(reach(leading, queries[0], k))
-    pieces: list[Piece] = []
-    rest = [one for one in segments if one.packed is None or one.size < MIN_ROWS]
-    for half in found:
-        if half.least >= bound:
-            rest += half.segments
-        else:
-            pieces += _pieces(half, half.score >= bound, queries.shape[1])
-    return pieces, rest
+    bound = np.float32(reach(found.score, queries[0], k))
+    if least >= bound:
+        return [], segments
+    found = found.only(found.score >= bound)
+    dim = queries.shape[1]
+    pieces = [
+        Piece(one.place, found.row[at], _window(one).take(found.row[at], axis=0)[:, :dim])
+        for one, at in found.by_segment(packed)
+    ]
+    return pieces, [one for one in segments if one.packed is None or one.size < MIN_ROWS]
 
 
 def is_narrowed(sizes: Sequence[int], queries: int) -> bool:
@@ -161,46 +187,49 @@ def _enough(segments: Sequence[Segment], k: int) -> int:
 
 def _compare(
     segments: Sequence[Segment], query: NDArray[np.float32], k: int, helper: Helper
-) -> list[_Half]:
-    """The best `k` of all rows, or of each of two halves of them."""
-    ends = np.cumsum([one.size for one in segments])
-    if ends[-1] < WORTH_HELP_ROWS:
-        return [_half(list(segments), query, k)]
-    cut = int(np.argmin(np.abs(2 * ends - ends[-1]))) + 1
-    mine, other = list(segments[:cut]), list(segments[cut:])
-    return list(helper.both(lambda: _half(mine, query, k), lambda: _half(other, query, k)))
+) -> tuple[_Kept, float]:
+    """The best `k` of the rows that each of one or two threads compared, and what all others score at most.
+
+    Who has time for it takes the next part, so that a helper that comes late does less, and nobody waits for
+    longer than a part takes. Which rows are kept beside the best `k` of all depends on that; nothing else does.
+    """
+    parts = list(_parts(segments))
+    left = deque(enumerate(parts))
+
+    def work() -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], float]:
+        scan = HalfScan(query, k)
+        while left:
+            try:
+                number, part = left.popleft()
+            except IndexError:  # the other one was quicker
+                break
+            scan.take(number, part.rows)
+        return scan.found()
+
+    is_worth_help = sum(one.size for one in segments) >= WORTH_HELP_ROWS
+    done = helper.both(work, work) if is_worth_help else (work(),)
+    numbers, rows, scores = (np.concatenate([one[column] for one in done]) for column in range(3))
+    place = np.array([part.place for part in parts], np.int64)[numbers]
+    first = np.array([part.first for part in parts], np.int64)[numbers]
+    order = np.argsort(place, kind="stable")
+    kept = _Kept(place[order], (first + rows)[order], scores[order])
+    return kept, max(one[3] for one in done)
 
 
-def _half(segments: list[Segment], query: NDArray[np.float32], k: int) -> _Half:
-    scan = HalfScan(query, k)
+def _parts(segments: Sequence[Segment]) -> Iterator[_Part]:
     for place, segment in enumerate(segments):
-        scan.take(place, _window(segment))
-    return _allowed(_Half(segments, *scan.found()))
+        rows = _window(segment)
+        for first in range(0, segment.size, PART_ROWS):
+            yield _Part(place, first, rows[first : first + PART_ROWS])
 
 
-def _allowed(half: _Half) -> _Half:
-    """Without the rows that may not be returned; by segment."""
-    order = np.argsort(half.place, kind="stable")
-    place, row, score = half.place[order], half.row[order], half.score[order]
-    passes = np.ones(len(row), np.bool_)
-    cuts = np.searchsorted(place, np.arange(len(half.segments) + 1)).tolist()
-    for segment, start, stop in zip(half.segments, cuts, cuts[1:], strict=False):
-        if segment.mask is not None and start < stop:
-            passes[start:stop] = segment.mask[row[start:stop]]
-    return half._replace(place=place[passes], row=row[passes], score=score[passes])
-
-
-def _pieces(half: _Half, which: NDArray[np.bool_], dim: int) -> list[Piece]:
-    """Those of its rows that `which` marks, by segment."""
-    place, row = half.place[which], half.row[which]
-    cuts = np.searchsorted(place, np.arange(len(half.segments) + 1)).tolist()
-    return [
-        Piece(
-            segment.place, row[start:stop], _window(segment).take(row[start:stop], axis=0)[:, :dim]
-        )
-        for segment, start, stop in zip(half.segments, cuts, cuts[1:], strict=False)
-        if start < stop
-    ]
+def _allowed(segments: Sequence[Segment], kept: _Kept) -> NDArray[np.bool_]:
+    """Which of the kept rows may be returned."""
+    passes = np.ones(len(kept.row), np.bool_)
+    for segment, at in kept.by_segment(segments):
+        if segment.mask is not None:
+            passes[at] = segment.mask[kept.row[at]]
+    return passes
 
 
 def _window(segment: Segment) -> NDArray[np.float16]:
