@@ -267,5 +267,8 @@ def test_search_agrees_with_the_model_of_embeddings(
     monkeypatch.setattr(renumbering, "MIN_DEAD_ROWS", 1)
     monkeypatch.setattr(renumbering, "DEAD_SHARE", 10_000)
     monkeypatch.setattr(machine, "switches", 0)
-    run_state_machine_as_test(machine, settings=_settings(20))
+    for _ in range(5):  # what is drawn now and then has few switches in it
+        run_state_machine_as_test(machine, settings=_settings(20))
+        if machine.switches >= 10:
+            break
     assert machine.switches >= 10, "else it was not about switches"

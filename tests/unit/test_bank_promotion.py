@@ -10,6 +10,7 @@ from _worlds import OVERLAP, draw_features, draw_panel
 from nt_memory.clock import ManualClock
 from nt_memory.errors import ConflictError, InvalidInputError, TrajectoryError
 from nt_memory.reasoningbank import ReasoningBank, Trajectory
+from nt_memory.reasoningbank.promotion import calibrated, measure_clusters
 from nt_memory.testing.backing import MemoryBacking
 
 DAY = timedelta(days=1)
@@ -109,6 +110,34 @@ def test_noise_is_not_promoted():
         assert all(0.0 < one.p_value <= 1.0 for one in found)
 
     run(body)
+
+
+def test_days_on_which_nothing_happened_do_not_prove_that_nothing_can():
+    """Thirty days without what happens on one in five: as likely as 0.8 to the 30th, not impossible.
+
+    Their own variance is zero, and an error made from it gave a p-value of 1e-5, a hundred times too small.
+    """
+    rng = np.random.default_rng(8)
+    days = 1_200
+    label = (rng.random(days) < 0.2).astype(np.float64)
+    cluster = np.zeros(days, np.int64)
+    cluster[np.flatnonzero(label == 0.0)[::31][:30]] = 1
+    at_us = np.arange(days) * 86_400_000_000
+    found = measure_clusters(label, at_us, cluster, 1)
+    assert found.stretches[1] >= 25
+    assert found.effect[1] == pytest.approx(-0.2, abs=0.03)
+    assert 0.8**30 < found.p_value[1] < 0.05
+    assert found.error[1] == pytest.approx(0.4 / 30**0.5, rel=0.25)
+
+
+def test_an_error_is_as_large_as_the_worse_of_what_shifts_say_of_it():
+    """Widened by how far studentised effects spread beyond Student's, at least the effects' own spread, never less."""
+    error, freedom = np.full(5, 2.0), np.array([12.0, 12.0, 12.0, 12.0, 1.0])
+    squares = np.array([1.2, 4.8, 0.1, 4.8, 12.0])
+    spread = np.array([1.0, 1.0, 1.0, 25.0, 1.0])
+    # Of 12 degrees of freedom the mean square is 12 / 10; of up to two it has none, and 3 is taken.
+    wanted = [2.0, 4.0, 2.0, 5.0, 4.0]
+    np.testing.assert_allclose(calibrated(error, squares, spread, freedom), wanted)
 
 
 def test_looks_are_declared_in_advance_and_spent():

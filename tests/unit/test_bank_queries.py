@@ -1,6 +1,7 @@
 """An agent's actions are found by type, time, verdict and tag; its record is kept by regime."""
 
 import asyncio
+import threading
 from datetime import timedelta
 
 import numpy as np
@@ -189,6 +190,39 @@ def test_the_record_by_regime_tells_where_an_agent_is_good():
         assert min(one.skill.value for one in parts) < -0.5
         assert whole.drift.n == 120
         assert abs(whole.drift.value) < 4 * whole.drift.standard_error
+
+    run(body)
+
+
+def test_the_loop_goes_on_while_a_record_by_regime_is_made_and_the_record_is_of_when_it_was_asked():
+    """Situations are read and compared on another thread; what comes meanwhile has no part in it."""
+
+    async def body(bank, clock, backing):
+        await two_regimes(bank, clock)
+        await bank.distill("a")
+        wanted = [str(one) for one in await bank.calibration("a", by_regime=True)]
+        reader, entered, go_on = backing.reader, threading.Event(), threading.Event()
+
+        def slow(partition):
+            read = reader(partition)
+
+            def held(rows):
+                entered.set()
+                assert threading.current_thread() is not threading.main_thread()
+                assert go_on.wait(60.0)
+                return read(rows)
+
+            return held
+
+        backing.reader = slow
+        asked = asyncio.create_task(bank.calibration("a", by_regime=True))
+        assert await asyncio.to_thread(entered.wait, 60.0)
+        clock.advance(1.0)
+        for number in range(20):
+            await act(bank, clock, f"late{number}", 50.0, embedding=UP)
+        go_on.set()
+        assert [str(one) for one in await asked] == wanted
+        assert [str(one) for one in await bank.calibration("a", by_regime=True)] != wanted
 
     run(body)
 

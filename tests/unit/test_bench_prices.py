@@ -15,9 +15,14 @@ from _prices_scores import (
     up_by_last_return,
 )
 from _prices_shifted import (
+    DAYS_OF_ALL,
+    REMEMBER,
+    base_rates,
     clusters_of,
     grid_p_values,
+    judged,
     look_alone,
+    looks,
     shifted_days,
     stored,
     targets,
@@ -207,6 +212,39 @@ def test_looks_at_shifted_labels_are_those_of_the_memory(tmp_path):
     assert found.shape == (len(grid), len(wanted))
     np.testing.assert_allclose(found[0], wanted, rtol=1e-9)
     assert np.nanmax(np.abs(found[20] - wanted)) > 0.3
+    # As many looks are declared as are taken, of both targets together: here three shifts of four are worlds.
+    taken_all = looks(plan, np.random.default_rng(1), 4)
+    assert [one.declared for one in taken_all] == [len(taken_all)] * 4
+    assert {one.what for one in taken_all} == {one.what for one in mine}
+
+
+def test_a_declared_look_promotes_what_a_lone_one_would_only_at_its_share():
+    """One of 100 p-values passes at 0.1 / 100, not at a hundredth of that, and one that is small enough at both."""
+    p = np.linspace(0.2, 1.0, 100)
+    p[7] = 5e-4
+    alone, of_many = judged(300, "x", p), judged(300, "x", p, 100)
+    assert (alone.promoted, alone.promoted_of_declared, alone.declared) == (1, 1, 1)
+    assert (of_many.promoted, of_many.promoted_of_declared, of_many.declared) == (1, 0, 100)
+    p[7] = 9e-6
+    assert judged(300, "x", p, 100).promoted_of_declared == 1
+    assert of_many.beyond == (1, 1, 0, 0, 0)
+
+
+def test_base_rates_know_nothing_of_what_comes_and_follow_their_ticker():
+    """Other days later change nothing; a lone ticker's rate is that of its past, days counting less as they pass."""
+    rng = np.random.default_rng(31)
+    ups = (rng.random((400, 3)) < [0.2, 0.5, 0.5]).astype(np.float64)
+    rates = base_rates(ups)
+    other = ups.copy()
+    other[200:] = 1.0 - other[200:]
+    np.testing.assert_array_equal(base_rates(other)[:201], rates[:201])
+    assert not np.array_equal(base_rates(other)[201], rates[201])
+    assert np.isnan(rates[0]).all()
+    weight = REMEMBER ** np.arange(300)[::-1]
+    own, pooled = weight @ ups[:300] / weight.sum(), (weight @ ups[:300] / weight.sum()).mean()
+    shrunk = (own * weight.sum() + pooled * DAYS_OF_ALL) / (weight.sum() + DAYS_OF_ALL)
+    np.testing.assert_allclose(rates[300], shrunk)
+    assert rates[300, 0] < rates[300, 1] - 0.1
 
 
 def test_a_tenth_of_the_looks_may_promote_and_two_deviations_more():

@@ -25,7 +25,7 @@ from nt_memory.system.filtering.columns import FieldColumn
 from nt_memory.system.filtering.sieve import Part
 from nt_memory.system.filtering.tags import TagRows
 from nt_memory.tiers.cold import ColdTier
-from nt_memory.tiers.vectors import Candidates, Tuning, VectorTier
+from nt_memory.tiers.vectors import Candidates, Tuning, VectorTier, packed
 
 DIM = 8
 ROWS = 300
@@ -609,6 +609,39 @@ def test_searching_many_finds_what_single_searches_find(live, monkeypatch, eleme
                         found = memory.search_similar(agents, query, 7, exact=exact, **options)
                         assert await found == hits
             await built(memory)
+
+    live(body)
+
+
+def test_a_scan_that_takes_a_second_thread_by_itself_is_one_search(live, monkeypatch):
+    """Of four partitions that are compared against one heap, halves are not searched apart; of three they are."""
+    for name, value in (
+        ("OFF_LOOP_ELEMENTS", 0),
+        ("TWO_SCANS_ELEMENTS", 0),
+        ("QUICK_NS", -1),
+        ("ALONE_NS", -1),
+    ):
+        monkeypatch.setattr(searching, name, value)
+    monkeypatch.setattr(packed, "MIN_ROWS", 1)
+    monkeypatch.setattr(packed, "WORTH_HELP_ROWS", 1)
+
+    async def body(memory):
+        for agent in ("a", "b", "c", "d"):
+            await fill(memory, agent)
+        vectors, asked = memory._engine.vectors, []
+        search = vectors.search
+        monkeypatch.setattr(
+            vectors,
+            "search",
+            lambda some, *more, **how: asked.append(some) or search(some, *more, **how),
+        )
+        for agents, searches in ((["a", "b", "c", "d"], 1), (["a", "b", "c"], 2)):
+            asked.clear()
+            found = await memory.search_similar(agents, QUERIES[0], 7)
+            assert len(asked) == searches
+            alone = [await memory.search_similar(agent, QUERIES[0], 7) for agent in agents]
+            best = sorted((hit.score for hits in alone for hit in hits), reverse=True)
+            assert [hit.score for hit in found] == best[:7]
 
     live(body)
 

@@ -248,22 +248,23 @@ def panel(days, k, seed, *, effect=0.0):
 
 @pytest.mark.parametrize(("days", "k", "asked", "shifts"), [(130, 3, 64, 64), (90, 2, 4, 16)])
 def test_clusters_are_tested_as_the_definition_says(days, k, asked, shifts):
-    """Effect, error, widening by shifts and tail, against loops; and never fewer than 16 shifts."""
+    """Effect, error, widening and least size by shifts, and tail, against loops; and never fewer than 16 shifts."""
     horizon = 2
     values, at, cluster, rows = panel(days, k, seed=days, effect=0.4)
     lag = choose_lag(days, horizon)
     plain = compare(rows, k, lag)
     moves = sorted({int(one) for one in np.linspace(lag + 1, days - lag - 1, shifts)})
-    squares = [0.0] * k
+    squares, spread = [0.0] * k, [0.0] * k
     for by in moves:
         for one, (effect, error, _) in enumerate(compare(shift(rows, by), k, lag)):
             squares[one] += (effect / error) ** 2
+            spread[one] += effect**2
     found = measure_clusters(values, at, cluster, horizon, shifts=asked)
     for one, (effect, error, stretches) in enumerate(plain):
         freedom = max(0.75 * max(stretches, 2), 1.0)
         usual = freedom / (freedom - 2.0) if freedom > 2.0 else 3.0
         wider = max(1.0, squares[one] / len(moves) / usual)
-        widened = error * math.sqrt(wider)
+        widened = max(error * math.sqrt(wider), math.sqrt(spread[one] / len(moves)))
         assert found.stretches[one] == stretches
         assert found.effect[one] == pytest.approx(effect)
         assert found.error[one] == pytest.approx(widened)

@@ -21,10 +21,10 @@ from nt_memory.errors import (
     ReadOnlyError,
     StorageFullError,
 )
-from nt_memory.tiers.vectors import NEVER, Tuning, VectorFiles, VectorTier, kmeans, ranking
+from nt_memory.tiers.vectors import NEVER, Tuning, VectorFiles, VectorTier, kmeans, scanning
 from nt_memory.tiers.vectors.batches import Batches
 from nt_memory.tiers.vectors.growth import Outcome, Pace
-from nt_memory.tiers.vectors.ranking import Segment, preselect
+from nt_memory.tiers.vectors.scanning import Segment, preselect
 from nt_memory.tiers.vectors.snapshots import Description, write_snapshot
 
 DIM = 16
@@ -396,7 +396,7 @@ def test_a_scan_in_pieces_finds_what_a_scan_of_all_at_once_finds(
     monkeypatch: pytest.MonkeyPatch, group: int, k: int
 ) -> None:
     """Whatever is looked through together, the rows are those that one look at all scores keeps."""
-    monkeypatch.setattr(ranking, "_GROUP_SCORES", group)
+    monkeypatch.setattr(scanning, "_GROUP_SCORES", group)
     draw = np.random.default_rng(5)
     segments = []
     for place, size in enumerate((300, 0, 5, 900, 400)):
@@ -406,10 +406,10 @@ def test_a_scan_in_pieces_finds_what_a_scan_of_all_at_once_finds(
         segments.append(Segment(place, 0, size, columns, None, mask))
     queries = unit(3, 9, 6).astype(np.float32)
     masks = [np.ones(one.size, bool) if one.mask is None else one.mask for one in segments]
-    found = ranking.scan(segments, queries, k)
+    found = scanning.scan(segments, queries, k)
     for query, pieces in zip(queries, found, strict=True):
         scores = np.concatenate([query @ one.columns for one in segments])
-        error = ranking._largest_error(query)
+        error = scanning._largest_error(query)
         kept = preselect(scores, np.concatenate(masks), k, error)
         owner = np.repeat(np.arange(5), [one.size for one in segments])
         first = np.cumsum([0, *(one.size for one in segments)])

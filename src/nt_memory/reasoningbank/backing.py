@@ -1,7 +1,8 @@
 """The port the ReasoningBank stands on: versioned writes and reads in its own spaces, and search.
 
 The memory implements it over its engine, `nt_memory.testing.MemoryBacking` in plain Python. All of
-it is called on the event loop; `search_rows` may leave the loop, the rest answers at once.
+it is called on the event loop; `search_rows` may leave the loop, the rest answers at once. Only what `reader`
+returns may be called on any thread.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -153,6 +154,10 @@ class Backing(Protocol):
 
     def vectors(self, partition: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Stored unit vectors of `rows`, shape (n, dim)."""
+        ...
+
+    def reader(self, partition: int) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+        """What gives `vectors` of rows there are by now, as they are now, on any thread and later, too."""
         ...
 
     async def search_rows(

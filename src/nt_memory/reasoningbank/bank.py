@@ -24,7 +24,7 @@ from nt_memory.reasoningbank.verdict import KINDS
 from nt_memory.reasoningbank.wire import action_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
     from datetime import datetime
 
     import numpy as np
@@ -98,15 +98,19 @@ class ReasoningBank(Recording):
         check_agent(agent)
         moment = await self._at(as_of)
         regimes = self._regimes(agent, moment) if by_regime else None
-        return calibration.calibrate(self._memories, agent, moment, action_type, level, regimes)
+        return await calibration.calibrate(
+            self._memories, agent, moment, action_type, level, regimes
+        )
 
-    def _regimes(self, agent: str, moment: Moment) -> Callable[[History], NDArray[np.str_]]:
+    def _regimes(
+        self, agent: str, moment: Moment
+    ) -> Callable[[History], Awaitable[NDArray[np.str_]]]:
         patterns = self._patterns.at(agent, moment)
 
-        def name(history: History) -> NDArray[np.str_]:
+        async def name(history: History) -> NDArray[np.str_]:
             kind = history.table.action_type
             some = [one for one in patterns if one.action_type == kind and one.is_in_force]
-            return name_regimes(self._backing, history, some)
+            return await name_regimes(self._backing, history, some)
 
         return name
 

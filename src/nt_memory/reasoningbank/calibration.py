@@ -15,7 +15,7 @@ from nt_memory.reasoningbank.judging import histories
 from nt_memory.reasoningbank.steering import Steer, Steering
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -86,13 +86,13 @@ class Calibration:
     regime: str = ""
 
 
-def calibrate(
+async def calibrate(
     memories: Memories,
     agent: str,
     moment: Moment,
     action_type: str | None,
     level: float,
-    regimes: Callable[[History], NDArray[np.str_]] | None = None,
+    regimes: Callable[[History], Awaitable[NDArray[np.str_]]] | None = None,
 ) -> list[Calibration]:
     """An agent's record as of a moment, one for each of its action types, by name.
 
@@ -106,12 +106,13 @@ def calibrate(
             action type and regime.
     """
     groups: dict[tuple[str, str], list[History]] = {}
-    for history in histories(memories, agent, moment, action_type):
+    # All of them before the first wait: later the moment may not be the present any more, which is slower to judge.
+    for history in list(histories(memories, agent, moment, action_type)):
         name = history.table.action_type
         if regimes is None:
             groups.setdefault((name, ""), []).append(history)
             continue
-        kinds = regimes(history)
+        kinds = await regimes(history)
         for kind in np.unique(kinds).tolist():
             some = history.take(np.flatnonzero(kinds == kind))
             groups.setdefault((name, kind), []).append(some)

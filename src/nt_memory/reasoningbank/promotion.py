@@ -10,7 +10,9 @@ facts, so the claim is judged by three things together:
 - *Circular shifts*: the day x ticker panel of outcomes is moved along the days, round and round, while
   the situations stay. Any link between a situation and what came of it is cut, what days, tickers and
   neighbouring days have in common is kept. The statistic is computed for each shift. If its spread over
-  the shifts is wider than its error claims, the error was too small, and the statistic is divided by it.
+  the shifts is wider than its error claims, the error was too small, and the statistic is divided by it. Nor
+  is the error less than what the difference itself spreads over the shifts: of a few days on which nothing
+  happened the variance is nothing, which says more of the days than of the situation.
 - *Student's tail*, with as many degrees of freedom as there are separate stretches of days.
 
 The p-value is not the rank among the shifts, because neighbouring shifts say the same: a panel of 1,000
@@ -125,19 +127,38 @@ def measure_clusters(
     effect, error = groups.compare(panel.values)
     most = max(MIN_SHIFTS, min(shifts, CELLS // (panel.days * k)))
     lags = np.linspace(lag + 1, panel.days - lag - 1, most).astype(np.int64)
-    squares = np.zeros(k)
     chosen = np.unique(lags).tolist()
+    squares, spread = np.zeros(k), np.zeros(k)
     for by in chosen:
         at_shift, its_error = groups.compare(panel.shifted(by))
-        squares += np.where(its_error > 0.0, at_shift / np.maximum(its_error, 1e-300), 0.0) ** 2
-    freedom = groups.freedom
+        squares += studentised(at_shift, its_error) ** 2
+        spread += at_shift**2
+    error = calibrated(error, squares / len(chosen), spread / len(chosen), groups.freedom)
+    return ClusterEffects(effect, error, groups.p_values(effect, error), groups.stretches)
+
+
+def studentised(effect: Floats, error: Floats) -> Floats:
+    """Effects in units of their errors; 0 where there is no error."""
+    t: Floats = np.where(error > 0.0, effect / np.maximum(error, 1e-300), 0.0)
+    return t
+
+
+def calibrated(error: Floats, squares: Floats, spread: Floats, freedom: Floats) -> Floats:
+    """Errors of effects, as far as shifts show that they are too small; never less than they were.
+
+    A cluster's own values are a poor measure of how far chance could have taken them where they are few and
+    labels are lopsided: with one label of five a 1 and the others 0, p-values of 1e-6 by the own error alone came
+    a hundred times as often as they should. What shifts take into the cluster's days has the spread of all values.
+
+    Args:
+        error: From the values that each cluster has.
+        squares: Mean over the shifts of the studentised effect's square.
+        spread: Mean over the shifts of the effect's square.
+        freedom: Degrees of freedom of `error`.
+    """
     usual = np.where(freedom > 2.0, freedom / np.maximum(freedom - 2.0, 0.5), 3.0)
-    wider = np.sqrt(np.maximum(squares / len(chosen) / usual, 1.0))
-    error = error * wider
-    is_testable = (groups.stretches >= MIN_STRETCHES) & (error > 0.0) & np.isfinite(error)
-    t = np.where(is_testable, np.abs(effect) / np.where(is_testable, error, 1.0), 0.0)
-    p_value = np.where(is_testable, np.minimum(2.0 * student_tails(t, freedom), 1.0), np.nan)
-    return ClusterEffects(effect, error, p_value, groups.stretches)
+    widened: Floats = np.maximum(error * np.sqrt(np.maximum(squares / usual, 1.0)), np.sqrt(spread))
+    return widened
 
 
 def day_means(values: Floats, at_us: Ints) -> Floats:
@@ -162,6 +183,14 @@ class _Groups:
         starts = np.flatnonzero(np.diff(window, prepend=-1))
         self.stretches: Ints = (np.add.reduceat(counts, starts, axis=0) > 0).sum(axis=0)
         self.freedom, self._shrinkage = freedom_of(self.stretches.astype(np.float64))
+
+    def p_values(self, effect: Floats, error: Floats) -> Floats:
+        """Two-sided, shape of `effect`; NaN where there is too little to test."""
+        is_testable = (self.stretches >= MIN_STRETCHES) & (error > 0.0) & np.isfinite(error)
+        t = np.where(is_testable, np.abs(effect) / np.where(is_testable, error, 1.0), 0.0)
+        tails = student_tails(t, np.broadcast_to(self.freedom, t.shape))
+        p: Floats = np.where(is_testable, np.minimum(2.0 * tails, 1.0), np.nan)
+        return p
 
     def compare(self, values: Floats) -> tuple[Floats, Floats]:
         """Difference of each cluster's mean to the others', and its standard error."""

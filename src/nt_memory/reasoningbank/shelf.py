@@ -42,7 +42,7 @@ class Shelf(NamedTuple):
         if not self.in_force:
             return ()
         scores = np.sum(self.centroids * question.query, axis=1)
-        return tuple(self.in_force[place] for place in np.argsort(-scores, kind="stable")[:NEAREST])
+        return tuple(self.in_force[place] for place in _highest(scores, NEAREST))
 
     def covering(self, question: Question) -> Pattern | None:
         """The nearest promoted one that a question lies within, if it speaks of what is asked."""
@@ -64,6 +64,17 @@ def shelve(revisions: list[int], found: Sequence[Pattern]) -> Shelf:
     in_force = [one for one in found if one.is_in_force]
     promoted = [one for one in found if one.is_promoted]
     return Shelf(revisions, in_force, _middles(in_force), promoted, _middles(promoted))
+
+
+def _highest(scores: NDArray[np.float64], n: int) -> list[int]:
+    """Places of the `n` highest scores, highest first; of equal ones the first."""
+    places = np.arange(len(scores))
+    if len(scores) > n:
+        # Of a thousand patterns three are wanted: sorting all of them took longer than their scores.
+        places = np.flatnonzero(scores >= np.partition(scores, len(scores) - n)[-n])
+    order = np.argsort(-scores[places], kind="stable")[:n]
+    found: list[int] = places[order].tolist()
+    return found
 
 
 def _middles(patterns: Sequence[Pattern]) -> NDArray[np.float64]:

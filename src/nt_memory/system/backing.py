@@ -18,7 +18,7 @@ from nt_memory.tiers.layout import name_of, parse_revisions, parse_tail, to_stor
 from nt_memory.tiers.vectors import kmeans
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -112,10 +112,15 @@ class EngineBacking:
 
     def vectors(self, partition: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Stored unit vectors of rows."""
+        return self.reader(partition)(rows)
+
+    def reader(self, partition: int) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+        """What gives stored unit vectors of rows, on any thread."""
         engine = self._engine
         found = next(row for _, row in engine.snapshot.partitions() if row.id == partition)
+        # The mapping of the file stays as long as somebody has it, whatever becomes of the file.
         halves = engine.opened.files.rows(found.file, found.dim, engine.rows.counts[partition])
-        return halves[rows].astype(np.float32)
+        return lambda rows: halves[rows].astype(np.float32)
 
     def partition(self, agent: str, partition: str) -> int | None:
         """Id of a vector partition."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -199,11 +200,8 @@ class _Search:
             accepted = await self._accepted(candidates)
             if accepted is None:
                 return None
-            if (
-                len(accepted) < query.top_k
-                and len(candidates.row) >= wanted
-                and wanted < self._total
-            ):
+            is_short = len(accepted) < query.top_k and wanted < self._total
+            if is_short and len(candidates.row) >= wanted:
                 short.append(place)
                 continue
             accepted.sort(key=lambda hit: (-hit.score, hit.key, hit.agent))
@@ -234,10 +232,8 @@ class _Search:
                 name, known_at, revision, version = row
                 _, agent, key = parse_name(name)
                 value = version.value
-                if value is None:
-                    data = None
-                elif is_filed(value):
-                    data = await self._filed(to_stored(name, known_at, revision, version))
+                if value is None or is_filed(value):
+                    data = await self._filed(to_stored(*row))
                 else:
                     data = decode(value)
                 if is_filtered and not query.accepts(version.tags, data):
@@ -252,7 +248,7 @@ class _Search:
             await turn()
 
     async def _filed(self, stored: Stored) -> Any:
-        """The value of a version that is kept in a file."""
+        """The value of a version, where it is kept in a file, or of a delete."""
         values = self._engine.values
         if self._stay or stored.value is None:
             return value_of(stored, values)
@@ -314,7 +310,7 @@ async def search_rows(
     if stay or sum(values) <= OFF_LOOP_ELEMENTS:
         return search(partitions, queries)
     most = sum(values) if exact else GRAPH_ELEMENTS * len(queries)
-    if sum(min(some, most) for some in values) < _worth_splitting(engine, partitions):
+    if sum(min(some, most) for some in values) < _worth_splitting(engine, partitions, len(queries)):
         with engine.pace.searching() as others:
             loop = asyncio.get_running_loop()
             if await _may_stay(engine, partitions, kind, others):
@@ -325,7 +321,9 @@ async def search_rows(
         return await _split(engine, partitions, queries, k, sieve, search)
 
 
-def _worth_splitting(engine: Engine, partitions: Sequence[int]) -> int:
+def _worth_splitting(engine: Engine, partitions: Sequence[int], queries: int) -> float:
+    if engine.vectors.is_scanned_by_two(partitions, queries):
+        return math.inf
     is_scan = len(partitions) > 1 and not any(map(engine.vectors.is_indexed, partitions))
     return TWO_SCANS_ELEMENTS if is_scan else TWO_THREADS_ELEMENTS
 

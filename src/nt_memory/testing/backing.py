@@ -218,7 +218,12 @@ class MemoryBacking:
 
     def vectors(self, partition: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """See `Backing.vectors`."""
-        return self._partitions[partition].matrix()[rows]
+        return self.reader(partition)(rows)
+
+    def reader(self, partition: int) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+        """See `Backing.reader`."""
+        matrix = self._partitions[partition].matrix()
+        return lambda rows: matrix[rows]
 
     async def search_rows(
         self,

@@ -149,14 +149,13 @@ class VectorFiles:
         Errors are those of `rows`.
         """
         count = int(numbers.max()) + 1 if len(numbers) else 0
+        if not count:
+            return np.empty((0, dim), _ROW_TYPE)
         with self._lock:
-            mapped = self._maps.get(partition)
-            if mapped is None or len(mapped) >= count or self._is_much(len(mapped), count):
-                mapped = (
-                    self._mapped(partition, dim, count) if count else np.empty((0, dim), _ROW_TYPE)
-                )
-                fresh = None
-            else:
+            mapped, fresh = self._maps.get(partition), None
+            if mapped is None or (count - len(mapped)) * _FRESH_SHARE > len(mapped):
+                mapped = self._mapped(partition, dim, count)
+            elif count > len(mapped):
                 fresh = self._fresh.get(partition)
                 if fresh is None or fresh.first + len(fresh.rows) < count:
                     first = len(mapped)
@@ -319,10 +318,6 @@ class VectorFiles:
             self._open.popitem(last=False)[1].close()
         self._open[partition] = file
         return file
-
-    @staticmethod
-    def _is_much(before: int, count: int) -> bool:
-        return (count - before) * _FRESH_SHARE > before
 
     def _mapped(self, partition: int, dim: int, count: int) -> NDArray[np.float16]:
         """At least the first `count` rows. The caller holds the lock."""

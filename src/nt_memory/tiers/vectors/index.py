@@ -205,48 +205,67 @@ class Graph:
         return cls(dim, seed, index=index, payload=payload) if _is_ours(index, dim) else None
 
 
-class Halves:
-    """Rows as float16, compared with a query one by one. Writing excludes reading: the caller sees to it.
+class HalfScan:
+    """One query, compared with float16 rows of any number of arrays; the best of all are kept. One thread.
+
+    A bound for all arrays is found sooner than one for each, and less is kept on the way: at 20 x 50,000 rows
+    of 16 values the best 300 of all take 1.65 ms, where the best 43 of each took 1.9.
 
     Args:
-        dim: Values in a row; zeros are added up to a multiple of 8, which faiss compares four times as fast.
+        query: Shape (dim,).
+        k: How many rows to keep; the best ones.
+
+    Relies on, of faiss 1.15: `scan_codes` compares a row's score with the worst of a heap that the caller
+        gives it, replaces it by a better one, releases the GIL, and numbers rows `list << 32 | place`.
     """
 
-    def __init__(self, dim: int) -> None:
-        self._dim = dim
-        width = -(-dim // 8) * 8
-        kind = _lib.ScalarQuantizer.QT_fp16
-        self._index = _lib.IndexScalarQuantizer(width, kind, _lib.METRIC_INNER_PRODUCT)
+    def __init__(self, query: NDArray[np.float32], k: int) -> None:
+        self._k = k
+        width = half_width(len(query))
+        self._query = np.zeros(width, np.float32)  # the scanner points to it
+        self._query[: len(query)] = query
+        self._scores = np.full(k, -np.inf, np.float32)
+        self._rows = np.full(k, -1, np.int64)
+        self._scanner = _scanner(width)
+        self._scanner.set_query(_lib.swig_ptr(self._query))
 
-    @property
-    def rows(self) -> int:
-        """How many there are."""
-        return int(self._index.ntotal)
+    def take(self, number: int, rows: NDArray[np.float16]) -> None:
+        """Compare with rows, shape (n, `half_width(dim)`), contiguous; they go by `number` in `found`.
 
-    @property
-    def held_bytes(self) -> int:
-        """Bytes held; room to grow is not counted."""
-        return self.rows * int(self._index.d) * 2
-
-    def add(self, half: NDArray[np.float16]) -> None:
-        """Append rows, shape (n, dim)."""
-        wide = np.zeros((len(half), self._index.d), np.float32)
-        wide[:, : self._dim] = half
-        _use_threads(1)
-        self._index.add(wide)
-
-    def best(
-        self, query: NDArray[np.float32], k: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Scores and rows of the best `k`, best first; -1 for a row where there are fewer.
-
-        Rows are compared as they are stored; a score is off by no more than a sum of float32 products.
+        Scores are of rows as they are stored, and off by no more than a sum of float32 products.
         """
-        padded = np.zeros((1, self._index.d), np.float32)
-        padded[0, : self._dim] = query
-        _use_threads(1)
-        scores, rows = self._index.search(padded, k)
-        return scores[0], rows[0]
+        if not len(rows):
+            return
+        self._scanner.set_list(number, 0.0)
+        codes = _lib.swig_ptr(rows.view(np.uint8))
+        scores, places = _lib.swig_ptr(self._scores), _lib.swig_ptr(self._rows)
+        self._scanner.scan_codes(len(rows), codes, None, scores, places, self._k)
+
+    def found(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], float]:
+        """Numbers of arrays, places in them and scores of what was kept; and what all others score at most."""
+        is_full = bool((self._rows >= 0).all())
+        some = slice(None) if is_full else self._rows >= 0
+        rows, scores = self._rows[some], self._scores[some]
+        least = float(scores.min()) if is_full else -np.inf
+        return rows >> 32, rows & 0xFFFFFFFF, scores, least
+
+
+def half_width(dim: int) -> int:
+    """Values in a row for `HalfScan`: up to a multiple of 8, which faiss compares four times as fast."""
+    return -(-dim // 8) * 8
+
+
+def _scanner(width: int) -> Any:
+    # One a thread and width, for good: faiss hands it over without a way to give it back.
+    kept = cast("dict[int, tuple[Any, Any]]", _thread.__dict__.setdefault("scanners", {}))
+    if width not in kept:
+        quantizer = _lib.ScalarQuantizer(width, _lib.ScalarQuantizer.QT_fp16)
+        numbers_rows_itself, by_residual = True, False
+        scanner = quantizer.select_InvertedListScanner(
+            _lib.METRIC_INNER_PRODUCT, None, numbers_rows_itself, None, by_residual
+        )
+        kept[width] = (scanner, quantizer)
+    return kept[width][0]
 
 
 def construction(rows: int) -> int:

@@ -19,8 +19,9 @@ from nt_memory.tiers.vectors.growth import Outcome, Tuning
 from nt_memory.tiers.vectors.helping import ALONE
 from nt_memory.tiers.vectors.index import PARAMETERS
 from nt_memory.tiers.vectors.packed import Packed
-from nt_memory.tiers.vectors.ranking import Piece, Segment
+from nt_memory.tiers.vectors.ranking import Piece
 from nt_memory.tiers.vectors.saved import Saved
+from nt_memory.tiers.vectors.scanning import Segment
 from nt_memory.tiers.vectors.source import Source
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ import numpy as np
 
 from nt_memory.errors import DimensionError, EmbeddingError, InvalidInputError
 from nt_memory.tiers.vectors.packed import narrow
-from nt_memory.tiers.vectors.ranking import Candidates, Piece, Segment, rank, scan
+from nt_memory.tiers.vectors.ranking import Candidates, Piece, rank
+from nt_memory.tiers.vectors.scanning import Segment, scan
 from nt_memory.tiers.vectors.steps import Step, step_of
 from nt_memory.tiers.vectors.visibility import visible
 
@@ -47,7 +48,7 @@ class Searching:
     Args:
         partitions: The tier's, by id; may change while a search runs.
         upkeep: Is told what is searched.
-        helper: Is told how many searches there are.
+        helper: Compares half of many rows, and is told how many searches there are.
     """
 
     def __init__(self, partitions: Mapping[int, Partition], upkeep: Upkeep, helper: Helper) -> None:
@@ -123,7 +124,7 @@ class Searching:
             for found, more in zip(pieces, by_graph, strict=False):
                 found.extend(more)
             segments += rest
-        first, left = narrow(segments, queries, k)
+        first, left = narrow(segments, queries, k, self._helper)
         scanned = scan(left, queries, k)
         return [mine + first + more for mine, more in zip(pieces, scanned, strict=True)]
 

@@ -24,6 +24,7 @@ from nt_memory.errors import ClosedError, DimensionError, InvalidInputError
 from nt_memory.tiers.vectors.counters import VectorStats, count
 from nt_memory.tiers.vectors.growth import Tuning
 from nt_memory.tiers.vectors.helping import Helper
+from nt_memory.tiers.vectors.packed import is_narrowed
 from nt_memory.tiers.vectors.partition import Partition, Placement
 from nt_memory.tiers.vectors.replacing import ReplacingCalls
 from nt_memory.tiers.vectors.searching import Asked, Searching
@@ -127,6 +128,13 @@ class VectorTier(ReplacingCalls):
         """Whether a partition is big enough to be searched through a graph. Any thread."""
         found = self._partitions.get(partition)
         return found is not None and found.is_large
+
+    def is_scanned_by_two(self, partitions: Iterable[int], queries: int) -> bool:
+        """Whether so many queries to these are a scan that takes a second thread by itself. Any thread."""
+        found = [self._partitions.get(number) for number in partitions]
+        if any(one is not None and one.is_large for one in found):
+            return False
+        return is_narrowed([one.columns.view.rows for one in found if one is not None], queries)
 
     def is_settled(self, partitions: Iterable[int]) -> bool:
         """Whether a search of these, made at once, neither loads anything nor waits. Any thread."""
