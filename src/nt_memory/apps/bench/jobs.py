@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import statistics
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 TUNED_ON = 100
 WARM = 20
 ABOUT = 0.002
+MOST_PASSES = 9
+PASSES_S = 6.0
 
 
 @dataclass(frozen=True)
@@ -148,9 +151,19 @@ def _points(
 def _timed(
     measured: Contender, queries: Floats, limit_s: float
 ) -> tuple[list[float], Sequence[Sequence[int]]]:
-    if isinstance(measured, Memory):
-        return measured.timed(queries, limit_s)
-    return timed_calls(measured.search, queries, limit_s)
+    """All queries, as often as fit into some seconds; of these passes the one whose median is the middle one.
+
+    A thousand quick searches are over in less time than the machine is slow for when somebody else uses it.
+    """
+    passes: list[tuple[list[float], Sequence[Sequence[int]]]] = []
+    start = time.perf_counter()
+    while len(passes) < MOST_PASSES and (not passes or time.perf_counter() - start < PASSES_S):
+        if isinstance(measured, Memory):
+            passes.append(measured.timed(queries, limit_s))
+        else:
+            passes.append(timed_calls(measured.search, queries, limit_s))
+    passes.sort(key=lambda one: statistics.median(one[0]))
+    return passes[(len(passes) - 1) // 2]
 
 
 def _chosen(

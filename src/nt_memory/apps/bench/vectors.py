@@ -11,7 +11,7 @@ from nt_memory.apps.bench import datasets, processes
 from nt_memory.apps.bench.bars import OURS, bars_of, grown
 from nt_memory.apps.bench.contenders import CONTENDERS, PEERS
 from nt_memory.apps.bench.figures import K, duration, megabytes
-from nt_memory.apps.bench.jobs import How
+from nt_memory.apps.bench.jobs import MOST_PASSES, PASSES_S, How
 from nt_memory.apps.bench.machine import PACKAGES, machine, version
 from nt_memory.apps.bench.report import Findings, Table
 
@@ -124,7 +124,8 @@ def table_of(dataset: Dataset, results: dict[str, dict[str, Any]], options: Benc
         f"with up to {options.build_threads} threads and search with one unless the line says "
         "otherwise. Who can search more or less broadly is set to the least that reached each of "
         f"{', '.join(f'{r:g}' for r in sorted(options.recalls))} on other queries (or to what comes "
-        "about as far as it gets); nt-memory sets itself.",
+        "about as far as it gets); nt-memory sets itself. The queries are asked again as often as fits into "
+        f"{PASSES_S:g} s, at most {MOST_PASSES} times; the pass with the middle median counts.",
         "Memory is what the process took beyond importing the library, after searching; peak includes "
         "the library. Reopen: to the first answer, files in the page cache; nt-memory after "
         "`kill -9`, the others after a proper end.",
