@@ -1024,6 +1024,18 @@ def test_ballots_are_kept_decided_and_cleaned_up(world: Any) -> None:
             w.do(CastVote(missing, "a", True), 12)
 
 
+def test_what_an_entry_decides_it_does_not_remove(world: Any) -> None:
+    """A deadline that was over when proposals are cleaned up decides first; whoever waits can read how."""
+    w = world()
+    w.do(Register("a", "1/1"), 1)
+    w.do(Propose("p", "a", b"x", "2/3", us(10)), 2)
+    assert w.do(CleanUp(0), 12) == 0
+    assert told(w) == [("rejected", "p")]
+    assert [key for key, _ in w.table(b"proposals")] == [b"p"]
+    assert w.do(CleanUp(0), 12) == 1
+    assert w.table(b"proposals") == []
+
+
 def test_a_backtests_ballots_wait_for_its_own_time(world: Any) -> None:
     """No tick is asked for; advancing past the deadline decides."""
     w = world("backtest")

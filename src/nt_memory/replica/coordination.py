@@ -274,10 +274,9 @@ class Draft:
     def _clean_up(self, command: CleanUp) -> int:
         removed = 0
         for _, data in self._views.items(b"proposals"):
-            proposal = self._proposal_as_drafted(_decode_proposal(data))
-            if proposal is not None and ballot_rules.is_removable(
-                proposal, command, now_us=self._now.timeline_us
-            ):
+            # As it was before this entry: what the entry's own time has just decided can be read after it.
+            proposal = _decode_proposal(data)
+            if ballot_rules.is_removable(proposal, command, now_us=self._now.timeline_us):
                 self.proposals[proposal.id] = None
                 removed += 1
         return removed
@@ -300,9 +299,6 @@ class Draft:
         key = proposal_id.encode("utf-8", "surrogatepass")
         data = self._views.get(b"proposals", key) if 0 < len(key) <= MAX_KEY_BYTES else None
         return None if data is None else _decode_proposal(data)
-
-    def _proposal_as_drafted(self, stored: ProposalState) -> ProposalState | None:
-        return self.proposals.get(stored.id, stored)
 
     def _take_ballot(self, proposal_id: str, ruling: BallotRuling) -> None:
         if ruling.state is not None:
