@@ -37,9 +37,9 @@ async def search(options: Options) -> list[Row]:
     scan = Scan(Path(options.workdir), options.dim, 1)
     scan.build(vectors)
     scanned = point(*timed_calls(scan.search, queries[:50], NO_LIMIT_S), truth)
-    rows.append(bars.scan_row(scanned["p50"], plain["p50"], is_whole=is_whole))
+    rows.append(bars.scan_row(scanned["p50"], plain["p50"], "one thread", is_whole=is_whole))
     raw_s, raw = _raw_faiss(vectors, queries, truth, options)
-    rows.append(bars.bulk_row(raw_s, took["indexed_s"], took["durable_s"], options.n))
+    rows.append(bars.bulk_row(raw_s, "its defaults", took, options.n))
     rows.append(raw)
     fresh = subspace(
         int(observing.INGEST_PER_S * (options.seconds + 2)), options.dim, options.seed + 2

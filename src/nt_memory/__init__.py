@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from nt_memory.system import MemorySystem
     from nt_memory.system.exporting import export_store
     from nt_memory.system.importing import import_store
-    from nt_memory.system.maps import MemoryMap
+    from nt_memory.system.memory_map import MemoryMap
     from nt_memory.system.sync import SyncMemory
     from nt_memory.timeline import session_close
 
@@ -127,7 +127,7 @@ _PLACES = {
     "nt_memory.system": ("MemorySystem",),
     "nt_memory.system.exporting": ("export_store",),
     "nt_memory.system.importing": ("import_store",),
-    "nt_memory.system.maps": ("MemoryMap",),
+    "nt_memory.system.memory_map": ("MemoryMap",),
     "nt_memory.system.sync": ("SyncMemory",),
     "nt_memory.timeline": ("session_close",),
 }

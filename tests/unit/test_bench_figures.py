@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 
 from nt_memory.apps.bench import bars, corpus, datasets, figures, generators, jobs, report
 from nt_memory.apps.bench.contenders import CONTENDERS
-from nt_memory.apps.bench.contenders.indexes import FaissAlike, M
+from nt_memory.apps.bench.contenders.contender import BATCH
+from nt_memory.apps.bench.contenders.indexes import FaissAlike
+from nt_memory.apps.bench.figures import K
 from nt_memory.apps.bench.filtering import SHARES, Plan, passing
 from nt_memory.apps.bench.ingesting import _bars as ingest_bars
 from nt_memory.apps.bench.jobs import _chosen
@@ -18,7 +21,8 @@ from nt_memory.apps.bench.machine import disk_bytes, memory_of
 from nt_memory.apps.bench.options import BenchOptions
 from nt_memory.apps.bench.ownsearch import near
 from nt_memory.errors import InvalidInputError
-from nt_memory.tiers.vectors.index import PARAMETERS, construction
+from nt_memory.tiers.vectors.breadth import FIRST_LOOK, NARROW, begun
+from nt_memory.tiers.vectors.index import Graph
 
 GENERATORS = [
     generators.clustered_blocks,
@@ -337,10 +341,30 @@ def test_memory_and_disk_are_read_from_the_system(tmp_path: Path) -> None:
     assert disk_bytes(tmp_path) >= 16_384
 
 
-def test_the_peer_built_as_we_build_is() -> None:
-    """Raw faiss beside ours has the graph's own parameters, or the comparison says nothing."""
+def test_the_peer_built_as_we_build_is(tmp_path: Path) -> None:
+    """Raw faiss beside ours writes the same codes, and links them as widely, or the comparison says nothing."""
+    rows = np.random.default_rng(1).standard_normal((BATCH, 24), np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    graph = Graph(24, seed=7)
+    graph.breadth = begun(graph, is_lasting=True)
+    graph.add(rows)
+    peer = FaissAlike(tmp_path, 24, 1)
+    peer.build(rows)
+    peer.set_ef(64)
     assert CONTENDERS["faiss-same"] is FaissAlike
-    assert PARAMETERS.startswith(f"HNSW{M},SQ8;")
-    for rows, breadth in FaissAlike.construction.items():
-        assert construction(rows) == breadth
-        assert rows == 0 or construction(rows - 1) < breadth
+    assert FaissAlike.construction == {0: graph.breadth, FIRST_LOOK: NARROW}
+    assert peer._index.hnsw.prune_headroom == graph._index.hnsw.prune_headroom
+    assert peer._index.metric_type == graph._index.metric_type
+    codes = [
+        faiss.vector_to_array(faiss.downcast_index(one._index.storage).codes)
+        for one in (graph, peer)
+    ]
+    assert (codes[0] == codes[1]).all()
+    found = [peer.search(row) for row in rows[:50]]
+    ours = graph.search(rows[:50], K, effort=64).tolist()  # levels are drawn by other seeds
+    assert sum(len(set(a) & set(b)) for a, b in zip(found, ours, strict=True)) > 0.95 * 50 * K
+    peer.save()
+    again = FaissAlike(tmp_path, 24, 1)
+    again.open()
+    again.set_ef(64)
+    assert [again.search(row) for row in rows[:50]] == found

@@ -153,7 +153,7 @@ def test_documents_have_every_field_of_what_they_are_made_of(name):
     from nt_memory.apps.cli import documents
     from nt_memory.records import MemoryStats, TierStats, VectorTierStats
     from nt_memory.system.repairing import Repair
-    from nt_memory.system.verification import Verification
+    from nt_memory.system.verify_report import Verification
 
     sources = {"Stats": MemoryStats, "Tier": TierStats, "VectorTier": VectorTierStats}
     source = {**sources, "Verification": Verification, "Repair": Repair}[name]

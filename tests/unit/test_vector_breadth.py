@@ -17,7 +17,7 @@ LOOK = 1 << 11
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Looks begin early, and ask for what is hard to find in so few rows."""
-    monkeypatch.setattr(breadth, "_FIRST_LOOK", LOOK)
+    monkeypatch.setattr(breadth, "FIRST_LOOK", LOOK)
     monkeypatch.setattr(breadth, "_EFFORT", 24)
 
 

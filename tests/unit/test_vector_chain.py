@@ -440,7 +440,7 @@ def test_how_widely_rows_are_linked_follows_the_rows_and_outlives_the_process(
         looked.append(graph.rows)
         return 112
 
-    monkeypatch.setattr(breadth, "_FIRST_LOOK", 128)
+    monkeypatch.setattr(breadth, "FIRST_LOOK", 128)
     monkeypatch.setattr(breadth, "chosen", chosen)
     store = Store(tmp_path)
     store.append(unit(600))

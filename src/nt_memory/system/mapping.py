@@ -15,7 +15,7 @@ from nt_memory.namespace import check_agent
 from nt_memory.records import AsOf
 from nt_memory.replica import partition_name
 from nt_memory.system.arguments import resolve
-from nt_memory.system.maps import MemoryMap
+from nt_memory.system.memory_map import MemoryMap
 from nt_memory.system.projecting import draw, principal_axes
 from nt_memory.system.reads import read
 from nt_memory.system.renumbering import check_rows_floor

@@ -27,7 +27,7 @@ from nt_memory.replica import load_origin
 from nt_memory.system.baseline import save_base
 from nt_memory.system.beginning import BASE, GRAPH_PREFIX, filed_versions
 from nt_memory.system.opening import SHARE_NEW
-from nt_memory.system.verification import Verification
+from nt_memory.system.verify_report import Verification
 from nt_memory.transport.basefile import base_path
 from nt_memory.transport.files import to_storage_error
 from nt_memory.transport.nats.catalogue import Manifest, Part, new_id

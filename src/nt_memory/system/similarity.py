@@ -35,7 +35,7 @@ from nt_memory.system.observing import (
 )
 from nt_memory.system.reads import read
 from nt_memory.system.resuming import Resumption
-from nt_memory.system.searches import SearchCalls
+from nt_memory.system.search_calls import SearchCalls
 from nt_memory.system.units import to_half, to_unit
 
 if TYPE_CHECKING:

@@ -56,7 +56,7 @@ from nt_memory.records import (
     Usage,
 )
 from nt_memory.system.exporting import Format
-from nt_memory.system.maps import MemoryMap
+from nt_memory.system.memory_map import MemoryMap
 from nt_memory.system.watching import JournalEntry
 from nt_memory.tiers.pins import Pin
 from nt_memory.timeline import AsOfLike

@@ -30,7 +30,7 @@ from nt_memory.system.comparing import compare_tables, compare_vectors
 from nt_memory.system.opening import apply_frames
 from nt_memory.system.references import Wanted, in_frame, in_views
 from nt_memory.system.value_damage import DAMAGED, check_values, describe, known_losses
-from nt_memory.system.verification import Verification
+from nt_memory.system.verify_report import Verification
 from nt_memory.tiers.cold import ColdTier, has_views
 from nt_memory.tiers.layout import LAYOUT_VERSION, NUMBERING, decode_usage
 from nt_memory.tiers.vectors import VectorFiles, is_snapshot_whole

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from nt_memory.filters import Where
     from nt_memory.reasoningbank import Advice, Pattern
     from nt_memory.records import Explanation, Hit, Record
-    from nt_memory.system.maps import MemoryMap
     from nt_memory.system.memory import MemorySystem
+    from nt_memory.system.memory_map import MemoryMap
     from nt_memory.timeline import Moment
 
 

@@ -58,7 +58,7 @@ def _holding(
     sizes = [size for found in (built, again) if (size := grown(found, "anonymous")) is not None]
     if sizes:
         yield memory_row(max(sizes), dataset.rows, is_whole=is_whole)
-    for peer, how in ((RAW, "its defaults"), (RAW_ALIKE, "linked as widely as our graphs at most")):
+    for peer, how in ((RAW, "its defaults"), (RAW_ALIKE, "built as our graphs are")):
         raw = results.get(peer, {}).get("build", {}).get("build_s")
         if raw and "took" in built:
             yield bulk_row(raw, how, built["took"], dataset.rows)

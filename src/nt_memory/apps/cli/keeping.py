@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from nt_memory import MemorySystem
     from nt_memory.system.repairing import Repair
-    from nt_memory.system.verification import Verification
+    from nt_memory.system.verify_report import Verification
 
 _progress = contextmanager(printing.progress)
 _THERE = "name its directory with --store, on the machine where it is"

@@ -71,7 +71,7 @@ def lock(
         if name is None or force or json:
             raise InvalidInputError("a command runs under a NAME, without --force and --json")
         # Of this process and not of a subprocess's: what runs it needs asyncio's machinery.
-        from nt_memory.apps.cli.locked import run_locked  # noqa: PLC0415
+        from nt_memory.apps.cli.under_lock import run_locked  # noqa: PLC0415
 
         code = run_locked(
             name, command, timeout=timeout, lease=lease, holder=holder, store=store, acting=acting

@@ -28,7 +28,8 @@ WIDE = 112
 """For the first rows of a graph, and wherever too much is missed."""
 NARROW = 50
 """For the others, and for graphs whose rows will be added to a larger one."""
-_FIRST_LOOK = 1 << 18  # rows
+FIRST_LOOK = 1 << 18
+"""So many rows are linked widely before it is asked what they need."""
 _QUERIES = 128
 _EFFORT = 96
 _ENOUGH = 0.985
@@ -37,7 +38,7 @@ _ENOUGH = 0.985
 
 def is_due(before: int, after: int) -> bool:
     """Whether a graph that grew from so many rows to so many should be looked at: it has doubled."""
-    return after >= _FIRST_LOOK and before.bit_length() != after.bit_length()
+    return after >= FIRST_LOOK and before.bit_length() != after.bit_length()
 
 
 def begun(graph: Graph, *, is_lasting: bool) -> int:
@@ -47,7 +48,7 @@ def begun(graph: Graph, *, is_lasting: bool) -> int:
         graph: Which.
         is_lasting: Its rows will not be added to a larger one.
     """
-    if graph.rows >= _FIRST_LOOK:
+    if graph.rows >= FIRST_LOOK:
         return graph.breadth or WIDE
     return WIDE if is_lasting else NARROW
 

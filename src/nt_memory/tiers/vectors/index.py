@@ -1,4 +1,4 @@
-"""The graph: faiss HNSW over 8-bit codes, wrapped so that nothing else needs to know faiss.
+"""The graph: faiss HNSW over codes of one byte a value, wrapped so that nothing else needs to know faiss.
 
 The only module that imports faiss. What was verified against faiss 1.15.1 and is relied on:
 
@@ -9,6 +9,8 @@ The only module that imports faiss. What was verified against faiss 1.15.1 and i
 - The number of OpenMP threads is a setting of the calling thread. A search for one query needs
   none, but a scan of the codes starts them even for one.
 - A selector narrows what is returned, not what is visited; it must outlive the search.
+- Codes of the kind `QT_8bit_direct` are the whole parts of what is added or asked for, and compared as
+  integers where their number is a multiple of 16.
 - An index read by a `ZeroCopyIOReader` keeps its codes and links where they are read from. Adding to
   such an index, or to a clone of it, ends the process.
 """
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import faiss
 import numpy as np
 
+from nt_memory.tiers.vectors.codes import Codes, code_width
 from nt_memory.tiers.vectors.pages import Roomy
 
 if TYPE_CHECKING:
@@ -29,12 +32,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _lib = cast("Any", faiss)
-_FACTORY = "HNSW16,SQ8"
+LINKS = 16  # HNSW's M
 _CONSTRUCTION = 80  # of graphs that must not depend on measurements
 _LARGE = 1 << 18
 _CONSTRUCTION_LARGE = 112
 PARAMETERS = (
-    f"{_FACTORY};efc={_CONSTRUCTION}/{_CONSTRUCTION_LARGE};full;4sd;faiss={_lib.__version__}"
+    f"HNSW{LINKS},8d;efc={_CONSTRUCTION}/{_CONSTRUCTION_LARGE};full;4sd;faiss={_lib.__version__}"
 )
 EFFORT = 128
 """Breadth of a search (efSearch) where nothing better is known."""
@@ -43,12 +46,13 @@ _thread = threading.local()
 
 
 class Graph:
-    """HNSW with 8-bit scalar quantisation, inner product. Not thread-safe against `add`.
+    """HNSW over 8-bit codes (see `Codes`), Euclidean distance of unit vectors. Not thread-safe against `add`.
 
     Args:
         dim: Values in a row.
         seed: The generator is seeded with it and the number of the first row of each batch.
         index: The faiss index to carry on with, empty or not; None begins one.
+        codes: How its values became codes, if it has rows.
         payload: The bytes that the index is a view of, if it is one; such a graph takes no rows.
 
     Attributes:
@@ -61,7 +65,13 @@ class Graph:
     """
 
     def __init__(
-        self, dim: int, seed: int, *, index: Any = None, payload: NDArray[np.uint8] | None = None
+        self,
+        dim: int,
+        seed: int,
+        *,
+        index: Any = None,
+        codes: Codes | None = None,
+        payload: NDArray[np.uint8] | None = None,
     ) -> None:
         self.dim = dim
         self.effort = EFFORT
@@ -69,10 +79,12 @@ class Graph:
         self._seed = seed
         self._payload = payload
         if index is None:
-            index = _lib.index_factory(dim, _FACTORY, _lib.METRIC_INNER_PRODUCT)
+            kind = _lib.ScalarQuantizer.QT_8bit_direct
+            index = _lib.IndexHNSWSQ(code_width(dim), kind, LINKS, _lib.METRIC_L2)
         # faiss would leave a fifth of the links free when it prunes; full, a search finds more.
         index.hnsw.prune_headroom = 0.0
         self._index = index
+        self._codes = codes
         self._blocks = (Roomy(), Roomy())
         # Making them takes as long as comparing 30 rows; searches only read them.
         self._parameters: dict[int, Any] = {}
@@ -88,21 +100,21 @@ class Graph:
         if self._payload is not None:
             return 0
         links = int(self._index.hnsw.neighbors.size()) * 4
-        return self.rows * (self.dim + 4 + 8) + links
+        return self.rows * (code_width(self.dim) + 4 + 8) + links
 
     def add(self, vectors: NDArray[np.float32], *, threads: int = 1) -> None:
-        """Append rows, shape (n, dim). The first batch also sets the range of the 8-bit codes.
+        """Append rows, unit vectors, shape (n, dim). The first batch also says how values become codes.
 
         Cost: 0.1 to 0.3 ms a row at 384 values, growing with the logarithm of the rows, and about
         1 ns for every row already there.
         """
         _use_threads(threads)
-        if not self._index.is_trained:
-            self._index.train(_with_margin(vectors))
+        if self._codes is None:
+            self._codes = Codes.of(vectors)
         first = self.rows
         self._index.hnsw.efConstruction = self.breadth or construction(first)
         self._index.hnsw.rng = _lib.RandomGenerator((self._seed + first) % (2**31 - 1))
-        self._index.add(vectors)
+        self._index.add(self._codes.written(vectors))
         self._ask_for_pages()
 
     def search(
@@ -131,7 +143,8 @@ class Graph:
                 parameters = _lib.SearchParametersHNSW(efSearch=breadth)
                 if len(self._parameters) < _MAX_KEPT:
                     self._parameters[breadth] = parameters
-        return cast("NDArray[np.int64]", self._index.search(queries, k, params=parameters)[1])
+        found = self._index.search(self._written(queries), k, params=parameters)[1]
+        return cast("NDArray[np.int64]", found)
 
     def scan(
         self,
@@ -149,7 +162,7 @@ class Graph:
         _use_threads(threads)
         selector = None if mask is None else _selector(mask)
         parameters = _lib.SearchParameters(sel=selector)
-        found = self._index.storage.search(queries, k, params=parameters)[1]
+        found = self._index.storage.search(self._written(queries), k, params=parameters)[1]
         return cast("NDArray[np.int64]", found)
 
     @property
@@ -164,10 +177,15 @@ class Graph:
         """
         if self._payload is not None:
             raise ValueError("a mapped graph is loaded, not cloned, to be added to")
-        copy = Graph(self.dim, self._seed, index=_lib.clone_index(self._index))
+        copy = Graph(self.dim, self._seed, index=_lib.clone_index(self._index), codes=self._codes)
         copy.effort = self.effort
         copy.breadth = self.breadth
         return copy
+
+    def _written(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        # Without rows there is nothing to find, whatever is asked.
+        codes = self._codes or Codes.of(queries)
+        return codes.written(queries)
 
     def _ask_for_pages(self) -> None:
         codes = _lib.downcast_index(self._index.storage).codes
@@ -181,16 +199,14 @@ class Graph:
         def forward(chunk: bytes) -> None:
             write(bytes(chunk))
 
+        forward((self._codes or Codes.unknown(self.dim)).kept)
         _lib.write_index(self._index, _lib.PyCallbackIOWriter(forward, 1 << 20))
 
     @classmethod
     def load(cls, file: BinaryIO, dim: int, seed: int) -> Graph | None:
-        """The graph in `file`, or None if faiss cannot read one of this kind there."""
-        try:
-            index = _lib.read_index(_lib.PyCallbackIOReader(file.read, 1 << 20))
-        except RuntimeError:
-            return None
-        return cls(dim, seed, index=index) if _is_ours(index, dim) else None
+        """The graph in `file`, or None if there is none of this kind that can be read."""
+        kept = file.read(Codes.kept_bytes(dim))
+        return cls._read(_lib.PyCallbackIOReader(file.read, 1 << 20), kept, dim, seed, None)
 
     @classmethod
     def map(cls, payload: NDArray[np.uint8], dim: int, seed: int) -> Graph | None:
@@ -198,11 +214,23 @@ class Graph:
 
         Nothing is copied: of a mapped file only the pages that searches touch are read.
         """
+        size = Codes.kept_bytes(dim)
+        kept, rest = payload[:size].tobytes(), payload[size:]
+        reader = _lib.ZeroCopyIOReader(_lib.swig_ptr(rest), rest.nbytes)
+        return cls._read(reader, kept, dim, seed, payload)
+
+    @classmethod
+    def _read(
+        cls, reader: Any, kept: bytes, dim: int, seed: int, payload: NDArray[np.uint8] | None
+    ) -> Graph | None:
+        codes = Codes.from_kept(kept, dim)
         try:
-            index = _lib.read_index(_lib.ZeroCopyIOReader(_lib.swig_ptr(payload), payload.nbytes))
+            index = _lib.read_index(reader)
         except RuntimeError:
             return None
-        return cls(dim, seed, index=index, payload=payload) if _is_ours(index, dim) else None
+        if not _is_ours(index, dim) or (codes is None and index.ntotal):
+            return None
+        return cls(dim, seed, index=index, codes=codes, payload=payload)
 
 
 class HalfScan:
@@ -324,31 +352,15 @@ def kmeans(
 
 
 def _is_ours(index: Any, dim: int) -> bool:
-    return isinstance(index, _lib.IndexHNSWSQ) and index.d == dim
+    if not isinstance(index, _lib.IndexHNSWSQ) or index.d != code_width(dim):
+        return False
+    kind = _lib.downcast_index(index.storage).sq.qtype
+    return bool(kind == _lib.ScalarQuantizer.QT_8bit_direct)
 
 
 def _selector(mask: NDArray[np.bool_]) -> Any:
     # The selector keeps the packed array alive, and the search parameters keep the selector alive.
     return _lib.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
-
-
-def _with_margin(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows whose extremes are those of `vectors` with room for what later rows may bring.
-
-    The range is learnt once, from the first batch, which may be one-sided; values outside it are
-    clipped for ever, and embeddings drift. A quarter of the span on each side, and at least four
-    standard deviations of a random unit vector, keeps the later rows too. It costs less than one of
-    the 8 bits where the first batch spans as much as random unit vectors do, more where it is narrow.
-    Values of unit vectors never leave [-1, 1].
-    """
-    low, high = vectors.min(axis=0), vectors.max(axis=0)
-    margin = (high - low) / 4
-    floor = np.float32(4 / np.sqrt(vectors.shape[1]))
-    limits: NDArray[np.float32] = np.stack(
-        [np.minimum(low - margin, -floor), np.maximum(high + margin, floor)]
-    )
-    np.clip(limits, -1.0, 1.0, out=limits)
-    return limits
 
 
 def _use_threads(count: int) -> None:

@@ -1,3 +1,5 @@
+# mypy: disable-error-code="explicit-override"
+# typing.override is 3.12
 """Bare indexes in memory, and the linear scan that all of them have to be faster than."""
 
 from __future__ import annotations
@@ -9,8 +11,12 @@ import numpy as np
 from nt_memory.apps.bench.contenders.contender import BATCH, About, Placed, batches
 from nt_memory.apps.bench.figures import K
 from nt_memory.apps.bench.loading import module
+from nt_memory.tiers.vectors.breadth import FIRST_LOOK, NARROW, WIDE
+from nt_memory.tiers.vectors.codes import Codes, code_width
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
@@ -90,11 +96,18 @@ class Faiss(Placed):
         self._index = faiss.index_factory(self.dim, f"HNSW{M},SQ8", faiss.METRIC_INNER_PRODUCT)
         step = max(1, len(vectors) // TRAINED_ON)
         self._index.train(np.ascontiguousarray(vectors[::step]))
+        self._add(vectors)
+        faiss.omp_set_num_threads(1)
+
+    def _add(self, vectors: Floats) -> None:
         for first, part in batches(vectors, BATCH):
             breadth = max(rows for rows in self.construction if rows <= first)
             self._index.hnsw.efConstruction = self.construction[breadth]
-            self._index.add(np.ascontiguousarray(part))
-        faiss.omp_set_num_threads(1)
+            self._index.add(self._written(part))
+
+    def _written(self, vectors: Floats) -> Floats:
+        """Rows as the index takes them."""
+        return np.ascontiguousarray(vectors)
 
     def search(self, query: Floats) -> list[int]:
         """One query on one thread."""
@@ -120,14 +133,52 @@ class Faiss(Placed):
 
 
 class FaissAlike(Faiss):
-    """Raw faiss built as this memory builds its graphs, which find more."""
+    """Raw faiss built as this memory builds its graphs: the same codes, links and breadths."""
 
     about: ClassVar[About] = About(
         "faiss-cpu",
-        "HNSW16,SQ8, efConstruction 80, from 262,144 rows on 112, full links, ef {ef}",
+        "HNSW16 of our codes, efConstruction 112, from 262,144 rows on 50, full links, ef {ef}",
         modules=("faiss",),
     )
-    construction: ClassVar[dict[int, int]] = {0: 80, 1 << 18: 112}
+    construction: ClassVar[dict[int, int]] = {0: WIDE, FIRST_LOOK: NARROW}
+
+    _codes: Codes
+
+    def build(self, vectors: Floats) -> None:
+        """Choose the codes by a sample spread over all rows, then add in batches."""
+        faiss = module("faiss")
+        faiss.omp_set_num_threads(self.threads)
+        kind = faiss.ScalarQuantizer.QT_8bit_direct
+        self._index = faiss.IndexHNSWSQ(code_width(self.dim), kind, M, faiss.METRIC_L2)
+        self._index.hnsw.prune_headroom = 0.0
+        step = max(1, len(vectors) // TRAINED_ON)
+        self._codes = Codes.of(vectors[::step])
+        self._add(vectors)
+        faiss.omp_set_num_threads(1)
+
+    def search(self, query: Floats) -> list[int]:
+        """One query on one thread."""
+        return super().search(self._codes.written(query[None])[0])
+
+    def save(self) -> None:
+        """Its own file format, and how values become codes."""
+        super().save()
+        self._codes_file.write_bytes(self._codes.kept)
+
+    def open(self) -> None:
+        """Read whole into memory."""
+        super().open()
+        codes = Codes.from_kept(self._codes_file.read_bytes(), self.dim)
+        if codes is None:
+            raise ValueError(f"{self._codes_file} holds no codes")
+        self._codes = codes
+
+    @property
+    def _codes_file(self) -> Path:
+        return self.directory / "codes"
+
+    def _written(self, vectors: Floats) -> Floats:
+        return self._codes.written(vectors)
 
 
 class Hnswlib(Placed):
