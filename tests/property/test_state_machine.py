@@ -47,6 +47,7 @@ from nt_memory.errors import (
     TimelineError,
     TrimmedError,
 )
+from nt_memory.system.holds import MAX_HOLD_S
 from nt_memory.system.verifying import verify
 
 START = datetime(2024, 1, 2, 14, 30, tzinfo=UTC)
@@ -222,11 +223,16 @@ class StateMachine(RuleBasedStateMachine):
         self.memory = await MemorySystem.open(config, clock=self.clock)
         # Views that were made again begin with the base; those that were kept may reach further.
         self.floor = self.memory._engine.snapshot.log_floor
+        self.watch(self.floor)
+        self.pins = {name: self.memory.pin(*name) for name in self.pins}
+
+    def watch(self, after: int) -> None:
+        """Begin to watch, behind what was reported and `after`."""
         self.watchers = {
-            agent: self.memory.watch(agent, after=max(self.floor, self.last_seen(agent)))
+            agent: self.memory.watch(agent, after=max(after, self.last_seen(agent)))
             for agent in AGENTS
         }
-        self.pins = {name: self.memory.pin(*name) for name in self.pins}
+        self.watching_ns = self.clock.monotonic_ns()
 
     async def close(self) -> None:
         """Close the store."""
@@ -642,9 +648,7 @@ class StateMachine(RuleBasedStateMachine):
             done = await self.memory.compact()
             self.floor = self.memory._engine.snapshot.log_floor
             assert done.revision == self.memory.revision
-            self.watchers = {
-                agent: self.memory.watch(agent, after=self.memory.revision) for agent in AGENTS
-            }
+            self.watch(self.memory.revision)
 
         self.run(compact())
 
@@ -673,6 +677,10 @@ class StateMachine(RuleBasedStateMachine):
         """Tasks that put at the same time are put in some order, that of their revisions."""
 
         async def put() -> list[int]:
+            watched_ns = self.clock.monotonic_ns() - self.watching_ns
+            if is_compacting and watched_ns >= MAX_HOLD_S * 1e9:
+                # Compaction no longer waits for a feed that nobody has read for so long.
+                self.watch(self.memory.revision)
             puts = [self.memory.put(*name, value) for name, value in writes]
             if not is_compacting:
                 return await asyncio.gather(*puts)
