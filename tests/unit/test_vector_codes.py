@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import faiss
 import numpy as np
 import pytest
 
@@ -71,9 +72,27 @@ def test_they_are_kept_with_the_graph():
     assert Codes.from_kept(Codes.unknown(20).kept, 20) is None
 
 
-@pytest.mark.parametrize("dim", [5, 16, 24, 384])
+SIMD = faiss.SIMDConfig
+UNITS = ["NONE", "AVX2", "AVX512", "AVX512_SPR", "AVX512_VPOPCNT", "ARM_NEON", "ARM_SVE"]
+UNITS = [
+    name for name in UNITS if SIMD.is_simd_level_available(getattr(faiss, f"SIMDLevel_{name}"))
+]
+
+
+@pytest.fixture(params=UNITS)
+def vector_units(request):
+    """faiss as on a processor with these vector units, of those that this one has."""
+    before = SIMD.get_level()
+    SIMD.set_level(getattr(faiss, f"SIMDLevel_{request.param}"))
+    yield
+    SIMD.set_level(before)
+
+
+@pytest.mark.usefixtures("vector_units")
+@pytest.mark.parametrize("dim", [5, 16, 24, 40, 271, 384])
 def test_faiss_compares_codes_as_integers(dim):
-    """Its distances are exact sums, of graphs and scans, before and after saving; middles and step come along."""
+    """On any processor its distances are exact sums, of graphs and scans, before and after saving; middles and step
+    come along."""
     rows, queries = unit(600, dim, 1), unit(20, dim, 2)
     graph = Graph(dim, 7)
     graph.add(rows)

@@ -20,13 +20,11 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 _LEVELS = 256
-# Past this a value would become 256, which is no byte: the greatest float32 below.
-_MOST = np.nextafter(np.float32(_LEVELS), np.float32(0))
 _BY = 16
 
 
 def code_width(dim: int) -> int:
-    """Codes of a row: up to a multiple of 16, which are compared as integers; others are decoded first."""
+    """Codes of a row: up to a multiple of 16, which most processors compare as integers; others are decoded first."""
     return -(-dim // _BY) * _BY
 
 
@@ -86,7 +84,11 @@ class Codes(NamedTuple):
         return np.concatenate([[self.scale], self.shift]).astype("<f4").tobytes()
 
     def written(self, vectors: Floats) -> Floats:
-        """Rows, shape (n, dim), as numbers in [0, 256), shape (n, width), whose whole parts are the codes."""
+        """Rows, shape (n, dim), as codes, shape (n, width), that are float32.
+
+        faiss would drop what comes behind the point where it compares integers, and only there: which is for
+        multiples of 16 with AVX2, and of 32 with AVX-512.
+        """
         dim = vectors.shape[1]
         if dim == len(self.shift):
             codes = np.multiply(vectors, self.scale, dtype=np.float32)
@@ -95,4 +97,5 @@ class Codes(NamedTuple):
             np.multiply(vectors, self.scale, out=codes[:, :dim])
         codes += self.shift
         np.maximum(codes, 0, out=codes)
-        return np.minimum(codes, _MOST, out=codes)
+        np.minimum(codes, _LEVELS - 1, out=codes)
+        return np.floor(codes, out=codes)
