@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 from nt_memory.tiers.vectors import NEVER, Candidates, Tuning, VectorFiles, VectorTier, probe
 
 DIM = 8
-TUNING = Tuning(scan_values=DIM * 60, batch=16, seed=3, publish=8, seal=40)
+TUNING = Tuning(scan_values=DIM * 60, batch=16, seed=3, arrange=8, publish=8, seal=40)
 PARTITIONS = (1, 4)
 
 

@@ -150,7 +150,7 @@ def shrink() -> None:
     opening.LocalJournal = functools.partial(LocalJournal, segment_bytes=SEGMENT_BYTES)
     renumbering.MIN_DEAD_ROWS = 4
     # Graphs are sealed, saved and merged all the time.
-    tuning = Tuning(scan_values=DIM * 16, publish=4, seal=24)
+    tuning = Tuning(scan_values=DIM * 16, arrange=8, publish=4, seal=24)
     engine.VectorTier = functools.partial(VectorTier, tuning=tuning)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +126,18 @@ def test_what_was_measured_counts_while_all_of_it_is_there(graphs: list[Graph]) 
 # --- a partition of two graphs --------------------------------------------------------------------
 
 SMALL = 16
-TUNING = Tuning(scan_values=SMALL * 64, batch=32, seed=5, publish=16, seal=128)
+
+
+@contextmanager
+def searching(helper: Helper) -> Iterator[None]:
+    helper.begin_search()
+    try:
+        yield
+    finally:
+        helper.end_search()
+
+
+TUNING = Tuning(scan_values=SMALL * 64, batch=32, seed=5, arrange=32, publish=16, seal=128)
 PACE = Pace(64, 1, 1)
 
 
@@ -306,7 +319,7 @@ def test_what_another_thread_does_is_done_beside_one_s_own() -> None:
         assert mine.wait(TIMEOUT_S)
         return threading.current_thread().name
 
-    with helper.searching():
+    with searching(helper):
         here, there = helper.both(first, second)
     assert here == threading.current_thread().name
     assert there != here
@@ -370,9 +383,9 @@ def test_there_is_no_helper_where_it_would_be_in_the_way(why: str) -> None:
     if why == "closed":
         helper.close()
         helper.close()
-    with helper.searching():
+    with searching(helper):
         if why == "two searches":
-            with helper.searching():
+            with searching(helper):
                 found = helper.both(threading.get_ident, threading.get_ident)
         else:
             found = helper.both(threading.get_ident, threading.get_ident)

@@ -28,7 +28,7 @@ from nt_memory.tiers.vectors.scanning import Segment, preselect
 from nt_memory.tiers.vectors.snapshots import Description, write_snapshot
 
 DIM = 16
-SMALL = Tuning(scan_values=DIM * 100, batch=32, seed=5)
+SMALL = Tuning(scan_values=DIM * 100, batch=32, seed=5, arrange=16)
 
 
 def unit(rows: int, seed: int = 0, dim: int = DIM) -> np.ndarray:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from nt_memory.tiers.vectors import locality
 from nt_memory.tiers.vectors.gate import Gate
 from nt_memory.tiers.vectors.growth import Found, Gap, Outcome
 from nt_memory.tiers.vectors.index import Graph
@@ -236,3 +237,5 @@ class Batches:
             stop = first + (self._tuning.batch if first else self._first_batch())
             if stop <= limit:
                 graph.add(self._source.wide(first, stop), threads=1)
+                if locality.is_due(first, graph.rows, self._tuning.arrange):
+                    self._graph = graph.arrange()

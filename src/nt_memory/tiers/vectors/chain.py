@@ -22,10 +22,12 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from nt_memory.tiers.vectors import breadth
+from nt_memory.tiers.vectors import breadth, locality
+from nt_memory.tiers.vectors.codes import code_width
 from nt_memory.tiers.vectors.growth import Outcome
+from nt_memory.tiers.vectors.half import widen
 from nt_memory.tiers.vectors.helping import ALONE
-from nt_memory.tiers.vectors.index import Graph, widen
+from nt_memory.tiers.vectors.index import Graph
 from nt_memory.tiers.vectors.sealed import Growing, Sealed
 from nt_memory.tiers.vectors.snapshots import Content
 from nt_memory.tiers.vectors.state import State
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from nt_memory.tiers.vectors.source import Source
     from nt_memory.tiers.vectors.visibility import Visible
 
-# Links and bookkeeping of a row, beside its codes: 2 x 16 links of level 0, some above, level, offset.
+# Links and bookkeeping of a row, beside its codes: 2 x 16 links of level 0, some above, level, offset, place.
 _LINK_BYTES = 160
 # What is copied to publish some rows; 64 MiB take about 20 ms.
 _CLONE_BYTES = 64 << 20
@@ -89,8 +91,8 @@ class Chain:
         self.saved = saved
         self.tuning = tuning
         self._helper = helper
-        self._row_bytes = source.dim + _LINK_BYTES
-        most = int(_MEMORY_SHARE * max_bytes) // self._row_bytes
+        self.row_bytes: int = code_width(source.dim) + _LINK_BYTES
+        most = int(_MEMORY_SHARE * max_bytes) // self.row_bytes
         self.most_rows: int = max(most, 2 * tuning.seal)
         self._change = threading.Lock()
         self._state: State | None = None
@@ -253,6 +255,9 @@ class Chain:
         with growing.gate.exclusive():
             growing.graph.add(vectors, threads=pace.threads)
         self._look(growing.graph, growing.first, before, pace)
+        rows = growing.graph.rows
+        if locality.is_due(before, rows, self.tuning.arrange) and 2 * rows <= self.most_rows:
+            growing = Growing(growing.first, growing.graph.arrange(), growing.ended)
         self._state = self._loaded()._replace(growing=growing)
         # A long load is saved now and then; in doublings, so that no row is written often.
         if growing.graph.rows >= max(2 * self.tuning.seal, 2 * (self._saved_stop - growing.first)):
@@ -298,7 +303,7 @@ class Chain:
 
     def _limit(self, state: State) -> int:
         largest = max((part.graph.rows for part in state.sealed), default=0)
-        cloned = max(self.tuning.seal, _CLONE_BYTES // self._row_bytes)
+        cloned = max(self.tuning.seal, _CLONE_BYTES // self.row_bytes)
         return min(max(self.tuning.seal, largest // _LARGEST_SHARE), cloned, self.most_rows)
 
     def _seal(self) -> None:

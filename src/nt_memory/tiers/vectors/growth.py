@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
 
 class Tuning(NamedTuple):
-    """Where approximation starts, and how graphs grow. A backtest's answers depend on the first three.
+    """Where approximation starts, and how graphs grow. A backtest's answers depend on the first four.
 
     Attributes:
         scan_values: Up to so many values (rows x dim) are scanned exactly, always.
         batch: Rows a deterministic graph grows by.
         seed: Of the graph's generator.
+        arrange: Graphs of fewer rows lie in a processor's own caches, however they are arranged; see `locality`.
         publish: While searches are about, a live graph grows by so many rows at a time, or more.
         seal: It is sealed at so many rows, or an eighth of the largest there is, up to a limit.
     """
@@ -26,6 +27,7 @@ class Tuning(NamedTuple):
     scan_values: int = 1 << 21
     batch: int = 256
     seed: int = 7
+    arrange: int = 1 << 13
     publish: int = 512
     seal: int = 32_768
 

@@ -14,13 +14,12 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from nt_memory.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
 _CLOCK = SystemClock()
 _LONGEST_PAUSE = 64
@@ -52,16 +51,15 @@ class Helper:
         self._pause = 0  # so many searches are left to go by
         self._next_pause = 1
 
-    @contextmanager
-    def searching(self) -> Generator[None]:
-        """Say that a search is under way."""
+    def begin_search(self) -> None:
+        """A search is under way; until `end_search`."""
         with self._lock:
             self._searches += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._searches -= 1
+
+    def end_search(self) -> None:
+        """It is over, whatever came of it."""
+        with self._lock:
+            self._searches -= 1
 
     def both(self, mine: Callable[[], _Mine], other: Callable[[], _Other]) -> tuple[_Mine, _Other]:
         """Call both; the other one on the helper's thread, if it is free and gets to it in time.

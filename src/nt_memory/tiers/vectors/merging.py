@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nt_memory.tiers.vectors import breadth
-from nt_memory.tiers.vectors.index import Graph, widen
+from nt_memory.tiers.vectors import breadth, locality
+from nt_memory.tiers.vectors.half import widen
+from nt_memory.tiers.vectors.index import Graph
 from nt_memory.tiers.vectors.sealed import Sealed
 from nt_memory.tiers.vectors.snapshots import Content
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from nt_memory.tiers.vectors.growth import Tuning
     from nt_memory.tiers.vectors.source import Source
     from nt_memory.tiers.vectors.visibility import View
 
@@ -128,25 +130,30 @@ class Build:
 
     Args:
         source: The rows.
-        seed: Of the generator.
+        tuning: How graphs grow.
         chosen: What it is to cover.
         base: A private copy to be added to, and the rows it holds; None: begin.
         view: The columns.
         horizon_us: Rows that had ended by then are left out, if they are many.
+        most_rows: No graph may get more; one half as large may be copied on the way.
     """
 
     def __init__(
         self,
         source: Source,
-        seed: int,
+        tuning: Tuning,
         chosen: Plan,
         base: tuple[Graph, Sealed] | None,
         view: View,
+        *,
         horizon_us: int,
+        most_rows: int,
     ) -> None:
         self.plan = chosen
         self._source = source
-        self._graph = Graph(source.dim, seed) if base is None else base[0]
+        self._arrange = tuning.arrange
+        self._most_rows = most_rows
+        self._graph = Graph(source.dim, tuning.seed) if base is None else base[0]
         self._graph.breadth = breadth.begun(self._graph, is_lasting=chosen.is_lasting)
         self._numbers = None if base is None else base[1].content.numbers
         at = chosen.first if base is None else base[1].stop
@@ -191,6 +198,9 @@ class Build:
                 self._graph.breadth = breadth.chosen(
                     self._graph, self._vectors, lambda: True, threads
                 )
+            after = self._graph.rows
+            if locality.is_due(before, after, self._arrange) and 2 * after <= self._most_rows:
+                self._graph = self._graph.arrange()
         return not is_over
 
     def finish(self) -> Sealed:

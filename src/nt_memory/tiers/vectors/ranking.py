@@ -62,13 +62,12 @@ def rank(
         k: Wanted rows.
         ids: Partition id of each place, for breaking ties.
     """
+    if len(pieces) == 1:
+        return _rank_one(pieces[0], query, k)
     sizes = [len(piece.rows) for piece in pieces]
     count = sum(sizes)
-    if len(pieces) == 1:
-        places, rows = np.full(count, pieces[0].place, np.int64), pieces[0].rows
-    else:
-        places = np.repeat(np.array([piece.place for piece in pieces], np.int64), sizes)
-        rows = np.concatenate([np.empty(0, np.int64), *(piece.rows for piece in pieces)])
+    places = np.repeat(np.array([piece.place for piece in pieces], np.int64), sizes)
+    rows = np.concatenate([np.empty(0, np.int64), *(piece.rows for piece in pieces)])
     scores = np.empty(count, np.float64)
     ends = itertools.accumulate(sizes)
     if count * len(query) <= _CHUNK_VALUES:
@@ -82,6 +81,17 @@ def rank(
             _cosines_in_steps(piece.vectors, query, scores[end - len(piece.rows) : end])
     order = _leading(np.lexsort((rows, ids[places], -scores)), scores, k)
     return places[order], rows[order], scores[order]
+
+
+def _rank_one(
+    piece: Piece, query: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """The same of one piece, as most searches have: half of the calls."""
+    place, rows, vectors = piece
+    scores = np.empty(len(rows), np.float64)
+    _cosines_in_steps(vectors, query, scores)
+    order = _leading(np.lexsort((rows, -scores)), scores, k)
+    return np.full(len(order), place, np.int64), rows[order], scores[order]
 
 
 def _leading(order: NDArray[np.int64], scores: NDArray[np.float64], k: int) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nt_memory.tiers.vectors.index import widen
+from nt_memory.tiers.vectors.half import widen
 from nt_memory.tiers.vectors.ranking import Piece
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -67,11 +68,16 @@ class Searching:
         steps: list[Step] | None,
     ) -> list[Candidates]:
         """As `VectorTier.search`."""
-        asked = asked._replace(queries=_checked(asked.queries, asked.k))
+        queries = _checked(asked.queries, asked.k)
+        if queries is not asked.queries:
+            asked = asked._replace(queries=queries)
         self._upkeep.searched()
         searched = self._reached(partitions, asked, allow)
-        with self._helper.searching():
+        self._helper.begin_search()
+        try:
             found = self._collect(searched, asked, steps)
+        finally:
+            self._helper.end_search()
         ids = np.array([one.number for one in searched], np.int64)
         reaches = [one.reach for one in searched]
         return [
@@ -150,7 +156,9 @@ def _checked(queries: NDArray[np.float32], k: int) -> NDArray[np.float32]:
     if k < 1:
         raise InvalidInputError(f"k must be at least 1, not {k}")
     queries = np.ascontiguousarray(queries, np.float32)
-    if queries.ndim != 2 or not np.isfinite(queries).all():
+    # The sum is finite if all are, short of what no unit vector comes near; and one pass instead of two.
+    is_finite = math.isfinite(queries.sum()) or np.isfinite(queries).all()
+    if queries.ndim != 2 or not is_finite:
         raise EmbeddingError(f"queries must be finite, shape (m, dim), not {queries.shape}")
     return queries
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MAGIC = b"NTMGRPH\n"
-_VERSION = 3
+_VERSION = 4
 _PARAMETERS_BYTES = 64
 # magic, version, dim, first, stop, seed, parameters, rows' digest, lengths of extra, numbers and
 # payload, crc of the three

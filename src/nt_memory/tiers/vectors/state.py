@@ -91,6 +91,8 @@ class State(NamedTuple):
         helper: Helper,
     ) -> list[Probed | None]:
         """What each of `parts` says; by two threads, if that is worth it."""
+        if len(parts) == 1:
+            return [parts[0].find(reach, queries, k, parts[0].graph.effort)]
         is_whole = bool(parts) and reach.mask is None and reach.prefix >= parts[-1].stop
         chosen = [part.graph.effort for part in parts]
         if self.together and is_whole and len(parts) == len(self.sealed) and k <= NEIGHBOURS:

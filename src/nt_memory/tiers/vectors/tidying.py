@@ -1,4 +1,4 @@
-"""What is done to sealed graphs in the background: measured, saved, mapped, merged.
+"""What is done to sealed graphs in the background: arranged, measured, saved, mapped, merged.
 
 Nothing of it holds a lock that a search or the indexer could wait for; what comes out takes the place
 of what it was made of in one step.
@@ -12,9 +12,11 @@ import numpy as np
 
 from nt_memory.errors import StorageError
 from nt_memory.tiers.vectors.growth import Outcome
-from nt_memory.tiers.vectors.index import widen
+from nt_memory.tiers.vectors.half import widen
+from nt_memory.tiers.vectors.locality import is_scattered
 from nt_memory.tiers.vectors.merging import Build, Shape, plan
 from nt_memory.tiers.vectors.saved import EFFORT_KEY
+from nt_memory.tiers.vectors.sealed import Sealed
 from nt_memory.tiers.vectors.together import TOGETHER_KEY, tune_together
 from nt_memory.tiers.vectors.tuning import tune
 
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from nt_memory.tiers.vectors.chain import Chain
     from nt_memory.tiers.vectors.growth import Pace
     from nt_memory.tiers.vectors.index import Graph
-    from nt_memory.tiers.vectors.sealed import Sealed
     from nt_memory.tiers.vectors.state import State
 
 # Measuring together scans all graphs for 256 queries, which a small one beside large ones does not pay back;
@@ -42,12 +43,13 @@ class Tidying:
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
         self._build: Build | None = None
+        self._arranged_bytes = 0
 
     @property
     def held_bytes(self) -> int:
-        """Anonymous bytes of a graph in the making."""
+        """Anonymous bytes of graphs in the making."""
         build = self._build
-        return 0 if build is None else build.held_bytes
+        return self._arranged_bytes + (0 if build is None else build.held_bytes)
 
     def step(self, pace: Pace) -> Outcome:
         """Do something for the chain, or some of it.
@@ -68,7 +70,7 @@ class Tidying:
             return Outcome.DONE
         if not chain.saved.read_only:
             for part in state.sealed:
-                if not part.graph.mapped_bytes or self._is_unmeasured(part):
+                if not part.graph.mapped_bytes or self._is_unfinished(part):
                     self._map(part, pace)
                     return Outcome.MORE
         return Outcome.MORE if self._begin(state) else Outcome.DONE
@@ -107,8 +109,15 @@ class Tidying:
             if graph is None:
                 return False
             base = graph, part
-        seed = self._chain.tuning.seed
-        self._build = Build(self._chain.source, seed, chosen, base, view, horizon_us)
+        self._build = Build(
+            self._chain.source,
+            self._chain.tuning,
+            chosen,
+            base,
+            view,
+            horizon_us=horizon_us,
+            most_rows=self._chain.most_rows,
+        )
         return True
 
     def _copy(self, part: Sealed) -> Graph | None:
@@ -120,9 +129,24 @@ class Tidying:
     def _is_unmeasured(self, part: Sealed) -> bool:
         return part.graph.rows >= self._chain.tuning.seal and EFFORT_KEY not in part.content.extra
 
+    def _is_unfinished(self, part: Sealed) -> bool:
+        return self._is_unmeasured(part) or self._can_be_arranged(part)
+
+    def _can_be_arranged(self, part: Sealed) -> bool:
+        """Whether searches of it would be quicker, and there is room for a copy.
+
+        What is held in memory and too large for two of it is written as it is, and arranged from its file.
+        """
+        graph = part.graph
+        room = self._chain.most_rows if graph.mapped_bytes else self._chain.most_rows // 2
+        return (
+            is_scattered(graph.rows, graph.arranged, self._chain.tuning.arrange)
+            and graph.rows <= room
+        )
+
     def _map(self, part: Sealed, pace: Pace) -> None:
         """Serve a sealed graph from its file."""
-        if part.is_saved and not self._is_unmeasured(part):
+        if part.is_saved and not self._is_unfinished(part):
             path = self._chain.saved.path(part.first, part.stop)
             mapped = self._chain.saved.map(path, self._chain.columns.view.rows)
         else:
@@ -133,9 +157,20 @@ class Tidying:
         self._chain.replace(mapped)
 
     def _kept(self, part: Sealed, pace: Pace) -> Sealed | None:
-        """A sealed graph measured, saved and mapped; None if that cannot be."""
+        """A sealed graph arranged, measured, saved and mapped; None if that cannot be."""
         if self._chain.saved.read_only or self._chain.is_detached:
             return None
+        try:
+            if self._can_be_arranged(part):
+                self._arranged_bytes = part.graph.rows * self._chain.row_bytes
+                part = Sealed(
+                    part.first, part.stop, part.graph.arrange(), part.content, is_saved=False
+                )
+            return self._written(part, pace)
+        finally:
+            self._arranged_bytes = 0
+
+    def _written(self, part: Sealed, pace: Pace) -> Sealed | None:
         if self._is_unmeasured(part):
             effort = tune(
                 part.graph,
