@@ -116,6 +116,29 @@ def test_faiss_compares_codes_as_integers(dim):
     assert loaded._codes.kept == codes.kept
 
 
+@pytest.mark.usefixtures("vector_units")
+@pytest.mark.parametrize("dim", [5, 16, 40, 384])
+def test_some_rows_are_compared_as_all_are(dim, monkeypatch):
+    """The nearest of some rows are the first of all that are among them, whatever is gathered at a time."""
+    rows, queries = unit(700, dim, 1), unit(9, dim, 2)
+    plain = Graph(dim, 7)
+    plain.add(rows)
+    some = np.sort(np.random.default_rng(3).choice(700, 90, replace=False))
+    for gathered in (1 << 20, 64 * code_width(dim), 1):
+        monkeypatch.setattr("nt_memory.tiers.vectors.index._GATHERED_BYTES", gathered)
+        for graph in (plain, plain.arrange()):
+            for query in queries:
+                found = graph.nearest(query, 12, some)
+                codes = plain._codes
+                apart = as_bytes(codes, rows[some]) - as_bytes(codes, query[np.newaxis])
+                distances = dict(zip(some.tolist(), (apart**2).sum(axis=1).tolist(), strict=True))
+                assert [distances[row] for row in found] == sorted(distances.values())[:12]
+                assert len(set(found.tolist())) == 12
+            assert set(graph.nearest(queries[0], 200, some)) == set(some)
+            assert not len(graph.nearest(queries[0], 3, some[:0]))
+    assert not len(Graph(dim, 7).nearest(queries[0], 3, some[:0]))
+
+
 def test_a_graph_without_rows_is_saved_and_begun():
     """There are no codes yet: the first rows say how they are written, also after loading."""
     kept = bytearray()

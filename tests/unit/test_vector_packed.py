@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nt_memory.tiers.vectors import NEVER, Tuning, VectorFiles, VectorTier, packed, searching
-from nt_memory.tiers.vectors.half import HalfScan, half_width
+from nt_memory.tiers.vectors.scanners import HalfScan, half_width
 
 DIM = 14
 SIZES = (700, 300, 500, 40, 900, 650)

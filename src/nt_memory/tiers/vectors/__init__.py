@@ -1,9 +1,9 @@
 """L2: vectors, searched exactly or through a graph, as of any time and revision."""
 
+from nt_memory.tiers.vectors.clustering import kmeans
 from nt_memory.tiers.vectors.counters import VectorStats
 from nt_memory.tiers.vectors.files import VectorFiles
 from nt_memory.tiers.vectors.growth import Tuning
-from nt_memory.tiers.vectors.index import kmeans
 from nt_memory.tiers.vectors.partition import Partition
 from nt_memory.tiers.vectors.ranking import Candidates
 from nt_memory.tiers.vectors.saved import partition_of

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING
 from nt_memory.tiers.vectors import breadth, locality
 from nt_memory.tiers.vectors.codes import code_width
 from nt_memory.tiers.vectors.growth import Outcome
-from nt_memory.tiers.vectors.half import widen
 from nt_memory.tiers.vectors.helping import ALONE
 from nt_memory.tiers.vectors.index import Graph
+from nt_memory.tiers.vectors.scanners import widen
 from nt_memory.tiers.vectors.sealed import Growing, Sealed
 from nt_memory.tiers.vectors.snapshots import Content
 from nt_memory.tiers.vectors.state import State

@@ -142,10 +142,9 @@ class Arrangement(NamedTuple):
         """With the nodes in another order."""
         return Arrangement.of(self.rows[order], len(order))
 
-    def mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """A mask over rows as one over nodes; rows past its end are not in it. O(n)."""
+    def places(self) -> NDArray[np.int32]:
+        """Where each row lies, shape (n,). O(n)."""
         count = len(self.rows) - 1
-        if len(mask) < count:
-            mask = np.concatenate([mask, np.zeros(count - len(mask), np.bool_)])
-        found: NDArray[np.bool_] = np.take(mask, self.rows[:-1])
-        return found
+        places = np.empty(count, np.int32)
+        places[self.rows[:-1]] = np.arange(count, dtype=np.int32)
+        return places

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nt_memory.tiers.vectors import breadth, locality
-from nt_memory.tiers.vectors.half import widen
 from nt_memory.tiers.vectors.index import Graph
+from nt_memory.tiers.vectors.scanners import widen
 from nt_memory.tiers.vectors.sealed import Sealed
 from nt_memory.tiers.vectors.snapshots import Content
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nt_memory.tiers.vectors.half import HalfScan, half_width
 from nt_memory.tiers.vectors.helping import ALONE
 from nt_memory.tiers.vectors.ranking import Piece
+from nt_memory.tiers.vectors.scanners import HalfScan, half_width
 from nt_memory.tiers.vectors.scanning import reach
 
 if TYPE_CHECKING:

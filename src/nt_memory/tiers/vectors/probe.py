@@ -5,8 +5,9 @@ leaves the search on the wrong side of it: with a selector in the search, recall
 passed at random (1M x 384), and further where what passes lies far from the query. So no filter ever
 goes into the search. It is made wide enough that enough of what it finds passes, which holds the
 recall of a search without a filter whatever the filter is; how many passed says how wide, near this
-very query, it has to be. As soon as the next search would cost more than comparing the codes of
-every row that passes, that is done instead, and it misses nothing.
+very query, it has to be. Such a search misses most far from the query, where a filter that follows the data
+may have left all there is. So as soon as comparing the codes of every row that passes does not cost much
+more than the next search, that is done instead, and it misses nothing.
 """
 
 from __future__ import annotations
@@ -30,12 +31,16 @@ _FEW = 64
 _GATHER = 256
 # The first search is so much wider than the share that passes asks for.
 _MARGIN = 1.25
-# Nanoseconds on one core, measured at 1M x 384: a wider search, a row and a code of a scan.
-_WIDER_NS = 600.0
-_WIDER_VALUE_NS = 4.0
-_ROW_NS = 1.5
-_CODE_NS = 30.0
-_CODE_VALUE_NS = 0.25
+# Nanoseconds on one core, measured at 1M x 384: a wider search, which sorts what it has met by going through it; a
+# row that does not pass, and one that is compared.
+_WIDER_NS = 400.0
+_WIDER_VALUE_NS = 1.5
+_WIDER_SQUARE_NS = 0.3
+_ROW_NS = 0.3
+_CODE_NS = 20.0
+_CODE_VALUE_NS = 0.35
+# A scan may cost so much more than a wide search, which misses most where it is widest.
+_SURER = 3.0
 
 
 class Probed(NamedTuple):
@@ -100,7 +105,7 @@ def probe(
 
 def search_ns(effort: int, dim: int) -> float:
     """About what a search of a breadth takes, in nanoseconds on one core."""
-    return effort * (_WIDER_NS + _WIDER_VALUE_NS * dim)
+    return effort * (_WIDER_NS + _WIDER_VALUE_NS * dim + _WIDER_SQUARE_NS * effort)
 
 
 class _Filtered:
@@ -112,6 +117,7 @@ class _Filtered:
         self._rows = graph.rows
         self._stop = min(graph.rows, reach.prefix)
         self._mask: NDArray[np.bool_] | None = None
+        self._passing_rows: NDArray[np.int64] | None = None
         self._k = k
         self.is_whole = reach.mask is None and not reach.most_hidden and self._stop == self._rows
         if reach.mask is None:
@@ -126,8 +132,8 @@ class _Filtered:
 
     @property
     def enough(self) -> int:
-        """As few that pass will do, if there are so many: some more than wanted of the caller."""
-        return min(self._k + max(_SPARE // 4, self._k // 16), max(self._k, self.passing))
+        """As few that pass will do, if there are so many: half of what is ranked beyond what the caller wants."""
+        return min((self._k + self.wanted) // 2, max(self._k, self.passing))
 
     def count(self) -> int:
         """How many rows pass; from now on that is known exactly."""
@@ -136,7 +142,9 @@ class _Filtered:
 
     def all_rows(self) -> NDArray[np.int64]:
         """All rows that pass."""
-        return np.flatnonzero(self._full_mask())
+        if self._passing_rows is None:
+            self._passing_rows = np.flatnonzero(self._full_mask())
+        return self._passing_rows
 
     def first_width(self) -> int:
         """How wide to search if what passes is spread evenly."""
@@ -150,10 +158,10 @@ class _Filtered:
         return min(self._rows, max(2 * width, wider))
 
     def is_search_cheaper(self, width: int) -> bool:
-        """Whether a search so wide costs less than a scan of the codes of all that pass."""
+        """Whether a search so wide costs so much less than a scan of the codes of all that pass, which misses nothing."""
         dim = self._graph.dim
         scan_ns = self._rows * _ROW_NS + self.passing * (_CODE_NS + _CODE_VALUE_NS * dim)
-        return search_ns(width, dim) <= scan_ns and width < self._rows
+        return search_ns(width, dim) * _SURER <= scan_ns and width < self._rows
 
     def keep(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of `rows` that pass, in their order; -1 stands for none."""
@@ -166,9 +174,10 @@ class _Filtered:
 
     def scan(self, query: NDArray[np.float32]) -> NDArray[np.int64]:
         """The nearest by their codes, of all that pass; `query` has shape (1, dim)."""
-        mask = None if self.passing >= self._rows else self._full_mask()
-        rows: NDArray[np.int64] = self._graph.scan(query, self.wanted, mask)[0]
-        return np.compress(rows >= 0, rows)
+        if self.passing >= self._rows:
+            rows: NDArray[np.int64] = self._graph.scan(query, self.wanted)[0]
+            return np.compress(rows >= 0, rows)
+        return self._graph.nearest(query[0], self.wanted, self.all_rows())
 
     def _full_mask(self) -> NDArray[np.bool_]:
         if self._mask is None:

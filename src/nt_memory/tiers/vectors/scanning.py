@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nt_memory.tiers.vectors.half import widen
 from nt_memory.tiers.vectors.ranking import Piece
+from nt_memory.tiers.vectors.scanners import widen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nt_memory.tiers.vectors.half import widen
+from nt_memory.tiers.vectors.scanners import widen
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,10 +12,10 @@ import numpy as np
 
 from nt_memory.errors import StorageError
 from nt_memory.tiers.vectors.growth import Outcome
-from nt_memory.tiers.vectors.half import widen
 from nt_memory.tiers.vectors.locality import is_scattered
 from nt_memory.tiers.vectors.merging import Build, Shape, plan
 from nt_memory.tiers.vectors.saved import EFFORT_KEY
+from nt_memory.tiers.vectors.scanners import widen
 from nt_memory.tiers.vectors.sealed import Sealed
 from nt_memory.tiers.vectors.together import TOGETHER_KEY, tune_together
 from nt_memory.tiers.vectors.tuning import tune
