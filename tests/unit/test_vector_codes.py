@@ -128,15 +128,16 @@ def test_some_rows_are_compared_as_all_are(dim, monkeypatch):
         monkeypatch.setattr("nt_memory.tiers.vectors.index._GATHERED_BYTES", gathered)
         for graph in (plain, plain.arrange()):
             for query in queries:
-                found = graph.nearest(query, 12, some)
+                found, near = graph.nearest(query, 12, some)
                 codes = plain._codes
                 apart = as_bytes(codes, rows[some]) - as_bytes(codes, query[np.newaxis])
                 distances = dict(zip(some.tolist(), (apart**2).sum(axis=1).tolist(), strict=True))
-                assert [distances[row] for row in found] == sorted(distances.values())[:12]
+                assert [distances[row] for row in found] == near.tolist()
+                assert near.tolist() == sorted(distances.values())[:12]
                 assert len(set(found.tolist())) == 12
-            assert set(graph.nearest(queries[0], 200, some)) == set(some)
-            assert not len(graph.nearest(queries[0], 3, some[:0]))
-    assert not len(Graph(dim, 7).nearest(queries[0], 3, some[:0]))
+            assert set(graph.nearest(queries[0], 200, some)[0]) == set(some)
+            assert not len(graph.nearest(queries[0], 3, some[:0])[0])
+    assert not len(Graph(dim, 7).nearest(queries[0], 3, some[:0])[0])
 
 
 def test_a_graph_without_rows_is_saved_and_begun():

@@ -135,3 +135,14 @@ def test_it_can_be_stopped(graph, rows):
 def test_it_says_the_same_again(graph, rows):
     """Nothing about it is left to chance."""
     assert len({tune(graph, lambda some: rows[some]) for _ in range(3)}) == 1
+
+
+def test_more_is_asked_of_small_graphs(graph, rows, monkeypatch):
+    """Their searches are narrow, and miss more of what is new; it costs little to ask."""
+
+    def chosen(**how):
+        return tune(graph, lambda some: rows[some], **how)
+
+    assert chosen() == chosen(target=0.995) > chosen(target=0.98)
+    monkeypatch.setattr("nt_memory.tiers.vectors.tuning._SMALL", len(rows))
+    assert chosen() == chosen(target=0.98)

@@ -162,7 +162,7 @@ class Graph:
 
     def nearest(
         self, query: NDArray[np.float32], k: int, rows: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Up to `k` of some rows, those whose 8-bit codes are nearest to the query, nearest first.
 
         Args:
@@ -170,18 +170,20 @@ class Graph:
             k: Wanted rows.
             rows: Which to compare, each once.
 
+        Returns:
+            The rows, and the squared distances of their codes from the query's, which are whole numbers.
+
         Cost: 0.05 to 0.15 us a row of 384 values, by how near they lie in memory. One thread.
         """
         if self._codes is None or not len(rows):
-            return np.empty(0, np.int64)
+            return np.empty(0, np.int64), np.empty(0, np.float32)
         codes, nodes = _codes(self._index), self._nodes(rows)
         step = max(1, _GATHERED_BYTES // codes.shape[1])
         scan = CodeScan(self._codes.written(query[np.newaxis])[0], k)
         for number, first in enumerate(range(0, len(nodes), step)):
             scan.take(number, codes.take(nodes[first : first + step], axis=0))
-        numbers, places = scan.found()
-        found: NDArray[np.int64] = rows[numbers * step + places]
-        return found
+        numbers, places, distances = scan.found()
+        return rows[numbers * step + places], distances
 
     def _nodes(self, rows: NDArray[np.int64]) -> NDArray[np.int64] | NDArray[np.int32]:
         """Where rows lie."""

@@ -12,6 +12,7 @@ more than the next search, that is done instead, and it misses nothing.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -39,6 +40,11 @@ _WIDER_SQUARE_NS = 0.3
 _ROW_NS = 0.3
 _CODE_NS = 20.0
 _CODE_VALUE_NS = 0.35
+# What scans of codes find is told apart from what they leave out by two standard deviations of what codes blur; else they
+# keep more, as where what passes lies far from the query, where many rows are about as near.
+_BLUR = 2 * 0.82
+_WIDEN = 4
+_WIDEST = 1024
 # A scan may cost so much more than a wide search, which misses most where it is widest.
 _SURER = 3.0
 
@@ -177,7 +183,21 @@ class _Filtered:
         if self.passing >= self._rows:
             rows: NDArray[np.int64] = self._graph.scan(query, self.wanted)[0]
             return np.compress(rows >= 0, rows)
-        return self._graph.nearest(query[0], self.wanted, self.all_rows())
+        some, width = self.all_rows(), self.wanted
+        while True:
+            rows, distances = self._graph.nearest(query[0], width, some)
+            if len(rows) < width or width >= _WIDEST or not self._is_blurred(distances):
+                return rows
+            width *= _WIDEN
+
+    def _is_blurred(self, distances: NDArray[np.float32]) -> bool:
+        """Whether rows that were left out may be nearer than some of the wanted, but for what codes blur.
+
+        A value and its code differ by less than one, so what two rows differ by in a dimension is off by 0.41, the
+        root of the mean of squares, and the square of their distance by 0.82 times the distance.
+        """
+        last, least = float(distances[-1]), float(distances[self._k - 1])
+        return last - least < _BLUR * math.sqrt(least)
 
     def _full_mask(self) -> NDArray[np.bool_]:
         if self._mask is None:

@@ -87,11 +87,12 @@ class CodeScan(_Scan):
         """Compare with rows, shape (n, width), contiguous; they go by `number` in `found`."""
         self._take(number, rows)
 
-    def found(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Numbers of arrays and places in them of what was kept, nearest first."""
-        rows = self._rows[np.lexsort((self._rows, self._scores))]
-        rows = rows[rows >= 0]
-        return rows >> 32, rows & _PLACE
+    def found(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Numbers of arrays, places in them, and squared distances of what was kept, nearest first."""
+        order = np.lexsort((self._rows, self._scores))
+        order = order[self._rows[order] >= 0]
+        rows = self._rows[order]
+        return rows >> 32, rows & _PLACE, self._scores[order]
 
 
 def half_width(dim: int) -> int:
