@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 import numpy as np
 
+from nt_memory.apps.cli.documents import lessons
 from nt_memory.apps.cli.remote.paths import of_agent, of_name, spell_moment
 from nt_memory.apps.cli.remote.reading import read
 from nt_memory.apps.cli.remote.refusals import AbsentError
@@ -124,32 +125,8 @@ class RemoteBank(RemoteStandings):
         return read(await self._client.ask("POST", "/advice", body), ToldAdvice)
 
 
-class ToldAdvice(msgspec.Struct):
-    """Advice as a server tells it: what was recalled stays there."""
-
-    action_type: str
-    target: str
-    unit: str
-    functional: str
-    level: float
-    as_of: datetime
-    expected: float | None
-    low: float | None
-    high: float | None
-    alpha: float
-    bias: float
-    baseline: float | None
-    success_probability: float | None
-    warnings: list[str]
-    is_abstaining: bool
-    is_withheld: bool
-    known: int
-    effective: float
-    distance: float | None
-    typical_distance: float | None
-    patterns: list[str]
-    memories: int
-    text: str
+class ToldAdvice(lessons.Advice, forbid_unknown_fields=False):
+    """Advice as a server tells it, of any version: what was recalled stays there."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as of `Advice`."""
