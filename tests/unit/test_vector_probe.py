@@ -91,3 +91,27 @@ def test_a_search_that_finds_few_is_followed_by_another_way(graph, rows):
     found = probe(graph, reach_of(mask), query, K)
     assert found.how == "codes"
     assert recall(rows, found.rows[0], query[0], mask) == 1.0
+
+
+def test_where_searches_have_to_be_wide_codes_are_compared():
+    """Vectors that are even in all directions: the graph misses much of them, the codes nothing, and as soon."""
+    rows = np.random.default_rng(5).standard_normal((ROWS + 40, 96), np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    graph = Graph(96, seed=7)
+    graph.breadth = 40
+    graph.add(rows[:ROWS])
+    everything = np.ones(ROWS, np.bool_)
+    found = {}
+    for effort in (64, 768):
+        asked = [
+            probe(graph, reach_of(None), query[np.newaxis], K, effort) for query in rows[ROWS:]
+        ]
+        assert {one.how for one in asked} == {"graph" if effort == 64 else "codes"}
+        found[effort] = np.mean(
+            [
+                recall(rows, one.rows[0], query, everything)
+                for one, query in zip(asked, rows[ROWS:], strict=True)
+            ]
+        )
+    assert found[64] < 0.9
+    assert found[768] > 0.999

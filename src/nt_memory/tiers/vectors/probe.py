@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from nt_memory.tiers.vectors.index import EFFORT
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -40,6 +42,9 @@ _WIDER_SQUARE_NS = 0.3
 _ROW_NS = 0.3
 _CODE_NS = 20.0
 _CODE_VALUE_NS = 0.35
+# The same of rows that lie one after the other.
+_NEXT_NS = 2.0
+_NEXT_VALUE_NS = 0.035
 # What scans of codes find is told apart from what they leave out by two standard deviations of what codes blur; else they
 # keep more, as where what passes lies far from the query, where many rows are about as near.
 _BLUR = 2 * 0.82
@@ -78,14 +83,14 @@ def probe(
         k: Wanted rows.
         effort: Breadth of the search; 0: what the graph needs by itself.
 
-    Cost: that of a search or of a scan, whichever is less, for each query; see `is_search_cheaper`.
+    Cost: that of a search, or of a scan where that is not much more, for each query; see `is_search_cheaper`.
     """
     effort = effort or graph.effort
     filtered = _Filtered(graph, reach, k)
     if filtered.is_whole and filtered.passing > _GATHER and k <= _FEW:
-        nearest = graph.search(queries, filtered.wanted, effort=max(effort, filtered.wanted))
-        if (nearest[:, -1] >= 0).all():
-            return Probed(list(nearest), "graph", filtered.wanted, filtered.passing)
+        whole = _of_all(filtered, queries, effort)
+        if whole is not None:
+            return whole
     if filtered.passing <= max(k, _GATHER) and filtered.count() <= max(k, _GATHER):
         return Probed([filtered.all_rows()] * len(queries), "rows", 0, filtered.passing)
     width = filtered.first_width()
@@ -118,7 +123,7 @@ class _Filtered:
     """A graph's rows that one search may return, and what it costs to find the nearest of them."""
 
     def __init__(self, graph: Graph, reach: Visible, k: int) -> None:
-        self._graph = graph
+        self.graph = graph
         self._reach = reach
         self._rows = graph.rows
         self._stop = min(graph.rows, reach.prefix)
@@ -165,7 +170,7 @@ class _Filtered:
 
     def is_search_cheaper(self, width: int) -> bool:
         """Whether a search so wide costs so much less than a scan of the codes of all that pass, which misses nothing."""
-        dim = self._graph.dim
+        dim = self.graph.dim
         scan_ns = self._rows * _ROW_NS + self.passing * (_CODE_NS + _CODE_VALUE_NS * dim)
         return search_ns(width, dim) * _SURER <= scan_ns and width < self._rows
 
@@ -181,11 +186,11 @@ class _Filtered:
     def scan(self, query: NDArray[np.float32]) -> NDArray[np.int64]:
         """The nearest by their codes, of all that pass; `query` has shape (1, dim)."""
         if self.passing >= self._rows:
-            rows: NDArray[np.int64] = self._graph.scan(query, self.wanted)[0]
+            rows: NDArray[np.int64] = self.graph.scan(query, self.wanted)[0]
             return np.compress(rows >= 0, rows)
         some, width = self.all_rows(), self.wanted
         while True:
-            rows, distances = self._graph.nearest(query[0], width, some)
+            rows, distances = self.graph.nearest(query[0], width, some)
             if len(rows) < width or width >= _WIDEST or not self._is_blurred(distances):
                 return rows
             width *= _WIDEN
@@ -204,3 +209,22 @@ class _Filtered:
             mask = self._reach.full_mask()
             self._mask = np.ones(self._stop, np.bool_) if mask is None else mask[: self._stop]
         return self._mask
+
+
+def _of_all(filtered: _Filtered, queries: NDArray[np.float32], effort: int) -> Probed | None:
+    """As `probe`, where all rows pass; None if the graph gave too few."""
+    graph, wanted = filtered.graph, filtered.wanted
+    if _is_better_scanned(graph, effort):
+        nearest, how, width = graph.scan(queries, wanted), "codes", 0
+    else:
+        nearest = graph.search(queries, wanted, effort=max(effort, wanted))
+        how, width = "graph", wanted
+    if not (nearest[:, -1] >= 0).all():
+        return None
+    return Probed(list(nearest), how, width, filtered.passing)
+
+
+def _is_better_scanned(graph: Graph, effort: int) -> bool:
+    """Whether all codes are compared for not much more than a search that has to be wide, and misses much all the same."""
+    scan_ns = graph.rows * (_NEXT_NS + _NEXT_VALUE_NS * graph.dim)
+    return effort > EFFORT and search_ns(effort, graph.dim) * _SURER > scan_ns
