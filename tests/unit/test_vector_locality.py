@@ -109,7 +109,7 @@ def test_nothing_else_is_found():
         for query in queries[:50]:
             found, others = graph.nearest(query, 10, some), plain.nearest(query, 10, some)
             assert [part.tolist() for part in found] == [part.tolist() for part in others]
-        # Of those who do not ask for more rows than there are.
+        # Nothing stands in for rows that are asked for and not there.
         assert (graph.search(queries, ROWS + 5, effort=ROWS)[:, -1] == -1).all()
 
 

@@ -1,6 +1,6 @@
 """The graph: faiss HNSW over codes of one byte a value, wrapped so that nothing else needs to know faiss.
 
-With `scanners` the only module that imports faiss. What was verified against faiss 1.15.1 and is relied on:
+Beside `scanners` and `clustering` nothing imports it. What was verified against faiss 1.15.1 and is relied on:
 
 - Calls release the GIL. Searches may run beside each other, but not beside an `add`.
 - `add` of fixed batches on one thread, the generator reseeded before each, gives the same bytes
@@ -8,8 +8,8 @@ With `scanners` the only module that imports faiss. What was verified against fa
   visits rows in an order of its own, so other batches give another graph.
 - The number of OpenMP threads is a setting of the calling thread. A search for one query needs
   none, but a scan of the codes starts them even for one.
-- Codes of the kind `QT_8bit_direct` are the whole parts of what is added or asked for, and compared as
-  integers where their number is a multiple of 16.
+- Codes of the kind `QT_8bit_direct` are compared as integers where the processor's units divide their number, and
+  else as floats; of whole numbers both give the same sums.
 - An index read by a `ZeroCopyIOReader` keeps its codes and links where they are read from. Adding to
   such an index, or to a clone of it, ends the process.
 """

@@ -226,5 +226,7 @@ def _of_all(filtered: _Filtered, queries: NDArray[np.float32], effort: int) -> P
 
 def _is_better_scanned(graph: Graph, effort: int) -> bool:
     """Whether all codes are compared for not much more than a search that has to be wide, and misses much all the same."""
+    if effort <= EFFORT:
+        return False
     scan_ns = graph.rows * (_NEXT_NS + _NEXT_VALUE_NS * graph.dim)
-    return effort > EFFORT and search_ns(effort, graph.dim) * _SURER > scan_ns
+    return search_ns(effort, graph.dim) * _SURER > scan_ns

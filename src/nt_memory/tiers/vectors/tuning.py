@@ -7,8 +7,9 @@ with one breadth after the other, and keeps the least that found enough.
 It is asked for some of its own rows, and for their neighbours, themselves left out. New vectors are not found on
 a path of their own and are missed more often: 1.0 to 1.6 times among a million rows of 384 values in three graphs,
 which differed in how the rows lay and how widely they were linked, and up to five times among 30,000 to 100,000, whose
-searches are narrow. That is why more is asked for than is promised, and of smaller graphs, where it costs little, more still. Vectors mixed from rows, which would be new ones, are no better a measure: the worse a
-graph was linked, the more easily they were found (0.987 where new vectors found 0.952).
+searches are narrow. That is why more is asked for than is promised, and of smaller graphs, where it costs little, more
+still. Vectors mixed from rows, which would be new ones, are no better a measure: the worse a graph was linked, the more
+easily they were found (0.987 where new vectors found 0.952).
 
 Neighbours are compared by the 8-bit codes on both sides: what the graph misses is measured, not what
 the codes blur, which the final scores mend.
