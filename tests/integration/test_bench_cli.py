@@ -146,6 +146,25 @@ def test_curve_refuses_more_agents_than_observations(tmp_path: Path) -> None:
     assert "--agents" in result.stderr
 
 
+def test_curve_tells_the_memory_what_it_may_use(tmp_path: Path) -> None:
+    """The process that fills the store opens it with that much, and the command says so."""
+    text, document = bench(
+        "curve", tmp_path, *SMALL, "--n", "1000", "--agents", "none", "--queries", "60",
+        "--memory", "0.25",
+    )  # fmt: skip
+    assert document["sizes"]["1000"]["nt-memory"]["build"]["accounted"]["most"] == 1 << 28
+    assert " --memory 0.25 " in document["command"]
+    assert "The memory may use 0.25 GiB" in text
+
+
+@pytest.mark.parametrize("memory", ["0.01", "nan", "inf"])
+def test_curve_refuses_a_memory_that_makes_no_sense(memory: str, tmp_path: Path) -> None:
+    """Before anything is measured, and by the name of the option."""
+    result = _invoke("bench", "curve", "--n", "1000", "--memory", memory, "--out", str(tmp_path))
+    assert result.exit_code == 2
+    assert "--memory" in result.stderr
+
+
 def test_filters_measures_the_whole_matrix(tmp_path: Path) -> None:
     """Every kind at every width that differs; at this size nothing may be short or wrong."""
     text, document = bench("filters", tmp_path, *SMALL, "--n", "1000", "--queries", "40")

@@ -109,8 +109,9 @@ def run_curve(
 def _command(options: BenchOptions, agents: Sequence[int]) -> str:
     sizes = ",".join(map(str, sorted(options.n)))
     among = f" --agents {','.join(map(str, sorted(agents)))}" if agents else ""
+    memory = "" if options.memory_gib == 1 else f" --memory {options.memory_gib:g}"
     return (
-        f"nt-memory bench curve --n {sizes}{among} --dim {options.dim} --data {options.data} "
+        f"nt-memory bench curve --n {sizes}{among} --dim {options.dim} --data {options.data}{memory} "
         f"--seed {options.seed}"
     )
 
@@ -149,6 +150,8 @@ def _table(results: Results, options: BenchOptions) -> Table:
     notes = [
         "Searches return records. Small partitions are scanned exactly, because that is faster; the "
         "scan beside it is numpy float32 over all vectors, on one thread like the search.",
+        f"The memory may use {options.memory_gib:g} GiB (`max_memory_bytes`). More rows of an agent than fit into two "
+        "thirds of that are in several graphs, each of which is searched.",
     ]
     return Table(f"Cost of a search, {options.data}, k = {K}", HEAD, lines, notes)
 

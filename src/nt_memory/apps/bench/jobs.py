@@ -56,7 +56,13 @@ class How:
 
 
 def build(
-    report: Report, directory: Path, *, contender: str, data: str, how: dict[str, Any]
+    report: Report,
+    directory: Path,
+    *,
+    contender: str,
+    data: str,
+    memory_bytes: int,
+    how: dict[str, Any],
 ) -> None:
     """Build one contender from a data set, search it, and leave it on disk.
 
@@ -65,12 +71,12 @@ def build(
         directory: This contender's own.
         contender: Its name in `CONTENDERS`.
         data: `Dataset.to_json`.
+        memory_bytes: What this memory may use.
         how: Of `How`.
     """
     asked = How(**how)
     dataset = Dataset.from_json(data)
-    measured = CONTENDERS[contender](directory, dataset.dim, asked.threads)
-    load(measured.about)
+    measured = _made(contender, directory, dataset.dim, asked.threads, memory_bytes)
     gc.collect()
     before = memory_of()
     report(phase="building", settings=measured.about.settings, before=before)
@@ -94,7 +100,9 @@ def build(
     report(disk=disk_bytes(directory))
 
 
-def reopen(report: Report, directory: Path, *, contender: str, data: str) -> None:
+def reopen(
+    report: Report, directory: Path, *, contender: str, data: str, memory_bytes: int
+) -> None:
     """Open what `build` left in the same directory, and time the first answer.
 
     Args:
@@ -102,14 +110,14 @@ def reopen(report: Report, directory: Path, *, contender: str, data: str) -> Non
         directory: As of `build`.
         contender: As of `build`.
         data: As of `build`.
+        memory_bytes: As of `build`.
 
     Raises:
         RuntimeError: the answer is short, which would make the time meaningless.
     """
     dataset = Dataset.from_json(data)
     queries = dataset.queries
-    opened = CONTENDERS[contender](directory, dataset.dim, 1)
-    load(opened.about)
+    opened = _made(contender, directory, dataset.dim, 1, memory_bytes)
     gc.collect()
     report(phase="opening", before=memory_of())
     start = time.perf_counter()
@@ -128,6 +136,15 @@ def reopen(report: Report, directory: Path, *, contender: str, data: str) -> Non
     report(memory=memory_of(), phase="closing")
     opened.close()
     report(disk=disk_bytes(directory))
+
+
+def _made(contender: str, directory: Path, dim: int, threads: int, memory_bytes: int) -> Contender:
+    """One, with what it imports."""
+    made = CONTENDERS[contender](directory, dim, threads)
+    if isinstance(made, Memory):
+        made.memory_bytes = memory_bytes
+    load(made.about)
+    return made
 
 
 def _points(

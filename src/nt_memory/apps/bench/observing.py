@@ -34,9 +34,9 @@ _TEXT = "0123456789abcdefghijklmnopqrstuvwxyz" * 2
 _CLOCK = SystemClock()
 
 
-def store_config(directory: Path) -> MemoryConfig:
-    """The store that one process fills and the next opens; all settings are the defaults."""
-    return MemoryConfig(storage_path=directory / "store")
+def store_config(directory: Path, memory_bytes: int = 1 << 30) -> MemoryConfig:
+    """The store that one process fills and the next opens; all else, and the memory unless told, is the default."""
+    return MemoryConfig(storage_path=directory / "store", max_memory_bytes=memory_bytes)
 
 
 def payload(i: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from nt_memory.errors import InvalidInputError
 MIN_ROWS = 1_000
 MIN_QUERIES = 40
 MAX_DIM = 16_384
+MIN_GIB, MAX_GIB = 1 / 16, 1_024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class BenchOptions:
         peers: Contenders beside this memory.
         queries: Searches a figure is taken from, at least 40.
         recalls: Where peers can search more or less broadly, they are measured at each of these.
+        memory_gib: What this memory may use, its `max_memory_bytes`, from 1/16 to 1,024 GiB.
         budget_s: A contender is ended after so many seconds, for each of its processes.
         limit_s: Timed searches stop after so long, but not before 20.
         seconds: Length of searches under ingest.
@@ -45,6 +47,7 @@ class BenchOptions:
     peers: tuple[str, ...] = PEERS
     queries: int = 1_000
     recalls: tuple[float, ...] = (0.95, 0.99)
+    memory_gib: float = 1.0
     budget_s: float = 1_800.0
     limit_s: float = 60.0
     seconds: float = 10.0
@@ -73,6 +76,10 @@ class BenchOptions:
                     not self.recalls or not all(0 < each <= 1 for each in self.recalls),
                     "--recall must be above 0 and at most 1",
                 ),
+                (
+                    not MIN_GIB <= self.memory_gib <= MAX_GIB,
+                    f"--memory must be from {MIN_GIB:g} to {MAX_GIB:,}",
+                ),
                 (not self.budget_s > 0, "--budget must be greater than 0"),
                 (not self.seconds >= 0, "--seconds must not be negative"),
                 (self.repeats < 1, "--repeats must be at least 1"),
@@ -92,6 +99,11 @@ class BenchOptions:
     def build_threads(self) -> int:
         """Threads to build with."""
         return self.threads or cores()
+
+    @property
+    def memory_bytes(self) -> int:
+        """What this memory may use."""
+        return int(self.memory_gib * (1 << 30))
 
     @property
     def cache_directory(self) -> Path:

@@ -43,7 +43,11 @@ def measure_own(
     report(
         took=measured.took,
         filtered=point(samples, found, truth) | {"rows": len(rare)},
-        accounted={"l1": stats.l1.bytes, "l2": stats.l2.bytes},
+        accounted={
+            "l1": stats.l1.bytes,
+            "l2": stats.l2.bytes,
+            "most": measured.config.max_memory_bytes,
+        },
     )
     if seconds > 0:
         report.phase("searching while observations come in")

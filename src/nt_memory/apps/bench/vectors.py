@@ -102,7 +102,11 @@ def measure(
         where there was nothing to open.
     """
     with tempfile.TemporaryDirectory(dir=workdir, prefix=f"{who}-") as own:
-        request = {"contender": who, "data": dataset.to_json()}
+        request = {
+            "contender": who,
+            "data": dataset.to_json(),
+            "memory_bytes": options.memory_bytes,
+        }
         how = How(options.build_threads, list(options.recalls), options.limit_s, seconds)
         built = processes.run(
             f"{JOBS}:build", request | {"how": asdict(how)}, Path(own), options.budget_s

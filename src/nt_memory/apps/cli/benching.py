@@ -104,6 +104,9 @@ def curve(
     ] = "1,10,100,1000",
     dim: _Dim = 384,
     data: _Data = "clustered",
+    memory: Annotated[
+        float, typer.Option(metavar="GIB", help="The memory's max_memory_bytes, at every size.")
+    ] = 1.0,
     queries: _Queries = 1_000,
     budget: _Budget = 3_600.0,
     seed: _Seed = 7,
@@ -122,6 +125,7 @@ def curve(
         n=_numbers(n, int, "--n"),
         dim=dim,
         data=data,
+        memory_gib=memory,
         queries=queries,
         budget_s=budget,
         seed=seed,
@@ -276,7 +280,9 @@ def register(app: typer.Typer) -> None:
     )
     family = Family(bench, "Begin", group="bench")
     family.add(vectors, "bench vectors --n 1000000 --dim 384", "bench vectors --peers numpy,faiss")
-    family.add(curve, "bench curve --n 10000,100000,1000000")
+    family.add(
+        curve, "bench curve --n 10000,100000,1000000", "bench curve --n 10000,3000000 --memory 3"
+    )
     family.add(filters, "bench filters --n 1000000")
     family.add(ingest, "bench ingest --n 200000 --repeats 5")
     family.add(memory, "bench memory --n 1000000 --json | jq .bars")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from nt_memory import MemoryConfig
+
     Floats = NDArray[np.float32]
 
 
@@ -34,10 +36,16 @@ class Memory(Placed):
 
     _memory: MemorySystem
     took: dict[str, float]
+    memory_bytes: int = 1 << 30
 
     def __init__(self, directory: Path, dim: int, threads: int) -> None:
         super().__init__(directory, dim, threads)
         self.runner: asyncio.Runner = asyncio.Runner()
+
+    @property
+    def config(self) -> MemoryConfig:
+        """What the store is opened with."""
+        return observing.store_config(self.directory, self.memory_bytes)
 
     @property
     def memory(self) -> MemorySystem:
@@ -49,7 +57,7 @@ class Memory(Placed):
         self.took = self.runner.run(self._build(vectors))
 
     async def _build(self, vectors: Floats) -> dict[str, float]:
-        self._memory = await MemorySystem.open(observing.store_config(self.directory))
+        self._memory = await MemorySystem.open(self.config)
         return await observing.fill(self._memory, vectors)
 
     def search(self, query: Floats) -> Sequence[int]:
@@ -69,7 +77,7 @@ class Memory(Placed):
         self.runner.run(self._open())
 
     async def _open(self) -> None:
-        self._memory = await MemorySystem.open(observing.store_config(self.directory))
+        self._memory = await MemorySystem.open(self.config)
 
     def settle(self) -> None:
         """Until the graph is whole again."""
