@@ -117,8 +117,10 @@ class Searching:
         queries, k = asked.queries, asked.k
         pieces: list[list[Piece]] = [[] for _ in queries]
         segments: list[Segment] = []
+        missed: list[Partition] = []
         for place, (number, partition, reach) in enumerate(searched):
-            self._touch(partition)
+            if not self._touch(partition):
+                missed.append(partition)
             notes = [("scan", 0)]
             if asked.exact:
                 whole = partition.segment(place, reach)
@@ -132,6 +134,8 @@ class Searching:
             segments += rest
         first, left = narrow(segments, queries, k, self._helper)
         scanned = scan(left, queries, k)
+        for partition in missed:  # only now that what it holds is known
+            self._upkeep.look_at(partition)
         return [mine + first + more for mine, more in zip(pieces, scanned, strict=True)]
 
     def is_settled(self, partition: Partition) -> bool:
@@ -143,13 +147,13 @@ class Searching:
         self._stamp += 1
         partition.last_searched = self._stamp
 
-    def _touch(self, partition: Partition) -> None:
+    def _touch(self, partition: Partition) -> bool:
+        """Announce a search of a partition; whether it was at hand."""
         self._announce(partition)
-        if partition.is_loaded:
-            self.hits += 1
-        else:
-            self.misses += 1
-            self._upkeep.look_at(partition)
+        is_hit = partition.is_loaded
+        self.hits += is_hit
+        self.misses += not is_hit
+        return is_hit
 
 
 def _checked(queries: NDArray[np.float32], k: int) -> NDArray[np.float32]:

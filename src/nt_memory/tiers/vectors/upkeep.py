@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from nt_memory.tiers.vectors.backlog import Backlog
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
 # rows of 384 values take some 25 ms to scan.
 _BACKLOG_SHARE = 4
 _MOST_BACKLOG = 64 << 20
-# Adding up what all partitions hold costs microseconds for each, so it is not done at every step.
-_STEPS_A_LOOK = 16
+# Adding up what all partitions hold takes a microsecond for each: so many of them a step, or one search of a thousand
+# agents in turn takes that for every one of them.
+_COUNTED_A_STEP = 16
+# Of the memory, what is given back at least once it is full: else each search that fills it counts all.
+_GIVEN_BACK_SHARE = 16
 
 
 class Upkeep:
@@ -48,6 +52,10 @@ class Upkeep:
         self._growing = growing
         self._max_bytes = max_bytes
         self._publish = publish
+        self._count = threading.Lock()
+        self._held: dict[int, int] = {}
+        self._total = 0
+        self._most = max_bytes
         self._steps = 0
         self._indexer = Worker("nt-memory-indexer", self._index, threads=threads, nice=5)
         self._merger = Worker("nt-memory-merger", self._tidy, threads=threads, nice=10)
@@ -105,19 +113,17 @@ class Upkeep:
         Raises:
             OSError: a snapshot could not be written.
         """
-        held = list(self._partitions.copy().values())
-        total = sum(partition.held_bytes for partition in held)
-        total += sum(partition.held_bytes for partition in self._growing.copy().values())
+        total = self._counted()
         if total <= max_bytes:
             return total
+        held = list(self._partitions.copy().values())
         held.sort(key=lambda partition: (partition is current, partition.last_searched))
         for partition in held:
             if total <= max_bytes:
                 break
             if partition.is_loaded:
-                before = partition.held_bytes
                 self.unload(partition)
-                total -= before - partition.held_bytes
+                total = self._noted(partition)
         return total
 
     def wait_idle(self, timeout_s: float | None) -> bool:
@@ -148,16 +154,43 @@ class Upkeep:
             self.backlog.progress(partition, is_over=is_over)
         if partition.index.is_untidy:
             self._merger.submit(partition)
-        self._look_at_memory(partition, is_due=outcome is Outcome.DONE)
+        self._look_at_memory(partition)
         return outcome
 
     def _tidy(self, partition: Partition, pace: Pace) -> Outcome:
         partition.index.is_untidy = False
         outcome = partition.index.tidy(pace)
-        self._look_at_memory(partition, is_due=outcome is Outcome.DONE)
+        self._look_at_memory(partition)
         return outcome
 
-    def _look_at_memory(self, partition: Partition, *, is_due: bool) -> None:
+    def _look_at_memory(self, partition: Partition) -> None:
+        """Give memory back if too much is held, going by what partitions held when they were last worked on.
+
+        That leaves out columns that grew since, and is put right by counting all of them now and then.
+        """
         self._steps += 1
-        if is_due or self._steps % _STEPS_A_LOOK == 0:
-            self.pressure(self._max_bytes, partition)
+        is_full = self._noted(partition) > self._most
+        if not is_full and self._steps * _COUNTED_A_STEP < len(self._partitions):
+            return
+        self._steps = 0
+        self._most, spare = self._max_bytes, self._max_bytes // _GIVEN_BACK_SHARE
+        if self._counted() > self._max_bytes:
+            left = self.pressure(self._max_bytes - spare, partition)
+            # Where columns alone are as many, that is not asked for again until there is more to give back.
+            self._most = max(self._max_bytes, left + spare)
+
+    def _noted(self, partition: Partition) -> int:
+        """What all hold, after a look at one. O(1)."""
+        held = partition.held_bytes
+        with self._count:
+            self._total += held - self._held.get(partition.number, 0)
+            self._held[partition.number] = held
+            return self._total
+
+    def _counted(self) -> int:
+        """What all hold. O(partitions)."""
+        every = [*self._partitions.copy().values(), *self._growing.copy().values()]
+        held = {partition.number: partition.held_bytes for partition in every}
+        with self._count:
+            self._held, self._total = held, sum(held.values())
+            return self._total
