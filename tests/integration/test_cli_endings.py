@@ -10,8 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from nt_memory import MemorySystem
 from nt_memory.apps.cli.exits import Exit
 
 
@@ -141,7 +143,7 @@ def test_doctor_finds_what_is_wrong(cli, own, tmp_path):
     (well,) = cli.documents("doctor", store=own)
     assert well.is_healthy
     names = [check.name for check in well.checks]
-    assert len(names) == len(set(names)) == 16
+    assert len(names) == len(set(names)) == 17
     assert not any(path.name.startswith(".nt-memory-doctor") for path in own.iterdir())
     (tmp_path / "file").write_text("")
     for path, name in ((tmp_path / "file", "permissions"), (tmp_path, "store")):
@@ -155,6 +157,34 @@ def test_doctor_finds_what_is_wrong(cli, own, tmp_path):
     ahead.unlink()
     (found,) = cli.documents("doctor", store=own)
     assert {c.name: c.status for c in found.checks}["store"] == "warn"
+
+
+def test_doctor_says_when_an_agent_outgrows_one_graph(cli, tmp_path):
+    """Searches of several graphs take longer: what memory would do for one is said."""
+    rows = 66_000
+    vectors = np.random.default_rng(3).standard_normal((rows, 2)).astype(np.float32)
+
+    async def observe() -> None:
+        async with MemorySystem.open(tmp_path / "store") as memory:
+            for first in range(0, rows, 6_000):
+                part = vectors[first : first + 6_000]
+                await memory.observe_many("agent_1", part, [None] * len(part))
+
+    asyncio.run(observe())
+    found = {}
+    for budget in (1 << 30, 1 << 20):
+        cli.environment["NT_MEMORY_MAX_MEMORY_BYTES"] = str(budget)
+        (said,) = cli.documents("doctor", store=tmp_path / "store")
+        found[budget] = {check.name: check for check in said.checks}["embeddings"]
+    assert found[1 << 30].status == "ok"
+    few = found[1 << 20]
+    assert few.status == "warn"
+    assert "66,000 of one" in few.found
+    assert "a graph holds 65,536" in few.found
+    needed = int(few.advice.split("=")[1].split()[0])
+    cli.environment["NT_MEMORY_MAX_MEMORY_BYTES"] = str(needed)
+    (said,) = cli.documents("doctor", store=tmp_path / "store")
+    assert {check.name: check for check in said.checks}["embeddings"].status == "ok"
 
 
 def test_a_reader_that_goes_away_is_no_error(cli, written_to):

@@ -36,6 +36,7 @@ from nt_memory.system.opened import Opened
 from nt_memory.system.opening import check_settings
 from nt_memory.system.pacing import Pace
 from nt_memory.system.remote import RemoteVectors, connect
+from nt_memory.system.shares import Shares
 from nt_memory.system.strays import drop_strays
 from nt_memory.system.visible import Visible
 from nt_memory.system.writing import Writing, set_done
@@ -56,10 +57,6 @@ if TYPE_CHECKING:
     from nt_memory.transport.values import ValueFiles
 
 NEAR_REVISIONS = 64
-HOT_SHARE = 4
-"""L1 has so much of the memory."""
-FILTER_SHARE = 16
-"""Tables of filters have so much of it, and the vectors the rest."""
 
 
 class Engine:
@@ -110,14 +107,12 @@ class Engine:
         self.next_lapse_us: int | None = opened.replica.next_lapse_us
         self.timeline: Timeline = timeline_of(config, clock, opened, self.snapshot)
         self.hot: HotTier = HotTier(
-            config.cache_config, clock, max_bytes=config.max_memory_bytes // HOT_SHARE
+            config.cache_config, clock, max_bytes=Shares.of(config.max_memory_bytes).hot
         )
         self.vectors: VectorTier = VectorTier(
             opened.files,
             opened.directory.vectors,
-            max_bytes=config.max_memory_bytes
-            - config.max_memory_bytes // HOT_SHARE
-            - config.max_memory_bytes // FILTER_SHARE,
+            max_bytes=Shares.of(config.max_memory_bytes).vectors,
             is_deterministic=self.timeline.is_backtest,
             read_only=self.is_read_only,
             threads=os.cpu_count() or 1,

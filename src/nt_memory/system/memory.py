@@ -25,12 +25,13 @@ from nt_memory.system.banking import BankCalls
 from nt_memory.system.busing import make_bus
 from nt_memory.system.configuring import to_config
 from nt_memory.system.coordinating import CoordinationCalls
-from nt_memory.system.engine import FILTER_SHARE, Engine
+from nt_memory.system.engine import Engine
 from nt_memory.system.filtering import FilterTables
 from nt_memory.system.governing import GoverningCalls
 from nt_memory.system.keeping import KeepingCalls
 from nt_memory.system.mapping import MapCalls
 from nt_memory.system.reembedding import ReembeddingCalls
+from nt_memory.system.shares import Shares
 from nt_memory.system.similarity import SimilarityCalls
 from nt_memory.system.state import StateCalls
 from nt_memory.system.timelines import TimelineHandle
@@ -68,7 +69,7 @@ class MemorySystem(
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._named = 0
-        self._filters = FilterTables(engine, engine.config.max_memory_bytes // FILTER_SHARE)
+        self._filters = FilterTables(engine, Shares.of(engine.config.max_memory_bytes).filters)
         self._bus = make_bus(engine)
         self._pubsub = PubSub(self._bus, encode, decode, engine.clock)
         self._locks = Locks(engine.submit, self._read_lock, engine.clock, engine.session)

@@ -7,6 +7,7 @@ from nt_memory.tiers.vectors.growth import Tuning
 from nt_memory.tiers.vectors.partition import Partition
 from nt_memory.tiers.vectors.ranking import Candidates
 from nt_memory.tiers.vectors.saved import partition_of
+from nt_memory.tiers.vectors.sizing import graph_bytes, most_rows
 from nt_memory.tiers.vectors.snapshots import is_snapshot_whole
 from nt_memory.tiers.vectors.steps import Step
 from nt_memory.tiers.vectors.tier import VectorTier
@@ -21,7 +22,9 @@ __all__ = [
     "VectorFiles",
     "VectorStats",
     "VectorTier",
+    "graph_bytes",
     "is_snapshot_whole",
     "kmeans",
+    "most_rows",
     "partition_of",
 ]

@@ -23,12 +23,12 @@ import threading
 from typing import TYPE_CHECKING
 
 from nt_memory.tiers.vectors import breadth, locality
-from nt_memory.tiers.vectors.codes import code_width
 from nt_memory.tiers.vectors.growth import Outcome
 from nt_memory.tiers.vectors.helping import ALONE
 from nt_memory.tiers.vectors.index import Graph
 from nt_memory.tiers.vectors.scanners import widen
 from nt_memory.tiers.vectors.sealed import Growing, Sealed
+from nt_memory.tiers.vectors.sizing import most_rows, row_bytes
 from nt_memory.tiers.vectors.snapshots import Content
 from nt_memory.tiers.vectors.state import State
 from nt_memory.tiers.vectors.tidying import Tidying
@@ -45,13 +45,9 @@ if TYPE_CHECKING:
     from nt_memory.tiers.vectors.source import Source
     from nt_memory.tiers.vectors.visibility import Visible
 
-# Links and bookkeeping of a row, beside its codes: 2 x 16 links of level 0, some above, level, offset, place.
-_LINK_BYTES = 160
 # What is copied to publish some rows; 64 MiB take about 20 ms.
 _CLONE_BYTES = 64 << 20
 _LARGEST_SHARE = 8
-# Of a search's share of the memory, what the largest graph may take.
-_MEMORY_SHARE = 7 / 8
 # A graph so much smaller than what is scanned anyway is not worth a file.
 _WORTH_SAVING = 4
 # Rows that are published together if so many wait.
@@ -91,9 +87,8 @@ class Chain:
         self.saved = saved
         self.tuning = tuning
         self._helper = helper
-        self.row_bytes: int = code_width(source.dim) + _LINK_BYTES
-        most = int(_MEMORY_SHARE * max_bytes) // self.row_bytes
-        self.most_rows: int = max(most, 2 * tuning.seal)
+        self.row_bytes: int = row_bytes(source.dim)
+        self.most_rows: int = most_rows(source.dim, max_bytes, tuning.seal)
         self._change = threading.Lock()
         self._state: State | None = None
         self._rows = 0

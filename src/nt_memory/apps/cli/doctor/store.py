@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 from nt_memory.apps.cli.doctor.checks import Check
 from nt_memory.apps.cli.exits import explained
+from nt_memory.apps.cli.rendering import size
 from nt_memory.clock import SystemClock, to_datetime
 from nt_memory.errors import NtMemoryError
 from nt_memory.system.at_rest import read_state
+from nt_memory.system.shares import Shares, memory_for
 from nt_memory.tiers.cold import ColdTier
 from nt_memory.tiers.layout import LAYOUT_VERSION
+from nt_memory.tiers.vectors import graph_bytes, most_rows
 from nt_memory.transport.directory import StoreDirectory
 
 if TYPE_CHECKING:
@@ -79,6 +82,33 @@ def check_writer(patient: Patient) -> Check:
             "nothing is lost: who opens it next checks it first, which takes longer",
         )
     return Check("writer", "ok", "nobody")
+
+
+def check_embeddings(patient: Patient) -> Check:
+    """Whether the memory is enough for what an agent observed to be searched in one graph."""
+    if not patient.is_made:
+        return Check("embeddings", "skip", "there is no store yet")
+    with peeked(patient) as views:
+        partitions = [row for _, row in views.partitions() if row.rows]
+    if not partitions:
+        return Check("embeddings", "ok", "none yet")
+    budget = patient.config.max_memory_bytes
+    room = Shares.of(budget).vectors
+    largest = max(partitions, key=lambda row: row.rows / most_rows(row.dim, room))
+    most = most_rows(largest.dim, room)
+    text = (
+        f"{sum(row.rows for row in partitions):,} of {len(partitions):,} agents, at most "
+        f"{largest.rows:,} of one, of {largest.dim:,} values"
+    )
+    if largest.rows <= most:
+        return Check("embeddings", "ok", text)
+    enough = memory_for(graph_bytes(largest.dim, largest.rows))
+    return Check(
+        "embeddings",
+        "warn",
+        f"{text}; with {size(budget)} of memory a graph holds {most:,}, and each of several is searched",
+        f"NT_MEMORY_MAX_MEMORY_BYTES={enough} would do for one graph, once they are merged",
+    )
 
 
 @contextmanager
