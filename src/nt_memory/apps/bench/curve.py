@@ -150,8 +150,8 @@ def _table(results: Results, options: BenchOptions) -> Table:
     notes = [
         "Searches return records. Small partitions are scanned exactly, because that is faster; the "
         "scan beside it is numpy float32 over all vectors, on one thread like the search.",
-        f"The memory may use {options.memory_gib:g} GiB (`max_memory_bytes`). More rows of an agent than fit into two "
-        "thirds of that are in several graphs, each of which is searched.",
+        f"The memory may use {options.memory_gib:g} GiB (`max_memory_bytes`). More rows of an agent than fit into three "
+        "fifths of that are in several graphs, each of which is searched.",
     ]
     return Table(f"Cost of a search, {options.data}, k = {K}", HEAD, lines, notes)
 

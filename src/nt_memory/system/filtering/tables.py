@@ -216,6 +216,7 @@ class FilterTables:
             missing = [name for name in wanted if name not in one.tables]
             for name in missing:
                 one.tables[name] = there[name] = _new_table(name, 0)
+            self._unchecked += rows * len(missing)
             first = 0 if missing else first
         if rows - first <= ROWS_AT_ONCE:
             for row in range(first, rows):
