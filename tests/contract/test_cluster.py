@@ -7,6 +7,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,8 @@ from nt_memory.errors import (
 from nt_memory.system import joining
 from nt_memory.transport.nats import follower, publishing
 from nt_memory.transport.nats.client import ApiError
-from nt_memory.transport.nats.follower import Follower
+from nt_memory.transport.nats.follower import Follower, Stored
+from nt_memory.transport.nats.journal import NatsJournal
 from nt_memory.transport.nats.link import Link
 from nt_memory.transport.nats.parcels import Parcel, encode_parcel
 from nt_memory.transport.nats.rights import ALL
@@ -39,7 +41,7 @@ from nt_memory.transport.nats.servers.fleet import Fleet
 from nt_memory.transport.nats.subjects import Subjects
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Iterator
 
 CHILD = Path(__file__).with_name("cluster_child.py")
 
@@ -596,6 +598,57 @@ async def test_a_node_that_was_shut_out_comes_back(
             await _shut_out_and_back(fleet, scout, desk)
     finally:
         await fleet.stop()
+
+
+async def test_who_is_shut_out_is_told_of_what_was_stored_but_not_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The servers stored it and hung up before it came back: that is said at once, not when patience ends."""
+    held = threading.Event()
+    take = NatsJournal._take
+
+    async def take_later(journal: NatsJournal, stored: Stored) -> None:
+        while held.is_set():
+            await SystemClock().sleep(0.01)
+        await take(journal, stored)
+
+    monkeypatch.setattr(NatsJournal, "_take", take_later)
+    fleet = Fleet(tmp_path / "servers", swarm="desk")
+    seed = fleet.enrol("scout", publish=ALL, subscribe=ALL)
+    await fleet.start()
+    try:
+        known: dict[str, Any] = {"url": fleet.url.rpartition("/")[0], "swarm": "desk"}
+        own = MemoryConfig(**known, agent="scout", nkey_file=seed, storage_path=tmp_path / "a")
+        operator = MemoryConfig(**known, nkey_file=fleet.operator_seed, storage_path=tmp_path / "b")
+        async with MemorySystem.open(operator), MemorySystem.open(own) as scout:
+            await scout.put("scout", "k", 1)
+            held.set()
+            put = asyncio.create_task(scout.put("scout", "k", 2, request_id="once"))
+            under_way = scout._engine.journal._publishing._under_way
+            async with asyncio.timeout(10.0):
+                while not any(sent.is_acknowledged for sent in under_way.values()):
+                    await SystemClock().sleep(0.01)
+            fleet.revoke("scout")
+            fleet.reload()
+            with pytest.raises(PermissionDeniedError, match="repeat it then, under its request_id"):
+                await asyncio.wait_for(put, publishing.PATIENCE_S / 2)
+            held.clear()
+            fleet.enrol("scout", publish=ALL, subscribe=ALL)
+            fleet.reload()
+            async with asyncio.timeout(20.0):
+                while not await _is_done(scout.put("scout", "k", 2, request_id="once")):
+                    await SystemClock().sleep(0.05)
+            assert [r.value async for r in scout.history("scout", "k")] == [2, 1]
+    finally:
+        held.clear()
+        await fleet.stop()
+
+
+async def _is_done(put: Awaitable[Any]) -> bool:
+    with contextlib.suppress(PermissionDeniedError, DisconnectedError):
+        await put
+        return True
+    return False
 
 
 async def _put_on(scout: Any) -> None:

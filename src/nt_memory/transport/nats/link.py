@@ -198,11 +198,12 @@ class Link:
             RefusedError: the servers do not let this node in.
             DisconnectedError: none is connected.
         """
-        self._check_let_in()
+        self.check_let_in()
         if not self.is_connected:
             raise DisconnectedError(f"{self.name}: no server is connected")
 
-    def _check_let_in(self) -> None:
+    def check_let_in(self) -> None:
+        """Raise a `RefusedError` if the servers do not let this node in."""
         if self.is_refused:
             raise RefusedError(
                 f"{self._refusal()}. Nothing is written or sent until they let this node in again. What was "
@@ -268,7 +269,7 @@ class Link:
             PermissionDeniedError: this node may not publish there, or is not let in.
             DisconnectedError: no answer: whether it arrived is not known.
         """
-        self._check_let_in()
+        self.check_let_in()
         refused: asyncio.Future[Any] = self.loop.create_future()
         if any(denied.startswith(self._inbox) for denied in self.denied):
             raise _denied("subscribe", self._inbox)

@@ -26,7 +26,7 @@ from nt_memory.errors import (
     again,
 )
 from nt_memory.transport.nats.blobs import Blobs, digest_of
-from nt_memory.transport.nats.client import ApiError
+from nt_memory.transport.nats.client import ApiError, RefusedError
 from nt_memory.transport.nats.parcels import (
     BLOB_FROM_BYTES,
     PARCEL_BYTES,
@@ -338,19 +338,21 @@ class Publishing:
             raise meaning(self.link.name, error) from None
 
     def _drop_overdue(self) -> None:
-        """Acknowledged, but not seen: as long as no server is there, nobody knows when it will be."""
+        """Acknowledged, but not seen: who is shut out will not see it, and else nobody knows when a server is back."""
         if self.link.is_connected:
             return
         before_ns = self._clock.monotonic_ns() - self._patience_ns
+        error: NtMemoryError = DisconnectedError(
+            f"{self.link.name}: it is stored, but the connection was lost before it was seen here"
+        )
+        try:
+            self.link.check_let_in()
+        except RefusedError as refused:
+            error, before_ns = refused, self._clock.monotonic_ns() + 1
         with self._mutex:
             overdue = [n for n, sent in self._under_way.items() if sent.since_ns < before_ns]
         for number in overdue:
-            self._give_up(
-                number,
-                DisconnectedError(
-                    f"{self.link.name}: it is stored, but the connection was lost before it was seen here"
-                ),
-            )
+            self._give_up(number, error)
 
     def _give_up(self, number: int, error: BaseException) -> None:
         sending = self.arrived(number)
