@@ -10,7 +10,7 @@ import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nkeys
 import pytest
@@ -41,7 +41,7 @@ from nt_memory.transport.nats.servers.fleet import Fleet
 from nt_memory.transport.nats.subjects import Subjects
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator
+    from collections.abc import AsyncGenerator, Iterator
 
 CHILD = Path(__file__).with_name("cluster_child.py")
 
@@ -580,13 +580,17 @@ async def test_no_swarms_name_makes_its_streams_anothers(
             assert await memory.get("agent_1", "large") == name * 300_000
 
 
-async def test_a_node_that_was_shut_out_comes_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """While servers refuse a node, its calls say so and its reads go on; let in again, the same memory
-    goes on by itself: what it missed comes, in order, and what it repeats is there once.
-    """
-    monkeypatch.setattr(publishing, "ATTEMPT_S", 0.5)  # of the put that is under way then
+class Swarm(NamedTuple):
+    """Servers that ask for keys, and two nodes: the operator's and an agent's."""
+
+    fleet: Fleet
+    desk: MemorySystem
+    scout: MemorySystem
+
+
+@contextlib.asynccontextmanager
+async def desk_and_scout(tmp_path: Path) -> AsyncGenerator[Swarm]:
+    """A swarm of the test's own."""
     fleet = Fleet(tmp_path / "servers", swarm="desk")
     seed = fleet.enrol("scout", publish=ALL, subscribe=ALL)
     await fleet.start()
@@ -595,9 +599,20 @@ async def test_a_node_that_was_shut_out_comes_back(
         own = MemoryConfig(**known, agent="scout", nkey_file=seed, storage_path=tmp_path / "a")
         operator = MemoryConfig(**known, nkey_file=fleet.operator_seed, storage_path=tmp_path / "b")
         async with MemorySystem.open(operator) as desk, MemorySystem.open(own) as scout:
-            await _shut_out_and_back(fleet, scout, desk)
+            yield Swarm(fleet, desk, scout)
     finally:
         await fleet.stop()
+
+
+async def test_a_node_that_was_shut_out_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While servers refuse a node, its calls say so and its reads go on; let in again, the same memory
+    goes on by itself: what it missed comes, in order, and what it repeats is there once.
+    """
+    monkeypatch.setattr(publishing, "ATTEMPT_S", 0.5)  # of the put that is under way then
+    async with desk_and_scout(tmp_path) as swarm:
+        await _shut_out_and_back(swarm.fleet, swarm.scout, swarm.desk)
 
 
 async def test_who_is_shut_out_is_told_of_what_was_stored_but_not_seen(
@@ -613,42 +628,34 @@ async def test_who_is_shut_out_is_told_of_what_was_stored_but_not_seen(
         await take(journal, stored)
 
     monkeypatch.setattr(NatsJournal, "_take", take_later)
-    fleet = Fleet(tmp_path / "servers", swarm="desk")
-    seed = fleet.enrol("scout", publish=ALL, subscribe=ALL)
-    await fleet.start()
-    try:
-        known: dict[str, Any] = {"url": fleet.url.rpartition("/")[0], "swarm": "desk"}
-        own = MemoryConfig(**known, agent="scout", nkey_file=seed, storage_path=tmp_path / "a")
-        operator = MemoryConfig(**known, nkey_file=fleet.operator_seed, storage_path=tmp_path / "b")
-        async with MemorySystem.open(operator), MemorySystem.open(own) as scout:
-            await scout.put("scout", "k", 1)
-            held.set()
-            put = asyncio.create_task(scout.put("scout", "k", 2, request_id="once"))
-            under_way = scout._engine.journal._publishing._under_way
-            async with asyncio.timeout(10.0):
-                while not any(sent.is_acknowledged for sent in under_way.values()):
-                    await SystemClock().sleep(0.01)
-            fleet.revoke("scout")
-            fleet.reload()
+    async with desk_and_scout(tmp_path) as (fleet, _, scout):
+        await scout.put("scout", "k", 1)
+        held.set()
+        put = asyncio.create_task(scout.put("scout", "k", 2, request_id="once"))
+        under_way = scout._engine.journal._publishing._under_way
+        async with asyncio.timeout(10.0):
+            while not any(sent.is_acknowledged for sent in under_way.values()):
+                await SystemClock().sleep(0.01)
+        fleet.revoke("scout")
+        fleet.reload()
+        try:
             with pytest.raises(PermissionDeniedError, match="repeat it then, under its request_id"):
                 await asyncio.wait_for(put, publishing.PATIENCE_S / 2)
+        finally:
             held.clear()
-            fleet.enrol("scout", publish=ALL, subscribe=ALL)
-            fleet.reload()
-            async with asyncio.timeout(20.0):
-                while not await _is_done(scout.put("scout", "k", 2, request_id="once")):
-                    await SystemClock().sleep(0.05)
-            assert [r.value async for r in scout.history("scout", "k")] == [2, 1]
-    finally:
-        held.clear()
-        await fleet.stop()
+        fleet.enrol("scout", publish=ALL, subscribe=ALL)
+        fleet.reload()
+        await _put_until_let_in(scout, "once")
+        assert [r.value async for r in scout.history("scout", "k")] == [2, 1]
 
 
-async def _is_done(put: Awaitable[Any]) -> bool:
-    with contextlib.suppress(PermissionDeniedError, DisconnectedError):
-        await put
-        return True
-    return False
+async def _put_until_let_in(scout: MemorySystem, request_id: str) -> None:
+    async with asyncio.timeout(20.0):
+        while True:
+            with contextlib.suppress(PermissionDeniedError, DisconnectedError):
+                await scout.put("scout", "k", 2, request_id=request_id)
+                return
+            await SystemClock().sleep(0.05)
 
 
 async def _put_on(scout: Any) -> None:
@@ -672,12 +679,7 @@ async def _shut_out_and_back(fleet: Fleet, scout: Any, desk: Any) -> None:
     written = [await desk.put("desk", "k", n) for n in range(3)]
     fleet.enrol("scout", publish=ALL, subscribe=ALL)
     fleet.reload()
-    async with asyncio.timeout(20.0):
-        while True:
-            with contextlib.suppress(PermissionDeniedError, DisconnectedError):
-                await scout.put("scout", "k", 2, request_id="again")
-                break
-            await SystemClock().sleep(0.05)
+    await _put_until_let_in(scout, "again")
     assert await scout.put("scout", "k", 2, request_id="again") == scout.revision
     assert [(await anext(changes)).revision for _ in range(3)] == written
     await desk.publish("news", "hello")

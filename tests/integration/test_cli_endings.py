@@ -179,7 +179,7 @@ def test_doctor_says_when_an_agent_outgrows_one_graph(cli, tmp_path):
     assert found[1 << 30].status == "ok"
     few = found[1 << 20]
     assert few.status == "warn"
-    assert "66,000 of one" in few.found
+    assert "66,000 in one" in few.found
     assert "a graph holds 65,536" in few.found
     needed = int(few.advice.split("=")[1].split()[0])
     cli.environment["NT_MEMORY_MAX_MEMORY_BYTES"] = str(needed)

@@ -341,14 +341,15 @@ class Publishing:
         """Acknowledged, but not seen: who is shut out will not see it, and else nobody knows when a server is back."""
         if self.link.is_connected:
             return
-        before_ns = self._clock.monotonic_ns() - self._patience_ns
+        patience_ns = self._patience_ns
         error: NtMemoryError = DisconnectedError(
             f"{self.link.name}: it is stored, but the connection was lost before it was seen here"
         )
         try:
             self.link.check_let_in()
         except RefusedError as refused:
-            error, before_ns = refused, self._clock.monotonic_ns() + 1
+            patience_ns, error = 0, refused
+        before_ns = self._clock.monotonic_ns() - patience_ns
         with self._mutex:
             overdue = [n for n, sent in self._under_way.items() if sent.since_ns < before_ns]
         for number in overdue:

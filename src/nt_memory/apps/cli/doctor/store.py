@@ -85,7 +85,7 @@ def check_writer(patient: Patient) -> Check:
 
 
 def check_embeddings(patient: Patient) -> Check:
-    """Whether the memory is enough for what an agent observed to be searched in one graph."""
+    """Whether the memory is enough for each partition, which is of one agent, to be searched in one graph."""
     if not patient.is_made:
         return Check("embeddings", "skip", "there is no store yet")
     with peeked(patient) as views:
@@ -97,8 +97,8 @@ def check_embeddings(patient: Patient) -> Check:
     largest = max(partitions, key=lambda row: row.rows / most_rows(row.dim, room))
     most = most_rows(largest.dim, room)
     text = (
-        f"{sum(row.rows for row in partitions):,} of {len(partitions):,} agents, at most "
-        f"{largest.rows:,} of one, of {largest.dim:,} values"
+        f"{sum(row.rows for row in partitions):,} in {len(partitions):,} partitions, at most "
+        f"{largest.rows:,} in one, of {largest.dim:,} values"
     )
     if largest.rows <= most:
         return Check("embeddings", "ok", text)
