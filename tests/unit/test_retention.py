@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from datetime import timedelta
 
 import pytest
 
 from nt_memory import MemoryConfig, MemorySystem
+from nt_memory.entries import Sweep
 from nt_memory.errors import InvalidInputError, InvalidNameError, InvalidTimeError, TrimmedError
 from nt_memory.records import Retention
-from nt_memory.system.governing import sweep_all
+from nt_memory.system.governing import SWEEP_LIMIT, sweep_all
 from nt_memory.system.verifying import verify
 
 
@@ -48,6 +50,32 @@ def test_old_versions_go_and_are_said_to_be_gone(live, clock, run):
             with pytest.raises(TrimmedError):
                 await memory.at(times[n]).get("a", "k")
         assert await sweep(memory) == 0
+
+    live(body)
+
+
+def test_a_sweep_ends_however_fast_others_write(live, clock, run, monkeypatch):
+    """What is superseded while it runs is left for the next one, or a compaction would never be."""
+
+    async def body(memory):
+        for n in range(300):
+            await memory.put("a", "k", n)
+        await memory.set_retention("a", max_versions=0)
+        real, sweeps = memory._engine.submit, []
+
+        async def submit(entry, *others):
+            swept = await real(entry, *others)
+            if isinstance(entry, Sweep):
+                sweeps.append(entry.limit)
+                await asyncio.gather(*(memory.put("a", "k", n) for n in range(1000)))
+            return swept
+
+        monkeypatch.setattr(memory._engine, "submit", submit)
+        assert await sweep(memory) == 299
+        assert sweeps == [SWEEP_LIMIT, 2002]
+        assert await sweep(memory) == 2000
+        assert sweeps == [SWEEP_LIMIT, 2002] * 2
+        assert len(await versions(memory, "k")) == 2001
 
     live(body)
 

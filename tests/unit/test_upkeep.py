@@ -15,7 +15,7 @@ from nt_memory.clock import turn
 from nt_memory.codec import FILE_FROM_BYTES
 from nt_memory.errors import InvalidInputError, QuotaError, StorageFullError, TrimmedError
 from nt_memory.system import upkeep
-from nt_memory.system.background import TICK_S, TICKS_A_LOOK
+from nt_memory.system.background import TICK_S
 from nt_memory.system.compacting import _Compactor
 from nt_memory.system.verifying import verify
 
@@ -73,7 +73,7 @@ async def stay_bounded(memory, clock, rounds):
     sizes = []
     for _ in range(rounds):
         await update(memory, clock, 400, step=timedelta(seconds=1))
-        for _ in range(TICKS_A_LOOK + 1):
+        for _ in range(2):
             clock.advance(TICK_S)
             await memory.flush()
             await turn()

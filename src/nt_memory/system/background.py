@@ -14,13 +14,12 @@ if TYPE_CHECKING:
 
 TICK_S = 0.2
 FOLLOW_S = 0.005
-TICKS_A_LOOK = 5
 TICKS_A_SWEEP = 64
 TICKS_A_ROUND = 300
 
 
 async def keep_time(engine: Engine) -> None:
-    """Submit a tick when something is due; now and then sweep L1 and drop dead readers."""
+    """Submit a tick when something is due; look after the disk, L1 and readers that died."""
     ticks = 0
     while True:
         await engine.clock.sleep(TICK_S)
@@ -29,8 +28,7 @@ async def keep_time(engine: Engine) -> None:
             # Again while anything is due: a tick does a bounded amount, and time passes under it.
             while _is_due(engine) and await engine.submit(Tick()) is not None:
                 pass
-        if ticks % TICKS_A_LOOK == 0:
-            engine.maintenance.upkeep.look()
+        engine.maintenance.upkeep.look()
         if ticks % TICKS_A_SWEEP == 0:
             engine.hot.sweep()
             engine.opened.cold.check_readers()

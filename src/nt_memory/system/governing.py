@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from nt_memory.system.engine import Engine
 
 SWEEP_LIMIT = 96
-"""Versions one sweep looks at: about 1 ms of the journal's thread, for which a write may have to wait."""
+"""Versions a sweep looks at: about 1 ms of the journal's thread, for which a write may have to wait."""
+
+SWEEP_LEAD = 2
+"""While much is written a sweep looks at this many times what was written during the last one."""
+
+MAX_SWEEP_LIMIT = 4096
+"""About 40 ms: 2,000 writes that wait in one queue have waited longer for each other."""
 
 
 class _Swept(NamedTuple):
@@ -187,20 +193,27 @@ def _spelled(policy: Policy) -> tuple[tuple[str, tuple[str, ...]], ...]:
 async def sweep_all(engine: Engine) -> int:
     """Drop all that retention does not keep now; how many versions that was.
 
+    What is superseded while it runs is the next one's, or it would have no end where agents write
+    faster than one sweep after another drops. For the same reason a sweep takes more than usual
+    when many writes shared the last one's batch: those have waited for each other already.
+
     Raises:
         StorageError: the journal failed.
     """
     if engine.opened.replica.retention.has_rules is False:
         return 0
-    dropped = 0
+    dropped, limit = 0, SWEEP_LIMIT
+    until = engine.revision
     while True:
-        hold = engine.holds.moment()
+        hold, revision = engine.holds.moment(), engine.revision
         entry = Sweep(
             MAX_REVISION if hold is None else hold.time_us,
-            MAX_REVISION if hold is None else hold.revision,
-            SWEEP_LIMIT,
+            until if hold is None else min(until, hold.revision),
+            limit,
         )
         swept = _Swept(*await engine.submit(entry))
+        written = engine.revision - revision
+        limit = min(max(SWEEP_LIMIT, SWEEP_LEAD * written), MAX_SWEEP_LIMIT)
         dropped += swept.dropped
         if swept.is_round:
             return dropped

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 GROWTH = 4
 """So many times the base the journal may take. A base is compressed, a journal is not."""
 
-LOOKS_A_COUNT = 60
+LOOKS_A_COUNT = 300
 RETRY_S = 60.0
 MAX_RETRY_S = 3600.0
 _log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Upkeep:
         self.failure: str = ""
 
     def look(self) -> None:
-        """Begin what is due, unless something is running; called about once a second.
+        """Begin what is due, unless something is running; called five times a second.
 
         Cost: about 20 us, or nothing if nothing can be due.
         """
