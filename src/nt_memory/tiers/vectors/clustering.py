@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-import faiss
 import numpy as np
 
+from nt_memory.tiers.vectors.library import faiss
 from nt_memory.tiers.vectors.scanners import use_threads
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-_lib = cast("Any", faiss)
 
 
 def kmeans(
@@ -34,7 +32,7 @@ def kmeans(
     use_threads(1)
     rows = np.ascontiguousarray(vectors, np.float32)
     k = min(k, len(rows))
-    clustering = _lib.Kmeans(
+    clustering = faiss.Kmeans(
         rows.shape[1],
         k,
         niter=20,

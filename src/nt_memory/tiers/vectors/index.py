@@ -1,6 +1,7 @@
 """The graph: faiss HNSW over codes of one byte a value, wrapped so that nothing else needs to know faiss.
 
-Beside `scanners` and `clustering` nothing imports it. What was verified against faiss 1.15.1 and is relied on:
+`library` loads it, and beside `scanners` and `clustering` nothing else uses it. What was verified against faiss 1.15.1 and is
+relied on:
 
 - Calls release the GIL. Searches may run beside each other, but not beside an `add`.
 - `add` of fixed batches on one thread, the generator reseeded before each, gives the same bytes
@@ -17,12 +18,12 @@ Beside `scanners` and `clustering` nothing imports it. What was verified against
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import faiss
 import numpy as np
 
 from nt_memory.tiers.vectors.codes import Codes, code_width
+from nt_memory.tiers.vectors.library import faiss
 from nt_memory.tiers.vectors.locality import Arrangement, Links, arrange, near_order
 from nt_memory.tiers.vectors.pages import Roomy
 from nt_memory.tiers.vectors.scanners import CodeScan, use_threads
@@ -32,13 +33,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_lib = cast("Any", faiss)
 LINKS = 16  # HNSW's M
 _CONSTRUCTION = 80  # of graphs that must not depend on measurements
 _LARGE = 1 << 18
 _CONSTRUCTION_LARGE = 112
 PARAMETERS = (
-    f"HNSW{LINKS},8d;efc={_CONSTRUCTION}/{_CONSTRUCTION_LARGE};full;4sd;faiss={_lib.__version__}"
+    f"HNSW{LINKS},8d;efc={_CONSTRUCTION}/{_CONSTRUCTION_LARGE};full;4sd;faiss={faiss.__version__}"
 )
 EFFORT = 128
 """Breadth of a search (efSearch) where nothing better is known."""
@@ -86,8 +86,8 @@ class Graph:
         self._seed = seed
         self._payload = payload
         if index is None:
-            kind = _lib.ScalarQuantizer.QT_8bit_direct
-            index = _lib.IndexHNSWSQ(code_width(dim), kind, LINKS, _lib.METRIC_L2)
+            kind = faiss.ScalarQuantizer.QT_8bit_direct
+            index = faiss.IndexHNSWSQ(code_width(dim), kind, LINKS, faiss.METRIC_L2)
         # faiss would leave a fifth of the links free when it prunes; full, a search finds more.
         index.hnsw.prune_headroom = 0.0
         self._index = index
@@ -129,7 +129,7 @@ class Graph:
             self._codes = Codes.of(vectors)
         first = self.rows
         self._index.hnsw.efConstruction = self.breadth or construction(first)
-        self._index.hnsw.rng = _lib.RandomGenerator((self._seed + first) % (2**31 - 1))
+        self._index.hnsw.rng = faiss.RandomGenerator((self._seed + first) % (2**31 - 1))
         self._index.add(self._codes.written(vectors))
         if self._arrangement is not None:
             self._arrangement, self._places = self._arrangement.grown(self.rows), None
@@ -147,7 +147,7 @@ class Graph:
         breadth = max(effort, k)
         parameters = self._parameters.get(breadth)
         if parameters is None:
-            parameters = _lib.SearchParametersHNSW(efSearch=breadth)
+            parameters = faiss.SearchParametersHNSW(efSearch=breadth)
             if len(self._parameters) < _MAX_KEPT:
                 self._parameters[breadth] = parameters
         return self._asked(self._index, queries, k, parameters)
@@ -206,7 +206,7 @@ class Graph:
         """
         if self._payload is not None:
             raise ValueError("a mapped graph is loaded, not cloned, to be added to")
-        index, codes = _lib.clone_index(self._index), self._codes
+        index, codes = faiss.clone_index(self._index), self._codes
         return self._with(Graph(self.dim, self._seed, index=index, codes=codes), self._arrangement)
 
     def arrange(self) -> Graph:
@@ -223,7 +223,7 @@ class Graph:
         hnsw.levels.resize(len(links.levels))
         hnsw.offsets.resize(len(links.starts))
         hnsw.neighbors.resize(len(links.targets))
-        _lib.downcast_index(index.storage).codes.resize(codes.size)
+        faiss.downcast_index(index.storage).codes.resize(codes.size)
         index.ntotal = index.storage.ntotal = len(order)
         copy._ask_for_pages()
         hnsw.entry_point = arrange(links, order, _links(index))
@@ -247,7 +247,7 @@ class Graph:
         count = len(written)
         found = np.empty((count, k), np.int64)
         distances = np.empty((count, k), np.float32)
-        asked, near, nodes = map(_lib.swig_ptr, (written, distances, found))
+        asked, near, nodes = map(faiss.swig_ptr, (written, distances, found))
         index.search_c(count, asked, k, near, nodes, parameters)
         if self._arrangement is None:
             return found
@@ -259,7 +259,7 @@ class Graph:
         return codes.written(queries)
 
     def _ask_for_pages(self) -> None:
-        codes = _lib.downcast_index(self._index.storage).codes
+        codes = faiss.downcast_index(self._index.storage).codes
         links = self._index.hnsw.neighbors
         for block, vector, item in zip(self._blocks, (codes, links), (1, 4), strict=True):
             block.seen(int(vector.data()), int(vector.size()) * item)
@@ -272,7 +272,7 @@ class Graph:
 
         forward((self._codes or Codes.unknown(self.dim)).kept)
         forward(_kept(self._arrangement))
-        _lib.write_index(self._index, _lib.PyCallbackIOWriter(forward, 1 << 20))
+        faiss.write_index(self._index, faiss.PyCallbackIOWriter(forward, 1 << 20))
 
     @classmethod
     def load(cls, file: BinaryIO, dim: int, seed: int) -> Graph | None:
@@ -285,7 +285,7 @@ class Graph:
         if count > _MOST_ROWS:
             return None
         order = file.read(count * _ORDER_TYPE.itemsize)
-        reader = _lib.PyCallbackIOReader(file.read, 1 << 20)
+        reader = faiss.PyCallbackIOReader(file.read, 1 << 20)
         return cls._read(reader, (codes, arranged, order), dim, seed, None)
 
     @classmethod
@@ -303,7 +303,7 @@ class Graph:
         arranged, count = _ORDER.unpack(payload[start:stop].tobytes())
         start, stop = stop, stop + count * _ORDER_TYPE.itemsize
         order, rest = payload[start:stop].tobytes(), payload[stop:]
-        reader = _lib.ZeroCopyIOReader(_lib.swig_ptr(rest), rest.nbytes)
+        reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(rest), rest.nbytes)
         return cls._read(reader, (codes, arranged, order), dim, seed, payload)
 
     @classmethod
@@ -317,7 +317,7 @@ class Graph:
     ) -> Graph | None:
         codes, arranged, order = before
         try:
-            index = _lib.read_index(reader)
+            index = faiss.read_index(reader)
         except RuntimeError:
             return None
         if not _is_ours(index, dim) or (codes is None and index.ntotal):
@@ -343,10 +343,10 @@ def construction(rows: int) -> int:
 
 
 def _is_ours(index: Any, dim: int) -> bool:
-    if not isinstance(index, _lib.IndexHNSWSQ) or index.d != code_width(dim):
+    if not isinstance(index, faiss.IndexHNSWSQ) or index.d != code_width(dim):
         return False
-    kind = _lib.downcast_index(index.storage).sq.qtype
-    return bool(kind == _lib.ScalarQuantizer.QT_8bit_direct)
+    kind = faiss.downcast_index(index.storage).sq.qtype
+    return bool(kind == faiss.ScalarQuantizer.QT_8bit_direct)
 
 
 def _kept(arrangement: Arrangement | None) -> bytes:
@@ -363,10 +363,10 @@ def _links(index: Any) -> Links:
 
 
 def _codes(index: Any) -> NDArray[np.uint8]:
-    codes: NDArray[np.uint8] = _viewed(_lib.downcast_index(index.storage).codes)
+    codes: NDArray[np.uint8] = _viewed(faiss.downcast_index(index.storage).codes)
     return codes.reshape(-1, index.d)
 
 
 def _viewed(vector: Any) -> Any:
     """What lies in a vector of C++, where it lies; it must not be resized meanwhile."""
-    return _lib.rev_swig_ptr(vector.data(), vector.size())
+    return faiss.rev_swig_ptr(vector.data(), vector.size())

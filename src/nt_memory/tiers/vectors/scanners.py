@@ -9,13 +9,13 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, cast
 
-import faiss
 import numpy as np
+
+from nt_memory.tiers.vectors.library import faiss
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_lib = cast("Any", faiss)
 _thread = threading.local()
 _PLACE = 0xFFFFFFFF
 
@@ -26,18 +26,18 @@ class _Scan:
     def __init__(self, kind: int, metric: int, query: NDArray[np.float32], k: int) -> None:
         self._k = k
         self._query = query  # the scanner points to it
-        worst = -np.inf if metric == _lib.METRIC_INNER_PRODUCT else np.inf
+        worst = -np.inf if metric == faiss.METRIC_INNER_PRODUCT else np.inf
         self._scores = np.full(k, worst, np.float32)
         self._rows = np.full(k, -1, np.int64)
         self._scanner = _scanner(kind, metric, len(query))
-        self._scanner.set_query(_lib.swig_ptr(query))
+        self._scanner.set_query(faiss.swig_ptr(query))
 
     def _take(self, number: int, rows: NDArray[np.uint8]) -> None:
         if not len(rows):
             return
         self._scanner.set_list(number, 0.0)
-        scores, places = _lib.swig_ptr(self._scores), _lib.swig_ptr(self._rows)
-        self._scanner.scan_codes(len(rows), _lib.swig_ptr(rows), None, scores, places, self._k)
+        scores, places = faiss.swig_ptr(self._scores), faiss.swig_ptr(self._rows)
+        self._scanner.scan_codes(len(rows), faiss.swig_ptr(rows), None, scores, places, self._k)
 
 
 class HalfScan(_Scan):
@@ -54,7 +54,7 @@ class HalfScan(_Scan):
     def __init__(self, query: NDArray[np.float32], k: int) -> None:
         wide = np.zeros(half_width(len(query)), np.float32)
         wide[: len(query)] = query
-        super().__init__(_lib.ScalarQuantizer.QT_fp16, _lib.METRIC_INNER_PRODUCT, wide, k)
+        super().__init__(faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT, wide, k)
 
     def take(self, number: int, rows: NDArray[np.float16]) -> None:
         """Compare with rows, shape (n, `half_width(dim)`), contiguous; they go by `number` in `found`.
@@ -81,7 +81,7 @@ class CodeScan(_Scan):
     """
 
     def __init__(self, query: NDArray[np.float32], k: int) -> None:
-        super().__init__(_lib.ScalarQuantizer.QT_8bit_direct, _lib.METRIC_L2, query, k)
+        super().__init__(faiss.ScalarQuantizer.QT_8bit_direct, faiss.METRIC_L2, query, k)
 
     def take(self, number: int, rows: NDArray[np.uint8]) -> None:
         """Compare with rows, shape (n, width), contiguous; they go by `number` in `found`."""
@@ -104,7 +104,7 @@ def _scanner(kind: int, metric: int, width: int) -> Any:
     # One a thread, kind and width, for good: faiss hands it over without a way to give it back.
     kept = cast("dict[Any, tuple[Any, Any]]", _thread.__dict__.setdefault("scanners", {}))
     if (kind, width) not in kept:
-        quantizer = _lib.ScalarQuantizer(width, kind)
+        quantizer = faiss.ScalarQuantizer(width, kind)
         numbers_rows_itself, by_residual = True, False
         scanner = quantizer.select_InvertedListScanner(
             metric, None, numbers_rows_itself, None, by_residual
@@ -118,15 +118,15 @@ def widen(half: NDArray[np.float16]) -> NDArray[np.float32]:
     rows, dim = half.shape
     wide = np.empty((rows, dim), np.float32)
     if rows:
-        quantizer = _lib.ScalarQuantizer(dim, _lib.ScalarQuantizer.QT_fp16)
+        quantizer = faiss.ScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16)
         codes = np.ascontiguousarray(half).view(np.uint8)
         use_threads(1)
-        quantizer.decode_c(_lib.swig_ptr(codes), _lib.swig_ptr(wide), rows)
+        quantizer.decode_c(faiss.swig_ptr(codes), faiss.swig_ptr(wide), rows)
     return wide
 
 
 def use_threads(count: int) -> None:
     """What faiss does on this thread from now on takes so many threads, where it takes any."""
     if getattr(_thread, "count", None) != count:
-        _lib.omp_set_num_threads(count)
+        faiss.omp_set_num_threads(count)
         _thread.count = count
