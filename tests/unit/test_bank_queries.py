@@ -10,7 +10,7 @@ import pytest
 from nt_memory.clock import ManualClock
 from nt_memory.entries import OUTCOME, WriteOp
 from nt_memory.errors import InvalidInputError, TrajectoryError
-from nt_memory.reasoningbank import ReasoningBank, Trajectory
+from nt_memory.reasoningbank import ReasoningBank, Trajectory, regimes
 from nt_memory.reasoningbank.wire import OutcomeDoc, encode
 from nt_memory.testing.backing import MemoryBacking
 
@@ -173,7 +173,7 @@ def test_agents_are_ranked_by_their_skill_in_situations_like_this_one():
     run(body)
 
 
-def test_the_record_by_regime_tells_where_an_agent_is_good():
+def test_the_record_by_regime_tells_where_an_agent_is_good(monkeypatch):
     """One record a pattern, which add up to the one of all; drift is told once there are days enough."""
 
     async def body(bank, clock, backing):
@@ -190,6 +190,10 @@ def test_the_record_by_regime_tells_where_an_agent_is_good():
         assert min(one.skill.value for one in parts) < -0.5
         assert whole.drift.n == 120
         assert abs(whole.drift.value) < 4 * whole.drift.standard_error
+        # It does not depend on how many situations are read at once, the last of them fewer.
+        monkeypatch.setattr(regimes, "_SLICE", 7)
+        again = await bank.calibration("a", by_regime=True)
+        assert [str(one) for one in again] == [str(one) for one in parts]
 
     run(body)
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 MIN_SIMILAR = 50
 MAX_SIMILAR = 500
+_SLICE = 8192  # situations read at once: all of an agent's may be more than fit
 
 
 class Ranked(NamedTuple):
@@ -81,11 +82,14 @@ def _nearest(
     centroids: NDArray[np.float32],
 ) -> NDArray[np.int64] | None:
     """Number of the centroid that each row is nearest to; None if they are of another dimension."""
-    vectors = read(rows)
-    if centroids.shape[1] != vectors.shape[1]:
-        return None
-    # No BLAS: which pattern is nearest must not depend on how many are asked about.
-    nearest: NDArray[np.int64] = np.argmax(np.einsum("nd,kd->nk", vectors, centroids), axis=1)
+    nearest = np.empty(len(rows), np.int64)
+    for first in range(0, len(rows), _SLICE):
+        part = slice(first, first + _SLICE)
+        vectors = read(rows[part])
+        if centroids.shape[1] != vectors.shape[1]:
+            return None
+        # No BLAS: which pattern is nearest must not depend on how many are asked about.
+        nearest[part] = np.argmax(np.einsum("nd,kd->nk", vectors, centroids), axis=1)
     return nearest
 
 
