@@ -4,6 +4,10 @@ A blob is named by who published it and by its digest, and a copy of it is store
 that names it is published. So a node that meets the name finds all of it; if not, it never will, and
 nor will any other. Whoever reads a blob holds it against its digest.
 
+*That one is missing* decides whether an entry counts, on every node alike, so it has to be true. A server
+that leads the stream, or still believes it, may not yet have what a majority has stored. So whoever misses
+something stores a mark behind it, and believes no answer of a server that has not come to the mark.
+
 *Copies* are what makes removing safe (`leftovers`). A copy bears a name of its own, and is counted on
 for `REUSE_S` by the node that made it, and by nobody else: who publishes the same value later stores
 another. So all messages that count on a copy are stored within a day of it, and a copy that is older
@@ -43,10 +47,12 @@ REUSE_S: Final = 3600
 _AT_ONCE: Final = 4
 _MANY_MADE: Final = 4096
 _MANY_TRIED: Final = 64
+_MANY_MISSES: Final = 40  # 10 s: a stream that lists what it cannot give is damaged
 _ANSWER_S: Final = 10.0
 _RETRY_S: Final = 0.25
 _IS_THERE: Final = "maximum messages per subject exceeded"
 _NOT_FOUND: Final = 404
+_MARK: Final = "mark"
 
 T = TypeVar("T")
 
@@ -101,8 +107,10 @@ class Blobs:
 
     async def _put(self, author: str, digest: str, copy: str, data: bytes | memoryview) -> None:
         slots = asyncio.Semaphore(_AT_ONCE)
+        is_certain = True
 
         async def store(part: int, start: int) -> None:
+            nonlocal is_certain
             async with slots:
                 subject = self._link.subjects.value(author, digest, copy, part)
                 headers = {"Nats-Msg-Id": secrets.token_hex(12)}
@@ -110,8 +118,10 @@ class Blobs:
                 try:
                     await self._link.store(subject, piece, headers, timeout_s=_ANSWER_S)
                 except ApiError as error:
-                    if _IS_THERE not in str(error):  # else stored by an attempt before
+                    if _IS_THERE not in str(error):
                         raise DisconnectedError(f"{self._link.name}: {error}") from None
+                    # By an attempt before. A leader says so of what no majority has stored yet, too.
+                    is_certain = False
 
         starts = range(0, max(1, len(data)), PIECE_BYTES)
         storing = [asyncio.ensure_future(store(*one)) for one in enumerate(starts)]
@@ -120,40 +130,72 @@ class Blobs:
         finally:
             for one in storing:
                 one.cancel()
+        if not is_certain:
+            there = await self._whole(author, digest, len(starts), await self._mark())
+            if copy not in there:
+                raise DisconnectedError(f"{self._link.name}: a part of a large value was lost")
 
     def found(
         self, author: str, digest: str, size: int, is_ending: Callable[[], bool]
     ) -> Iterator[tuple[str, bytes]]:
         """Copies of a blob that are there in all their parts, by name; what they hold is not checked.
 
-        Waits for a server that can tell.
+        Waits for a server that can tell. What is missing costs a message more.
 
         Raises:
             DisconnectedError, PermissionDeniedError: `is_ending` while no server answers, or lets this
                 node in.
         """
         tried = set[str]()
-        count = max(1, -(-size // PIECE_BYTES))
+        count, mark, misses = max(1, -(-size // PIECE_BYTES)), 0, 0
         while len(tried) < _MANY_TRIED:
-            there = self._insist(lambda: self._whole(author, digest, count), is_ending)
+            there = self._insist(
+                functools.partial(self._whole, author, digest, count, mark), is_ending
+            )
             copy = next((name for name in there if name not in tried), None)
-            if copy is None:
+            if copy is not None:
+                data = self._read(author, digest, copy, count, is_ending)
+                if data is not None:
+                    tried.add(copy)
+                    yield copy, data
+                    continue
+                if mark:
+                    # Removed in this moment, or this server does not have it yet: the next list tells.
+                    misses += 1
+                    if misses >= _MANY_MISSES:
+                        tried.add(copy)
+                    self._link.call(self._clock.sleep(_RETRY_S), _ANSWER_S)
+            elif mark:
                 return
-            tried.add(copy)
-            parts: list[bytes] = []
-            for part in range(count):
-                subject = self._link.subjects.value(author, digest, copy, part)
-                piece = self._insist(functools.partial(self._get, subject), is_ending)
-                if (
-                    piece is None
-                ):  # removed in this moment: it was one too many, and another is there
-                    break
-                parts.append(piece)
-            else:
-                yield copy, b"".join(parts)
+            mark = mark or self._insist(self._mark, is_ending)
 
-    async def _whole(self, author: str, digest: str, count: int) -> list[str]:
-        """Names of the copies of which all parts are there."""
+    def _read(
+        self, author: str, digest: str, copy: str, count: int, is_ending: Callable[[], bool]
+    ) -> bytes | None:
+        """What a copy holds; None if a server says that a part of it is missing."""
+        parts: list[bytes] = []
+        for part in range(count):
+            subject = self._link.subjects.value(author, digest, copy, part)
+            piece = self._insist(functools.partial(self._get, subject), is_ending)
+            if piece is None:
+                return None
+            parts.append(piece)
+        return b"".join(parts)
+
+    async def _mark(self) -> int:
+        """Store a message behind all that is stored; its place in the stream.
+
+        A leader that a majority has left cannot. It goes with what nobody needs (`leftovers`).
+        """
+        subject = self._link.subjects.value(self._link.agent, _MARK, secrets.token_hex(8), 0)
+        headers = {"Nats-Msg-Id": secrets.token_hex(12)}
+        try:
+            return await self._link.store(subject, b"", headers, timeout_s=_ANSWER_S)
+        except ApiError as error:
+            raise DisconnectedError(f"{self._link.name}: {error}") from None
+
+    async def _whole(self, author: str, digest: str, count: int, mark: int) -> list[str]:
+        """Names of the copies of which all parts are there, said by a server that has come to a mark."""
         try:
             found = await self._link.ask_api(
                 f"STREAM.INFO.{self._link.subjects.values}",
@@ -162,6 +204,10 @@ class Blobs:
             )
         except ApiError as error:
             raise DisconnectedError(f"{self._link.name}: {error}") from None
+        if found["state"]["last_seq"] < mark:
+            raise DisconnectedError(
+                f"{self._link.name}: the server that leads the large values is behind"
+            )
         parts: dict[str, set[str]] = {}
         for subject in found["state"].get("subjects") or ():
             *_, copy, part = subject.split(".")

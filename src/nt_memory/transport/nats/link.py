@@ -56,6 +56,7 @@ _DENIED = re.compile(
 )
 _NO_LEADER: Final = (500, 503)
 _NOT_STORED: Final = 10077  # the leader's own store says no
+_MANY_DENIED: Final = 4096
 
 
 class Link:
@@ -313,14 +314,15 @@ class Link:
 
     async def store(
         self, subject: str, data: bytes, headers: dict[str, str], *, timeout_s: float
-    ) -> None:
-        """Have a stream store a message.
+    ) -> int:
+        """Have a stream store a message; its place there.
 
         Raises:
             ApiError: it refuses.
             PermissionDeniedError, DisconnectedError: as `ask`.
         """
-        await self._said(await self.ask(subject, data, headers, timeout_s=timeout_s))
+        answer = await self.ask(subject, data, headers, timeout_s=timeout_s)
+        return int((await self._said(answer))["seq"])
 
     async def _said(self, answer: Msg) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(answer.data)
@@ -382,9 +384,6 @@ class Link:
         self._refusals = 0
         for told in self.on_connected:
             told()
-
-
-_MANY_DENIED = 4096
 
 
 def _denied(what: str, subject: str) -> PermissionDeniedError:
