@@ -45,6 +45,9 @@ LEASE_S = 2.0
 LONG_S = 3600.0
 LONG_WAIT_S = 5.0
 WRITERS = 2
+SLOTS = 3
+LARGE = (900_000, 1_200_000)
+"""Bytes of what is larger than a message: an entry of its own size, and a value that takes a file."""
 MOVED_BY_SYNC = (b"sequence", b"recorded_at", b"origin", b"publisher", b"ledger")
 """How far a node has followed the stream, in which every `sync` is a message, and no revision; and the
 digest of all up to there, which the nodes themselves hold against each other's.
@@ -109,6 +112,7 @@ class Child:
             self.use_long_lock(),
             self.use_leases(),
             self.use_votes(),
+            self.use_large(),
             self.speak(),
         ]
 
@@ -249,6 +253,31 @@ class Child:
     async def decision(self, name: str) -> str:
         return spell(await self.memory.consensus.get_result(name))
 
+    # --- what is too large for a message --------------------------------------------------------
+
+    async def use_large(self) -> None:
+        """Values that lie in pieces in a stream of their own, and must be found there by every node."""
+        while not self.is_stopping:
+            await self.pause(1.0)
+            if self.rng.random() > 0.05:
+                continue
+            rest = self.rng.randbytes(self.rng.choice(LARGE))
+            value, request = hashlib.sha256(rest).digest() + rest, f"large/{self.number()}"
+            key = f"large/{self.rng.randrange(SLOTS)}"
+            await self.insist(
+                lambda key=key, value=value, request=request: self.memory.put(
+                    SHARED, key, value, request_id=request
+                )
+            )
+            await self.check_large()
+
+    async def check_large(self) -> None:
+        """Whoever wrote them last, they begin with the digest of the rest."""
+        for slot in range(SLOTS):
+            found = await self.memory.get(SHARED, f"large/{slot}")
+            if found is not None and hashlib.sha256(found[32:]).digest() != found[:32]:
+                raise AssertionError(f"large/{slot} is damaged at {self.name}")
+
     # --- messages -------------------------------------------------------------------------------
 
     async def speak(self) -> None:
@@ -271,6 +300,7 @@ class Child:
     async def digest(self) -> dict[str, Any]:
         """What this node's replica holds: the digest of every row, at a revision."""
         await self.insist(self.memory.sync)
+        await self.check_large()
         snapshot = self.memory._engine.snapshot
         digests = {}
         for table in TABLES:

@@ -30,6 +30,7 @@ from nt_memory.errors import (
     StorageError,
     StorageFullError,
 )
+from nt_memory.tiers.vectors.pages import enter_later
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -339,7 +340,9 @@ class VectorFiles:
                     raise CorruptionError(f"{path} holds {whole} rows, {count} were accepted")
                 # As a plain array: a memmap takes 10 us more each time it is indexed.
                 offset, shape = _HEADER.size + first * dim * 2, (whole - first, dim)
-                return np.memmap(file, _ROW_TYPE, "r", offset, shape).view(np.ndarray)
+                rows = np.memmap(file, _ROW_TYPE, "r", offset, shape).view(np.ndarray)
+                enter_later(rows, path)
+                return rows
         except OSError as error:
             raise _storage_error(error, path) from error
 
