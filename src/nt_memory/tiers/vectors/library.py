@@ -30,4 +30,4 @@ def _load() -> Any:
     return faiss
 
 
-faiss = _load()
+faiss: Any = _load()
