@@ -294,11 +294,12 @@ async def test_a_large_value_outlives_a_lost_connection(
     """A connection that is lost between two pieces costs an attempt, and the node goes on."""
     real, lost = Link.store, list[str]()
 
-    async def lose_one(self: Any, subject: str, *arguments: Any, **more: Any) -> None:
-        await real(self, subject, *arguments, **more)
+    async def lose_one(self: Any, subject: str, *arguments: Any, **more: Any) -> int:
+        place = await real(self, subject, *arguments, **more)
         if ".value." in subject and not lost:
             lost.append(subject)
             raise DisconnectedError("the answer was lost")
+        return place
 
     monkeypatch.setattr(Link, "store", lose_one)
     async with node(server, tmp_path / "one") as one:
