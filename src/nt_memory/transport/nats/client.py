@@ -20,6 +20,15 @@ REFUSED: Final = re.compile(
     r"authorization violation|authentication (?:expired|revoked)", re.IGNORECASE
 )
 """Of credentials; a server that is slow says `Authentication Timeout`."""
+IN_PROCESS: Final = 10158
+"""A message of that id was taken, and no majority has stored it yet. Who has lost its majority says so for ever."""
+NO_LEADER: Final = (500, 503)
+NOT_STORED: Final = 10077
+"""The leader's own store says no."""
+MOVE_S: Final = 6.0
+"""A server that is of no use for so long may be parted from the others, and not from this node."""
+FORGET_S: Final = 30.0
+"""Two failures that are farther apart have nothing to do with each other."""
 _PERMISSIONS: Final = "permissions violation"
 
 
@@ -72,3 +81,33 @@ class ApiError(Exception):
         super().__init__(str(error.get("description", "")))
         self.code: int = int(error.get("code", 0))
         self.number: int = int(error.get("err_code", 0))
+
+    @property
+    def is_of_no_use(self) -> bool:
+        """Whether a majority may be missing: no leader is known, or the one that is stores nothing."""
+        return self.number == IN_PROCESS or (self.code in NO_LEADER and self.number != NOT_STORED)
+
+
+class Patience:
+    """For how long a server that is connected has done nothing that takes a majority.
+
+    It may be parted from the others and not from this node. One that led then may go on answering what it
+    has, and only what it is asked to store shows it.
+    """
+
+    def __init__(self) -> None:
+        self._since_ns = self._last_ns = 0
+
+    def renew(self) -> None:
+        """It has done something."""
+        self._since_ns = self._last_ns = 0
+
+    def is_over(self, now_ns: int) -> bool:
+        """It has failed to, now; whether it has for `MOVE_S`. After that the time begins anew."""
+        if not self._last_ns or now_ns - self._last_ns > FORGET_S * 1e9:
+            self._since_ns = now_ns
+        self._last_ns = now_ns
+        if now_ns - self._since_ns <= MOVE_S * 1e9:
+            return False
+        self.renew()
+        return True

@@ -33,7 +33,13 @@ from nt_memory.errors import (
     UnsupportedError,
 )
 from nt_memory.transport.nats.address import Credentials, parse_url, show_url
-from nt_memory.transport.nats.client import REFUSED, ApiError, RefusedError, SteadyClient
+from nt_memory.transport.nats.client import (
+    REFUSED,
+    ApiError,
+    Patience,
+    RefusedError,
+    SteadyClient,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -47,15 +53,12 @@ if TYPE_CHECKING:
 CONNECT_S: Final = 10.0
 CALL_S: Final = 5.0
 RECONNECT_WAIT_S: Final = 0.2
-MOVE_S: Final = 6.0
-"""A server that answers nothing for so long may be parted from the others, and not from this node."""
 LEAST_PAYLOAD_BYTES: Final = 1 << 20
 _CLOSE_S: Final = 2.0
 _DENIED = re.compile(
     r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE
 )
-_NO_LEADER: Final = (500, 503)
-_NOT_STORED: Final = 10077  # the leader's own store says no
+_READS: Final = ("STREAM.INFO.", "STREAM.MSG.GET.", "CONSUMER.INFO.")
 _MANY_DENIED: Final = 4096
 
 
@@ -95,7 +98,7 @@ class Link:
         self.denied: set[str] = set()
         self.on_connected: list[Callable[[], None]] = []
         self._is_closed = False
-        self._unanswered_ns = 0  # since when no server has answered; 0: one has
+        self._patience = Patience()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
@@ -310,7 +313,7 @@ class Link:
             PermissionDeniedError, DisconnectedError: as `ask`.
         """
         answer = await self.ask(f"$JS.API.{what}", json.dumps(body).encode(), timeout_s=timeout_s)
-        return await self._said(answer)
+        return await self._said(answer, is_read=what.startswith(_READS))
 
     async def store(
         self, subject: str, data: bytes, headers: dict[str, str], *, timeout_s: float
@@ -324,24 +327,22 @@ class Link:
         answer = await self.ask(subject, data, headers, timeout_s=timeout_s)
         return int((await self._said(answer))["seq"])
 
-    async def _said(self, answer: Msg) -> dict[str, Any]:
+    async def _said(self, answer: Msg, *, is_read: bool = False) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(answer.data)
         if "error" not in found:
-            self._unanswered_ns = 0
+            if not is_read:  # which a leader answers that a majority has left
+                self._patience.renew()
             return found
         error = ApiError(found["error"])
-        if error.code in _NO_LEADER and error.number != _NOT_STORED:
+        if error.is_of_no_use:
             await self._go_unanswered()
         raise error
 
     async def _go_unanswered(self) -> None:
         """Find another server once this one has been of no use for long, though it is connected."""
-        now_ns = self._clock.monotonic_ns()
-        self._unanswered_ns = self._unanswered_ns or now_ns
-        if len(self._servers) > 1 and now_ns - self._unanswered_ns > MOVE_S * 1e9:
-            self._unanswered_ns = 0
-            if self.is_connected:
-                await self.client.force_reconnect()
+        is_over = self._patience.is_over(self._clock.monotonic_ns())
+        if is_over and len(self._servers) > 1 and self.is_connected:
+            await self.client.force_reconnect()
 
     async def check(self) -> None:
         """Wait until a server has seen all that was published and subscribed: refusals are known then.

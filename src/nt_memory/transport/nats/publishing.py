@@ -26,7 +26,13 @@ from nt_memory.errors import (
     again,
 )
 from nt_memory.transport.nats.blobs import Blobs, digest_of
-from nt_memory.transport.nats.client import ApiError, RefusedError
+from nt_memory.transport.nats.client import (
+    IN_PROCESS,
+    NO_LEADER,
+    NOT_STORED,
+    ApiError,
+    RefusedError,
+)
 from nt_memory.transport.nats.parcels import (
     BLOB_FROM_BYTES,
     PARCEL_BYTES,
@@ -50,15 +56,12 @@ _RETRY_S: Final = 0.1
 _LOOK_S: Final = 0.5
 _REFERENCE_WEIGHT: Final = 64
 _STUCK_TRIES: Final = 20
-_NOT_STORED: Final = 10077
 """Whatever a server's file store said: that it is full, or that it was just closed to begin anew, when the
 message may have been stored by the others.
 """
 _FULL_WORDS: Final = ("exceeded", "no space left")
 _FULL: Final = (10122, 10123)  # messages, or an account's resources
-_IN_PROCESS: Final = 10158
-_UNDECIDED: Final = (_IN_PROCESS, 10167)  # this one: too many requests wait
-_NO_LEADER: Final = (500, 503)
+_UNDECIDED: Final = (IN_PROCESS, 10167)  # this one: too many requests wait
 
 
 class _InProcessError(DisconnectedError):
@@ -371,11 +374,11 @@ def meaning(name: str, error: ApiError) -> NtMemoryError:
         error: What a server said.
     """
     said = str(error)
-    is_full = error.number == _NOT_STORED and any(words in said for words in _FULL_WORDS)
+    is_full = error.number == NOT_STORED and any(words in said for words in _FULL_WORDS)
     if is_full or error.number in _FULL:
         return StorageFullError(f"the stream is full: {error}")
-    if error.number == _IN_PROCESS:
+    if error.number == IN_PROCESS:
         return _InProcessError(f"{name}: {error}")
-    if error.number in _UNDECIDED or error.code in _NO_LEADER:
+    if error.number in _UNDECIDED or error.code in NO_LEADER:
         return DisconnectedError(f"{name}: {error}")
     return StorageError(f"{name}: the servers refuse it: {error}")
