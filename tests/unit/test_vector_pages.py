@@ -160,3 +160,16 @@ def test_of_a_file_that_cannot_be_read_nothing_is_entered(monkeypatch: pytest.Mo
     assert enter_cached(rows) == 0
     monkeypatch.setattr("nt_memory.tiers.vectors.pages._in_core", None)
     assert enter_cached(rows) == 0
+
+
+def test_where_no_thread_can_be_begun_rows_are_read_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    files = VectorFiles(tmp_path)
+    files.write(1, 256, 0, bytes(90_000 * 512))
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert files.rows(1, 256, 90_000).shape == (90_000, 256)
+    files.close()

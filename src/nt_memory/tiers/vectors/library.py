@@ -2,7 +2,7 @@
 
 A thread of OpenMP that has done its part spins for 9 ms, should more come, before it sleeps. Where observations come
 in batches 10 ms apart and are added by two threads, that was two thirds of a processor, and 1,500 observations a
-second took 1.4 processors instead of 0.75; loading many takes as long asleep as spinning, and a fifth less of
+second took 1.4 processors instead of 0.6 to 0.75; loading many takes as long asleep as spinning, and a fifth less of
 both processors. GNU's OpenMP reads how to wait when it is loaded, and has no call for it later.
 
 Somebody who has said how threads wait, or has imported faiss before, is left alone.

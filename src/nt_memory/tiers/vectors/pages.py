@@ -19,6 +19,7 @@ import ctypes
 import os
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -129,14 +130,16 @@ def want_huge_pages(address: int, size: int, room: int) -> bool:
 
 
 def enter_later(mapped: NDArray[Any], path: Path) -> None:
-    """Have `enter_cached` done by a thread of its own, if a mapped file is worth it.
+    """Have `enter_cached` done by a thread of its own, if a mapped file is worth it and there is one to be had.
 
     Args:
         mapped: All of the mapping.
         path: Of the file. Of one that cannot be written the system does not tell what is cached.
     """
     if mapped.nbytes >= _WORTH_ASKING and os.access(path, os.W_OK):
-        threading.Thread(target=enter_cached, args=(mapped,), name="nt-memory-pages").start()
+        thread = threading.Thread(target=enter_cached, args=(mapped,), name="nt-memory-pages")
+        with suppress(RuntimeError):  # no more threads: then searches meet the pages one by one
+            thread.start()
 
 
 def enter_cached(mapped: NDArray[Any]) -> int:
