@@ -318,11 +318,45 @@ def test_what_was_recorded_is_read_without_filling_the_columns():
         assert await fresh.trajectory_ids("a") == ["t1", "t2"]
         assert await fresh.trajectory_ids("a", after="t1", limit=1) == ["t2"]
         assert [one.id for one in await fresh.trajectories("a")] == ["t1", "t2"]
+        assert [one.id for one in await fresh.trajectories("a", limit=1)] == ["t1"]
+        assert [one.id for one in await fresh.trajectories("a", after="t1")] == ["t2"]
         found = await fresh.trajectory("t1")
         assert found is not None
         assert found.outcomes[0].value == 1.0
         with pytest.raises(AssertionError, match="was read"):
             await fresh.recent("a")
+
+    run(body)
+
+
+def test_what_a_page_does_not_show_is_not_read():
+    async def body(bank, clock, backing):
+        for number in range(5):
+            await act(bank, clock, f"t{number}", 0.5)
+        read, asked = backing.read, []
+
+        def noted(space, agent, key, moment):
+            asked.append(key)
+            return read(space, agent, key, moment)
+
+        backing.read = noted
+        pages = [
+            await bank.trajectories("a", after=after, limit=2) for after in ("", "t1", "t3", "t4")
+        ]
+        assert [[one.id for one in page] for page in pages] == [
+            ["t0", "t1"],
+            ["t2", "t3"],
+            ["t4"],
+            [],
+        ]
+        asked.clear()
+        await bank.trajectories("a", limit=1)
+        assert not any(key.startswith("t1") for key in asked)
+        for limit in (0, -1):
+            with pytest.raises(InvalidInputError, match="at least 1"):
+                await bank.trajectories("a", limit=limit)
+            with pytest.raises(InvalidInputError, match="at least 1"):
+                await bank.trajectory_ids("a", limit=limit)
 
     run(body)
 

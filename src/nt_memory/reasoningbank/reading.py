@@ -56,12 +56,33 @@ class Reading:
             stored = self._backing.read(TRAJECTORY, agent, trajectory_id, moment)
         return None if stored is None else self._tracker.load(stored.agent, stored, moment)
 
-    async def trajectories(self, agent: str, *, as_of: AsOfLike | None = None) -> list[Trajectory]:
-        """All trajectories of an agent, by id. Cost: about 30 microseconds each."""
+    async def trajectories(
+        self,
+        agent: str,
+        *,
+        after: str = "",
+        limit: int | None = None,
+        as_of: AsOfLike | None = None,
+    ) -> list[Trajectory]:
+        """Trajectories of an agent, by id.
+
+        Args:
+            agent: Whose.
+            after: The last id of the page before.
+            limit: How many, >= 1; None: all.
+            as_of: A time, a revision or `AsOf`; None for now.
+
+        Raises:
+            InvalidInputError: `limit` is less than 1.
+
+        Cost: about 30 microseconds each of those returned, however many there are.
+        """
         check_agent(agent)
+        _check_limit(limit)
         moment = self._backing.resolve(as_of)
-        found = list(self._backing.scan(TRAJECTORY, agent, moment))
-        return [self._tracker.load(agent, stored, moment) for stored in found]
+        found = self._backing.scan(TRAJECTORY, agent, moment, after=after)
+        some = list(itertools.islice(found, limit))
+        return [self._tracker.load(agent, stored, moment) for stored in some]
 
     async def trajectory_ids(
         self, agent: str, *, after: str = "", limit: int = 100, as_of: AsOfLike | None = None
@@ -80,8 +101,7 @@ class Reading:
         Cost: some microseconds an id of the page, however many there are.
         """
         check_agent(agent)
-        if limit < 1:
-            raise InvalidInputError(f"limit must be at least 1, not {limit}")
+        _check_limit(limit)
         moment = self._backing.resolve(as_of)
         found = self._backing.scan(TRAJECTORY, agent, moment, after=after)
         return [stored.key for stored in itertools.islice(found, limit)]
@@ -97,3 +117,8 @@ class Reading:
             raise UnknownTrajectoryError(f"no action {action} of {trajectory_id!r} is known")
         doc = trajectory.actions[action].doc.receipt
         return None if doc is None else Receipt.from_doc(doc, self._rows.resolve)
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise InvalidInputError(f"limit must be at least 1, not {limit}")

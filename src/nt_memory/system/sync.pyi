@@ -415,8 +415,27 @@ class SyncBank:
         """
     def trajectory(self, trajectory_id: str, *, as_of: AsOfLike | None = None) -> Trajectory | None:
         """A trajectory as it was known, or None. More can be added to it and tracked."""
-    def trajectories(self, agent: str, *, as_of: AsOfLike | None = None) -> list[Trajectory]:
-        """All trajectories of an agent, by id. Cost: about 30 microseconds each."""
+    def trajectories(
+        self,
+        agent: str,
+        *,
+        after: str = "",
+        limit: int | None = None,
+        as_of: AsOfLike | None = None,
+    ) -> list[Trajectory]:
+        """Trajectories of an agent, by id.
+
+        Args:
+            agent: Whose.
+            after: The last id of the page before.
+            limit: How many, >= 1; None: all.
+            as_of: A time, a revision or `AsOf`; None for now.
+
+        Raises:
+            InvalidInputError: `limit` is less than 1.
+
+        Cost: about 30 microseconds each of those returned, however many there are.
+        """
     def trajectory_ids(
         self, agent: str, *, after: str = "", limit: int = 100, as_of: AsOfLike | None = None
     ) -> list[str]:

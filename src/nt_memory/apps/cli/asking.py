@@ -90,7 +90,7 @@ class Bank(Protocol):
     """What was decided, and what it teaches; see `ReasoningBank`."""
 
     async def trajectories(
-        self, agent: str, *, as_of: Moment | None = None
+        self, agent: str, *, limit: int | None = None, as_of: Moment | None = None
     ) -> list[Trajectory]: ...
     async def trajectory(
         self, trajectory_id: str, *, as_of: Moment | None = None

@@ -56,8 +56,8 @@ def trajectories(
 
         moment = parse_as_of(as_of)
         if trajectory_id is None:
-            found = await memory.bank.trajectories(agent, as_of=moment)
-            shown = [lessons.trajectory_document(one) for one in found[:limit]]
+            found = await memory.bank.trajectories(agent, limit=limit, as_of=moment)
+            shown = [lessons.trajectory_document(one) for one in found]
         else:
             one = await memory.bank.trajectory(trajectory_id, as_of=moment)
             if one is None or one.agent_id != agent:

@@ -33,7 +33,7 @@ from nt_memory.namespace import check_agent
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     Progress = Callable[[int, int], None]
 
 BATCH = 500
+_PAGE = 100  # trajectories: reading them keeps the loop from coming round for some 3 ms
 _EPISODES = BY_NAME["episodes"]
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -224,13 +225,24 @@ async def _export(
         kept += await _give_back(memory, writer, agent, revision)
     for done, agent in enumerate(names, 1):
         made += await _add_observations(memory, writer, agent, revision)
-        for trajectory in await memory.bank.trajectories(agent, as_of=revision):
+        async for trajectory in _trajectories(memory, agent, revision):
             verdicts = await memory.bank.judge(trajectory.id)
             made += _decided(writer, trajectory, verdicts)
             await turn()
         if progress is not None:
             progress(done, len(names))
     return kept, made
+
+
+async def _trajectories(
+    memory: MemorySystem, agent: str, revision: int
+) -> AsyncIterator[Trajectory]:
+    """An agent's trajectories, some at a time, since there may be a million."""
+    after = ""
+    while page := await memory.bank.trajectories(agent, after=after, limit=_PAGE, as_of=revision):
+        for trajectory in page:
+            yield trajectory
+        after = page[-1].id
 
 
 async def _give_back(memory: MemorySystem, writer: Writer, agent: str, revision: int) -> int:

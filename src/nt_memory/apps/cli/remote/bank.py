@@ -37,18 +37,22 @@ class RemoteBank(RemoteStandings):
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def trajectories(self, agent: str, *, as_of: Moment | None = None) -> list[Trajectory]:
-        """An agent's trajectories, by id."""
+    async def trajectories(
+        self, agent: str, *, limit: int | None = None, as_of: Moment | None = None
+    ) -> list[Trajectory]:
+        """An agent's trajectories, by id; no more than `limit`."""
         found: list[Trajectory] = []
         query: dict[str, Any] = {
             "agent": check_agent(agent),
-            "limit": PAGE,
             "whole": True,
             "as_of": spell_moment(as_of),
         }
         after: str | None = ""
-        while after is not None:
-            answer = await self._client.ask("GET", "/trajectories", query={**query, "after": after})
+        while after is not None and (limit is None or len(found) < limit):
+            size = PAGE if limit is None else min(PAGE, limit - len(found))
+            answer = await self._client.ask(
+                "GET", "/trajectories", query={**query, "limit": size, "after": after}
+            )
             page = read(answer, _TrajectoryPage)
             found.extend(one.trajectory() for one in page.trajectories)
             after = page.next
