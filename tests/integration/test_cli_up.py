@@ -104,9 +104,13 @@ def test_what_is_printed_lets_a_shell_in(cli: Any, home: Path, tmp_path: Path) -
     lost = r"^warn\tserver\t\S+ cannot be reached[^;]*(; nats://[0-9.:]+ answers){2}\t"
     assert re.search(lost, out, re.MULTILINE), out
     assert re.search(r"^ok\tcredentials\t", out, re.MULTILINE)
+    assert re.search(
+        r"^ok\tcopies\tall of the journal: (ntm-[123](, )?){3}\t", out, re.MULTILINE
+    ), out
     del given["NT_MEMORY_NKEY_FILE"]
     failed = cli("doctor", store=url, env=given)
     assert failed.code == Exit.FAILED
+    assert re.search(r"^skip\tcopies\t", failed.out, re.MULTILINE), failed.out
     assert re.search(r"^fail\tcredentials\t.*NT_MEMORY_NKEY_FILE", failed.out, re.MULTILINE)
 
 

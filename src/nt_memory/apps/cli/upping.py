@@ -58,7 +58,7 @@ def up(
         return
     try:
         _tell(fleet, fleet.pids, is_detached=False, as_json=as_json)
-        run(fleet.watch())
+        run(fleet.watch(printing.note))
     except (KeyboardInterrupt, StoppedError):
         pass  # as it is meant to end
     finally:

@@ -111,3 +111,10 @@ class Patience:
             return False
         self.renew()
         return True
+
+
+def unanswered(error: Exception) -> str:
+    """Why there was no answer of the servers' streams, in words."""
+    if isinstance(error, nats.errors.NoRespondersError):
+        return "no server keeps the streams: too few run, or their disks are full"
+    return f"no answer: {str(error) or type(error).__name__}"

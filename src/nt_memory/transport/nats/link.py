@@ -39,6 +39,7 @@ from nt_memory.transport.nats.client import (
     Patience,
     RefusedError,
     SteadyClient,
+    unanswered,
 )
 
 if TYPE_CHECKING:
@@ -294,9 +295,7 @@ class Link:
             raise
         except (TimeoutError, OSError, nats.errors.Error) as error:
             await self._go_unanswered()
-            raise DisconnectedError(
-                f"{self.name}: no answer: {str(error) or type(error).__name__}"
-            ) from None
+            raise DisconnectedError(f"{self.name}: {unanswered(error)}") from None
         finally:
             asking.cancel()
             waiting.discard(refused)

@@ -25,8 +25,8 @@ def doctor(*, store: Store = None, json: AsJson = False) -> None:
     """Look whether machine, disk and store are fit, and say what to do about what is not.
 
     Versions, processor, memory, huge pages, limits, fork, clock, permissions, file system, disk speed,
-    space, the store, who writes it, how its embeddings fit the memory, and servers that are named by a URL,
-    and whether they let this node in. Changes nothing; a store may be in use. Exit code 1 if something fails, 11 if it is a server that cannot be reached.
+    space, the store, who writes it, how its embeddings fit the memory; and of servers that are named by a URL whether
+    they answer, let this node in, and have all of the journal. Changes nothing; a store may be in use. Exit code 1 if something fails, 11 if it is a server that cannot be reached.
     """
     from nt_memory.apps.cli.doctor import disk, machine, network  # noqa: PLC0415 - slow
     from nt_memory.apps.cli.doctor import store as at_rest  # noqa: PLC0415
@@ -55,6 +55,7 @@ def doctor(*, store: Store = None, json: AsJson = False) -> None:
             *(here if patient.url is None else ()),
             network.check_server,
             network.check_credentials,
+            network.check_copies,
             network.check_vector_server,
         ),
     )

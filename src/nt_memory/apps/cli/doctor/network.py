@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import re
 import socket
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from nt_memory.apps.cli.doctor.checks import Check
@@ -13,10 +14,14 @@ from nt_memory.errors import DisconnectedError, InvalidInputError, NtMemoryError
 from nt_memory.transport.nats.address import parse_url
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from nt_memory.apps.cli.doctor.checks import Patient
 
 PATIENCE_S = 3.0
 _CLUSTER = ("nats", "tls")
+_MOST_GREETING = 1 << 16
+_KEEPS_STREAMS = re.compile(rb'"jetstream": *true')
 _PORTS = {"nats": 4222, "tls": 4222, "http": 80, "https": 443}
 
 
@@ -49,6 +54,47 @@ def check_credentials(patient: Patient) -> Check:
     return Check(name, "ok", f"the servers let this node in, as {who}")
 
 
+def check_copies(patient: Patient) -> Check:
+    """Whether every server that keeps a cluster's journal has all of it. Connects, and changes nothing."""
+    from nt_memory.system.joining import connect  # noqa: PLC0415 - slow
+    from nt_memory.transport.nats.client import ApiError  # noqa: PLC0415
+
+    name = "copies"
+    if urlsplit(patient.url or "").scheme not in _CLUSTER:
+        return Check(name, "skip", "no cluster is named")
+    try:
+        link = connect(replace(patient.config, url=patient.url))
+        try:
+            asked = link.ask_api(f"STREAM.INFO.{link.subjects.stream}", {})
+            cluster = link.call(asked, PATIENCE_S).get("cluster") or {}
+        finally:
+            link.close()
+    except ApiError as error:
+        if error.code == http.client.NOT_FOUND:
+            return Check(name, "skip", "nobody has opened this swarm yet")
+        return Check(name, "fail", str(error), "look at the servers' logs and disks")
+    except DisconnectedError as error:
+        return Check(name, "fail", str(error), "look at the servers' logs and disks")
+    except NtMemoryError:
+        return Check(name, "skip", "the servers do not let this node in")
+    return _judge_copies(name, cluster)
+
+
+def _judge_copies(name: str, cluster: Mapping[str, Any]) -> Check:
+    leader, replicas = cluster.get("leader", "one server"), cluster.get("replicas") or []
+    behind = [
+        f"{one['name']} is {'away' if one.get('offline') else 'behind'}"
+        for one in replicas
+        if one.get("offline") or not one.get("current")
+    ]
+    well = [one["name"] for one in replicas if one.get("current") and not one.get("offline")]
+    found = f"all of the journal: {', '.join([leader, *well])}"
+    if behind:
+        advice = "if one more is lost, writes stop: look at that server's log and disk"
+        return Check(name, "warn", f"{'; '.join(behind)}; {found}", advice)
+    return Check(name, "ok", found)
+
+
 def _reached(name: str, url: str | None) -> Check:
     if not url:
         return Check(name, "skip", "none is named")
@@ -78,7 +124,8 @@ def _reached(name: str, url: str | None) -> Check:
             "is it running, is the port open, does the name resolve from here?",
         )
     if odd:
-        return Check(name, "warn", found, "is it the server that you mean?")
+        advice = "is it the server that you mean, is its disk full, is JetStream on?"
+        return Check(name, "warn", found, advice)
     return Check(name, "ok", found)
 
 
@@ -110,6 +157,12 @@ def _ask(scheme: str, host: str, port: int) -> str:
         finally:
             asked.close()
         return "" if status < http.client.BAD_REQUEST else f"answers /health with {status}"
-    with socket.create_connection((host, port), timeout=PATIENCE_S) as line:
-        greeting = line.recv(5)
-    return "" if greeting.startswith(b"INFO ") else "answers, but not as NATS does"
+    with (
+        socket.create_connection((host, port), timeout=PATIENCE_S) as line,
+        line.makefile("rb") as heard,
+    ):
+        greeting = heard.readline(_MOST_GREETING)
+    if not greeting.startswith(b"INFO "):
+        return "answers, but not as NATS does"
+    # A server that could not write keeps no streams until it is started anew, and says so here.
+    return "" if _KEEPS_STREAMS.search(greeting) else "answers, but keeps no streams"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import itertools
 import os
 import secrets
 import signal
@@ -20,9 +20,11 @@ from nt_memory.transport.nats.servers.directory import ServersDirectory, write_p
 from nt_memory.transport.nats.servers.keys import make_key, public_key
 from nt_memory.transport.nats.servers.process import ServerProcess
 from nt_memory.transport.nats.servers.program import find_program
+from nt_memory.transport.nats.servers.revival import Revival
+from nt_memory.transport.nats.servers.statements import are_ready, ask, leader_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from nt_memory.transport.nats.rights import Role
@@ -30,9 +32,9 @@ if TYPE_CHECKING:
 LOOPBACK = "127.0.0.1"
 READY_S = 60.0
 _SIZES = (1, 3)
-_ASK_S = 1.0
 _LOOK_EVERY_S = 0.1
 _WATCH_EVERY_S = 1.0
+_ASK_EVERY = 5  # looks
 
 
 class Fleet:
@@ -200,15 +202,27 @@ class Fleet:
         await asyncio.gather(*(server.stop() for server in self.servers.values()))
         self._place.let_go()
 
-    async def watch(self) -> None:
-        """Wait until a server ends by itself.
+    async def watch(self, told: Callable[[str], object] = lambda _: None) -> None:
+        """Wait until a server ends by itself; start those anew that have given up on a full disk.
+
+        A server that could not write keeps no streams from then on, also when there is space again: of
+        three, two would go on without anybody being told. See `Revival`.
+
+        Args:
+            told: Takes a line when a server keeps no streams any more, and when it is started anew.
 
         Raises:
             StorageError: one did; says which, and what it said last.
         """
-        while True:
+        clock = SystemClock()
+        revival = Revival(clock, told)
+        for turn in itertools.count():
             self._check_running()
-            await SystemClock().sleep(_WATCH_EVERY_S)
+            if turn % _ASK_EVERY == 0:
+                for name in revival.due(await self._ask(), self._streams):
+                    await self.servers[name].stop()
+                    self.launch(name)
+            await clock.sleep(_WATCH_EVERY_S)
 
     def leave(self) -> list[int]:
         """Let them run on when this process ends; `ServersDirectory.stop_holders` stops them."""
@@ -222,8 +236,8 @@ class Fleet:
 
         Cost: a connection; up to a second.
         """
-        answers = await self._ask("JSZ")
-        return next((leader for leader in map(_leader_of, answers) if leader), "")
+        answers = await self._ask()
+        return next((leader for leader in map(leader_of, answers.values()) if leader), "")
 
     # --- what was chosen ----------------------------------------------------------------------
 
@@ -298,9 +312,11 @@ class Fleet:
 
     def _configure(self, node: Node) -> None:
         home = self.directory / node.name
-        write_private(
-            home / "server.conf", render(self._settings, node, (home / "streams").absolute())
-        )
+        streams = self._streams(node.name).absolute()
+        write_private(home / "server.conf", render(self._settings, node, streams))
+
+    def _streams(self, name: str) -> Path:
+        return self.directory / name / "streams"
 
     # --- whether they are ready ---------------------------------------------------------------
 
@@ -309,7 +325,7 @@ class Fleet:
         end_ns = clock.monotonic_ns() + int(within_s * 1e9)
         while True:
             self._check_running()
-            if await self._is_ready():
+            if are_ready(await self._ask(), len(self.nodes)):
                 return
             if clock.monotonic_ns() > end_ns:
                 said = "; ".join(name + each.last_words() for name, each in self.servers.items())
@@ -321,59 +337,8 @@ class Fleet:
             if not server.is_running:
                 raise StorageError(f"server {name} ended{server.last_words()}")
 
-    async def _is_ready(self) -> bool:
-        answers = await self._ask("JSZ")
-        if len(answers) < len(self.nodes):
-            return False
-        if len(self.nodes) == 1:
-            return "config" in answers[0]
-        leaders = {_leader_of(answer) for answer in answers}
-        if len(leaders) != 1 or not all(leaders):
-            return False
-        # Streams are laid only on servers that the leader has heard of.
-        followers = [
-            peer
-            for answer in answers
-            for peer in answer.get("meta_cluster", {}).get("replicas", ())
-            if peer.get("current") and not peer.get("offline")
-        ]
-        return len(followers) >= len(self.nodes) - 1
-
-    async def _ask(self, what: str) -> list[dict[str, Any]]:
-        """What the servers say of themselves; those that do not answer are left out."""
-        import nats  # noqa: PLC0415 - of an extra
-        from nats.errors import Error  # noqa: PLC0415
-
-        async def ignore(_error: Exception) -> None:
-            pass
-
-        answers: dict[str, dict[str, Any]] = {}
-        try:
-            client = await nats.connect(
-                [f"nats://{self._settings.host}:{node.client}" for node in self.nodes],
-                nkeys_seed=str(self._place.keys / "system.nk"),
-                allow_reconnect=False,
-                connect_timeout=1,
-                error_cb=ignore,
-            )
-        except (Error, OSError, TimeoutError):
-            return []
-        try:
-            inbox = client.new_inbox()
-            taken = await client.subscribe(inbox)
-            await client.publish(f"$SYS.REQ.SERVER.PING.{what}", b"{}", reply=inbox)
-            while len(answers) < len(self.nodes):
-                said = json.loads((await taken.next_msg(_ASK_S)).data)
-                answers[said["server"]["name"]] = said.get("data") or {}
-        except (Error, OSError, TimeoutError):
-            pass  # fewer answers than servers
-        finally:
-            await client.close()
-        return list(answers.values())
-
-
-def _leader_of(answer: dict[str, Any]) -> str:
-    return str(answer.get("meta_cluster", {}).get("leader", ""))
+    async def _ask(self) -> dict[str, dict[str, Any]]:
+        return await ask(self._settings, self._place.keys / "system.nk")
 
 
 def _free_ports(count: int) -> list[int]:
