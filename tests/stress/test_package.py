@@ -55,7 +55,12 @@ async def main():
 asyncio.run(main())
 """,
 }
-OF_EXTRAS = ("nt_memory.apps.mcp.", "nt_memory.apps.server.", "nt_memory.integrations.langgraph.")
+OF_EXTRAS = (
+    "nt_memory.apps.mcp.",
+    "nt_memory.apps.server.",
+    "nt_memory.integrations.langgraph.",
+    "nt_memory.transport.nats.",
+)
 IMPORT_S = 0.150
 """What `import nt_memory` may take, at its best of several."""
 

@@ -43,7 +43,6 @@ def test_nothing_grows_under_constant_load(tmp_path):
     assert is_flat, said
 
 
-@pytest.mark.xfail(strict=True, reason="rows of replaced observations are never given back")
 def test_nothing_grows_while_observations_are_replaced(tmp_path):
     """The same, with observations replaced and deleted all the time."""
     is_flat, said = held(tmp_path, "soak.py", "--sizes-only")

@@ -6,6 +6,7 @@ Writers do not wait for anything, compactions run beside them, and nobody calls 
 from __future__ import annotations
 
 import asyncio
+from statistics import median
 
 import pytest
 
@@ -50,6 +51,8 @@ def test_updates_stay_bounded(tmp_path, writers):
     asyncio.run(body())
     # Without: 100,000 entries of 60 bytes in the journal, and 300 each in the views.
     assert max(sizes) < RESERVED_BYTES + 20 * BOUND
-    half = len(sizes) // 2
-    assert max(sizes[half:]) < 1.5 * max(sizes[:half])
+    # What grows steadily would be 2.3 times as large. Not the greatest: how far writers get during one
+    # compaction is the machine's to say.
+    quarter = len(sizes) // 4
+    assert median(sizes[3 * quarter :]) < 1.5 * median(sizes[quarter : 2 * quarter])
     assert verify(tmp_path / "store").damage == []

@@ -496,3 +496,23 @@ def test_metrics_say_what_the_memory_counts(asked, clock):
         assert 'nt_memory_verdict_skill{action_type="vol",agent="a"} 1.0' in text
 
     asked(body)
+
+
+def test_numbers_are_spelled_as_in_json(asked):
+    """In paths and queries too: what only Python reads as a number is refused, and nothing is guessed."""
+
+    async def body(client, memory):
+        await memory.put("a", "k", 1)
+        assert (await client.get("/v1/moments/1")).status_code == 200
+        for odd in ("%2B0.0", "1.0", "1_0", "%201", "01", "1e0", "%EF%BC%91"):
+            for path in (
+                f"moments/{odd}",
+                f"proposals?after={odd}",
+                f"trajectories?agent=a&limit={odd}",
+            ):
+                assert (await client.get(f"/v1/{path}")).status_code == 400, path
+        for odd in ("%2B0.5", "0.5_0", ".5", "nan", "%200.5"):
+            assert (await client.get(f"/v1/calibration/a?level={odd}")).status_code == 400, odd
+        assert (await client.get("/v1/calibration/a?level=5e-1")).status_code == 200
+
+    asked(body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from fractions import Fraction
@@ -14,7 +15,7 @@ import msgspec
 import numpy as np
 from fastapi import Header, Query, Request, Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 from starlette.types import Receive, Scope, Send
 
 from nt_memory.apps.server.problems import Problem, refused
@@ -29,6 +30,7 @@ MAX_SENT_BYTES = 64 << 20
 OFF_LOOP_BYTES = 256 << 10
 MAX_DIM = 1 << 16
 _DIGITS_IN_REVISION = 19
+_JSON_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     code: {
@@ -310,6 +312,24 @@ AsOfQuery = Annotated[
 
 # --- names and numbers ------------------------------------------------------------------------
 
+
+def _refuse_odd(value: Any) -> Any:
+    """In paths and queries numbers are strings, of which pydantic takes more than JSON writes: +0.0, 1_000."""
+    if isinstance(value, str) and _JSON_NUMBER.fullmatch(value) is None:
+        raise ValueError("not spelled as JSON spells numbers")
+    return value
+
+
+def _refuse_broken(value: Any) -> Any:
+    """The same of whole numbers, where 1.0 is none."""
+    if isinstance(value, str) and "." in value:
+        raise ValueError("not a whole number")
+    return _refuse_odd(value)
+
+
+Number = Annotated[float, BeforeValidator(_refuse_odd)]
+Whole = Annotated[int, BeforeValidator(_refuse_broken)]
+
 AGENT_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$"
 AgentName = Annotated[str, Field(pattern=AGENT_PATTERN)]
 KeyName = Annotated[str, Field(min_length=1, max_length=256)]
@@ -317,7 +337,7 @@ Label = Annotated[str, Field(min_length=1, max_length=128)]
 Tags = Annotated[list[Label], Field(max_length=64)]
 Real = Annotated[float, Field(allow_inf_nan=False)]
 Vector = Annotated[list[Real], Field(min_length=1, max_length=MAX_DIM)]
-Revision = Annotated[int, Field(ge=0, le=(1 << 63) - 1)]
+Revision = Annotated[Whole, Field(ge=0, le=(1 << 63) - 1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 RequestId = Annotated[
     str | None,

@@ -14,6 +14,7 @@ from nt_memory.apps.server.bodies import (
     AsOfQuery,
     KeyName,
     Moment,
+    Number,
     Real,
     RequestId,
     StrictRoute,
@@ -177,7 +178,7 @@ async def distill(
 async def calibration(
     me: Me,
     agent: Agent,
-    level: Annotated[float, Query(gt=0, lt=1)] = 0.8,
+    level: Annotated[Number, Query(gt=0, lt=1)] = 0.8,
     as_of: AsOfQuery = None,
     *,
     action_type: OfType = None,

@@ -15,12 +15,14 @@ from nt_memory.apps.server.bodies import (
     AgentName,
     Body,
     Label,
+    Number,
     Real,
     RequestId,
     Revision,
     StrictRoute,
     Time,
     Value,
+    Whole,
     reply,
     spell_fields,
     to_value,
@@ -272,7 +274,7 @@ async def vote(me: Me, body: VoteIn, request_id: RequestId = None) -> Response:
 async def proposals(
     me: Me,
     after: Annotated[Revision, Query()] = 0,
-    limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
+    limit: Annotated[Whole, Query(ge=1, le=1_000)] = 100,
 ) -> Response:
     """Proposals by the revision that they were put at, a page at a time."""
     found = [one for one in await me.memory.consensus.list_proposals() if one.revision > after]
@@ -292,7 +294,7 @@ async def proposal(
     house: Here,
     proposal_id: ProposalId,
     wait: Annotated[
-        float, Query(ge=0, le=MAX_WAIT_S, description="Seconds to wait for the decision.")
+        Number, Query(ge=0, le=MAX_WAIT_S, description="Seconds to wait for the decision.")
     ] = 0.0,
 ) -> Response:
     """A proposal, every vote, and where it stands: after it was decided, or `wait` seconds."""

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Response
 
-from nt_memory.apps.server.bodies import PROBLEMS, StrictRoute, bytes_of, spell_fields
+from nt_memory.apps.server.bodies import (
+    PROBLEMS,
+    Number,
+    StrictRoute,
+    bytes_of,
+    spell_fields,
+)
 from nt_memory.apps.server.callers import Caller, Me
 from nt_memory.apps.server.house import Here, House
 from nt_memory.apps.server.permitted import Sight
@@ -57,7 +63,7 @@ async def live(
     me: Me,
     house: Here,
     interval: Annotated[
-        float, Query(ge=0.25, le=60.0, description="Seconds between two looks.")
+        Number, Query(ge=0.25, le=60.0, description="Seconds between two looks.")
     ] = 0.5,
 ) -> Response:
     """How things stand, again and again: `look` events with counters, locks, votes and what is new.

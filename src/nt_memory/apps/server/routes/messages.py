@@ -19,6 +19,7 @@ from nt_memory.apps.server.bodies import (
     Body,
     StrictRoute,
     Value,
+    Whole,
     reply,
     size_of,
     to_value,
@@ -43,7 +44,9 @@ Pattern = Annotated[
     str,
     Query(min_length=1, max_length=256, description="A topic; `*` is one level, `**` the rest."),
 ]
-Buffer = Annotated[int, Query(ge=1, le=MAX_BUFFER, description="Messages kept if you read slowly.")]
+Buffer = Annotated[
+    Whole, Query(ge=1, le=MAX_BUFFER, description="Messages kept if you read slowly.")
+]
 Overflow = Annotated[Literal["drop_oldest", "error"], Query()]
 
 

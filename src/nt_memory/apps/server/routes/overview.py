@@ -16,6 +16,7 @@ from nt_memory.apps.server.bodies import (
     StrictRoute,
     Time,
     Value,
+    Whole,
     bytes_of,
     reply,
 )
@@ -130,7 +131,7 @@ async def swarm(
     me: Me,
     key: Annotated[str, Query(min_length=1, max_length=256)] = "position",
     after: Annotated[str, Query(max_length=64)] = "",
-    limit: Annotated[int, Query(ge=1, le=500)] = 200,
+    limit: Annotated[Whole, Query(ge=1, le=500)] = 200,
     as_of: AsOfQuery = None,
 ) -> Response:
     """All agents: how much each has stored, and one key of each, now or as of a moment."""
@@ -150,8 +151,8 @@ async def decisions(  # noqa: PLR0913 - each is a part of the query
     me: Me,
     agent: Agent,
     action_type: ActionTypeQuery = None,
-    skip: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    skip: Annotated[Whole, Query(ge=0, le=1_000_000)] = 0,
+    limit: Annotated[Whole, Query(ge=1, le=500)] = 100,
     as_of: AsOfQuery = None,
     *,
     since: SinceQuery = None,
@@ -181,8 +182,8 @@ async def memory_map(
     me: Me,
     agent: Agent,
     action_type: ActionTypeQuery = None,
-    sample: Annotated[int, Query(ge=1, le=MAX_SAMPLE)] = 2_000,
-    seed: Annotated[int, Query(ge=0, le=(1 << 63) - 1)] = 0,
+    sample: Annotated[Whole, Query(ge=1, le=MAX_SAMPLE)] = 2_000,
+    seed: Annotated[Whole, Query(ge=0, le=(1 << 63) - 1)] = 0,
     as_of: AsOfQuery = None,
 ) -> Response:
     """What an agent remembers in two dimensions, with its patterns."""

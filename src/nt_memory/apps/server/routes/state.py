@@ -22,6 +22,7 @@ from nt_memory.apps.server.bodies import (
     StrictRoute,
     Time,
     Value,
+    Whole,
     bytes_of,
     parse_time,
     reply,
@@ -50,7 +51,7 @@ router: APIRouter = APIRouter(
 Agent = Annotated[str, Path(pattern=AGENT_PATTERN, description="Whose keys.")]
 Key = Annotated[str, Path(min_length=1, max_length=256, description="The key; may have `/`.")]
 Prefix = Annotated[str, Query(max_length=256, description="What the keys start with.")]
-Limit = Annotated[int, Query(ge=1, le=1_000)]
+Limit = Annotated[Whole, Query(ge=1, le=1_000)]
 
 
 class PutIn(Body):

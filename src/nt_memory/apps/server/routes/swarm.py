@@ -16,6 +16,7 @@ from nt_memory.apps.server.bodies import (
     AGENT_PATTERN,
     PROBLEMS,
     Body,
+    Number,
     Real,
     RequestId,
     Revision,
@@ -228,7 +229,7 @@ async def timeline(
     me: Me,
     house: Here,
     revision: Annotated[Revision, Query(description="Wait until this one is visible.")] = 0,
-    wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="Seconds at most.")] = 0.0,
+    wait: Annotated[Number, Query(ge=0, le=MAX_WAIT_S, description="Seconds at most.")] = 0.0,
 ) -> Response:
     """The agents' now, and the newest revision; once `revision` is visible, or after `wait` seconds."""
     if me.memory.revision < revision:
