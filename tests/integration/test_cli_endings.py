@@ -128,7 +128,7 @@ def test_servers_out_of_reach(cli, looked_at, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         process = cli.start("doctor", "--store", f"nats://127.0.0.1:{server.getsockname()[1]}")
         taken, _ = server.accept()
-        taken.sendall(b"INFO {}\r\n")
+        taken.sendall(b'INFO {"jetstream":true}\r\n')
         gone, _ = server.accept()
         gone.close()
         out, _ = process.communicate(timeout=30)
@@ -136,6 +136,7 @@ def test_servers_out_of_reach(cli, looked_at, tmp_path):
     assert process.returncode == 0
     assert "ok\tserver\t" in out
     assert "skip\tcredentials\t" in out
+    assert "skip\tcopies\t" in out
 
 
 def test_doctor_finds_what_is_wrong(cli, own, tmp_path):
@@ -143,7 +144,7 @@ def test_doctor_finds_what_is_wrong(cli, own, tmp_path):
     (well,) = cli.documents("doctor", store=own)
     assert well.is_healthy
     names = [check.name for check in well.checks]
-    assert len(names) == len(set(names)) == 17
+    assert len(names) == len(set(names)) == 18
     assert not any(path.name.startswith(".nt-memory-doctor") for path in own.iterdir())
     (tmp_path / "file").write_text("")
     for path, name in ((tmp_path / "file", "permissions"), (tmp_path, "store")):

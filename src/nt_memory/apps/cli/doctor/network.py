@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from nt_memory.apps.cli.doctor.checks import Check
-from nt_memory.errors import DisconnectedError, InvalidInputError, NtMemoryError
+from nt_memory.errors import (
+    DisconnectedError,
+    InvalidInputError,
+    NtMemoryError,
+    PermissionDeniedError,
+)
 from nt_memory.transport.nats.address import parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nt_memory.apps.cli.doctor.checks import Patient
+    from nt_memory.transport.nats.link import Link
 
 PATIENCE_S = 3.0
 _CLUSTER = ("nats", "tls")
@@ -37,47 +43,52 @@ def check_vector_server(patient: Patient) -> Check:
 
 def check_credentials(patient: Patient) -> Check:
     """Whether a cluster's servers let this node in. Connects, and subscribes to nothing."""
-    from nt_memory.system.joining import connect  # noqa: PLC0415 - slow
-
     name = "credentials"
-    if urlsplit(patient.url or "").scheme not in _CLUSTER:
-        return Check(name, "skip", "no cluster is named")
-    if _reached(name, patient.url).status not in {"ok", "warn"}:
-        return Check(name, "skip", "no server answers")
-    try:
-        connect(replace(patient.config, url=patient.url)).close()
-    except DisconnectedError:
-        return Check(name, "skip", "no server answers")
-    except NtMemoryError as error:
-        return Check(name, "fail", str(error), "nkey_file or credentials_file, see nt-memory enrol")
+    joined = _join(patient, name)
+    if isinstance(joined, Check):
+        return joined
+    joined.close()
     who = patient.config.agent or "the operator"
     return Check(name, "ok", f"the servers let this node in, as {who}")
 
 
 def check_copies(patient: Patient) -> Check:
     """Whether every server that keeps a cluster's journal has all of it. Connects, and changes nothing."""
-    from nt_memory.system.joining import connect  # noqa: PLC0415 - slow
-    from nt_memory.transport.nats.client import ApiError  # noqa: PLC0415
+    from nt_memory.transport.nats.client import ApiError  # noqa: PLC0415 - slow
 
     name = "copies"
-    if urlsplit(patient.url or "").scheme not in _CLUSTER:
-        return Check(name, "skip", "no cluster is named")
+    joined = _join(patient, name)
+    if isinstance(joined, Check):
+        is_shut_out = joined.status == "fail"  # which `check_credentials` says
+        return Check(name, "skip", "this node is not let in") if is_shut_out else joined
+    asked = joined.ask_api(f"STREAM.INFO.{joined.subjects.stream}", {})
     try:
-        link = connect(replace(patient.config, url=patient.url))
-        try:
-            asked = link.ask_api(f"STREAM.INFO.{link.subjects.stream}", {})
-            cluster = link.call(asked, PATIENCE_S).get("cluster") or {}
-        finally:
-            link.close()
-    except ApiError as error:
-        if error.code == http.client.NOT_FOUND:
+        cluster = joined.call(asked, PATIENCE_S).get("cluster") or {}
+    except (ApiError, NtMemoryError) as error:
+        if isinstance(error, PermissionDeniedError):
+            return Check(name, "skip", "this node may not ask")
+        if isinstance(error, ApiError) and error.code == http.client.NOT_FOUND:
             return Check(name, "skip", "nobody has opened this swarm yet")
         return Check(name, "fail", str(error), "look at the servers' logs and disks")
-    except DisconnectedError as error:
-        return Check(name, "fail", str(error), "look at the servers' logs and disks")
-    except NtMemoryError:
-        return Check(name, "skip", "the servers do not let this node in")
+    finally:
+        joined.close()
     return _judge_copies(name, cluster)
+
+
+def _join(patient: Patient, name: str) -> Link | Check:
+    """A connection to a cluster; or why there is none, as a check."""
+    from nt_memory.system.joining import connect  # noqa: PLC0415 - slow
+
+    if urlsplit(patient.url or "").scheme not in _CLUSTER:
+        return Check(name, "skip", "no cluster is named")
+    if _reached(name, patient.url).status not in {"ok", "warn"}:
+        return Check(name, "skip", "no server answers")
+    try:
+        return connect(replace(patient.config, url=patient.url))
+    except DisconnectedError:
+        return Check(name, "skip", "no server answers")
+    except NtMemoryError as error:
+        return Check(name, "fail", str(error), "nkey_file or credentials_file, see nt-memory enrol")
 
 
 def _judge_copies(name: str, cluster: Mapping[str, Any]) -> Check:
