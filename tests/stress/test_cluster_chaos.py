@@ -162,9 +162,8 @@ class Chaos:
         await asyncio.sleep(2.0)
 
     async def lose_first(self) -> None:
-        for _ in range(
-            4
-        ):  # each time one message of the first process is stored without its knowing
+        # Each time one message of the first process is stored without its knowing.
+        for _ in range(8):
             self.cluster.hold(self.processes[0].name, "back")
             await asyncio.sleep(2.7)
             await self.cluster.heal()
@@ -413,8 +412,17 @@ PLANTED: dict[str, tuple[list[str], set[str]]] = {
 
 @pytest.mark.parametrize("plant", PLANTED)
 def test_a_planted_bug_is_found(tmp_path: Path, plant: str) -> None:
-    """One process in eight with one mistake: the judge says so, and says what it did."""
+    """One process in eight with one mistake: the judge says so, and says what it did.
+
+    Whether a mistake shows in what others read is up to who wrote when, so there is a second try.
+    """
     faults, blamed = PLANTED[plant]
-    verdict = asyncio.run(run_chaos(tmp_path, faults, seed=1, plant=plant))
-    found = {about for about, said in verdict.violations.items() if said}
-    assert found & blamed, verdict.counts
+    told: list[Any] = []
+    for seed in (1, 2):
+        place = tmp_path / str(seed)
+        place.mkdir()
+        verdict = asyncio.run(run_chaos(place, faults, seed=seed, plant=plant))
+        told.append(verdict.counts)
+        if blamed & {about for about, said in verdict.violations.items() if said}:
+            return
+    pytest.fail(f"not found: {told}")
