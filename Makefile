@@ -47,7 +47,7 @@ help:
 	@echo 'make licences  is every dependency under a licence that is allowed?'
 	@echo 'make sbom    what an installation brings, as CycloneDX, into dist/'
 	@echo 'make audit   known vulnerabilities of what an installation brings; asks the advisory service'
-	@echo 'make stress  the long tests: kill -9 in mid-write, 20 rounds each; minutes'
+	@echo 'make stress  the long tests: kill -9 in mid-write, soaks, chaos; 20 minutes on two cores'
 	@echo 'make check   format, lint, types, import rules and tests: what CI runs'
 	@echo 'make bench   measure, write bench/results/    (BENCH_ARGS="--n 1000000")'
 	@echo 'make bench-storage  puts and reads beside other stores and caches (STORAGE_ARGS)'
@@ -108,7 +108,7 @@ audit: $(VENV)/.installed-supply
 	$(BIN)/pip-audit --strict --progress-spinner off --disable-pip --no-deps -r constraints.txt
 
 stress: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m stress --timeout 1800 $(TEST_ARGS)
+	$(TESTS) -m stress --timeout 1800 $(TEST_ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
