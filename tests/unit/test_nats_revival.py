@@ -105,10 +105,22 @@ def test_a_disk_that_cannot_be_looked_at(free: SimpleNamespace, tmp_path: Path) 
 
 
 def test_streams_cannot_be_made_where_a_server_has_given_up() -> None:
-    leader = {"config": {}, "meta_cluster": {"leader": "a", "replicas": [{"current": True}] * 2}}
-    follower = {"config": {}, "meta_cluster": {"leader": "a"}}
+    heard, unheard = {"current": True}, {"current": False}
+    leader = {"config": {}, "meta_cluster": {"leader": "a", "replicas": [heard, heard]}}
+    follower = {"config": {}, "meta_cluster": {"leader": "a", "replicas": [heard, unheard]}}
     assert are_ready({"a": leader, "b": follower, "c": follower}, 3)
     assert not are_ready({"a": leader, "b": follower, "c": follower | OUT}, 3)
     assert not are_ready({"a": leader, "b": follower}, 3)
+    # What followers know of the leader says nothing of whom the leader knows.
+    deaf = {"config": {}, "meta_cluster": {"leader": "a", "replicas": [heard, unheard]}}
+    assert not are_ready({"a": deaf, "b": follower, "c": follower}, 3)
+    away = {
+        "config": {},
+        "meta_cluster": {"leader": "a", "replicas": [heard, heard | {"offline": True}]},
+    }
+    assert not are_ready({"a": away, "b": follower, "c": follower}, 3)
+    lost = {"config": {}, "meta_cluster": {"leader": "d"}}
+    assert not are_ready(dict.fromkeys("abc", lost), 3)
+    assert not are_ready({"a": leader, "b": follower, "c": lost}, 3)
     assert are_ready({"a": WELL}, 1)
     assert not are_ready({"a": OUT | WELL}, 1)

@@ -30,6 +30,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeVar
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 MOST_HOSTS: Final = 100
+_PORT_LOOKS: Final = 1_000
+_PORT_LOOK_S: Final = 0.005
 _SBIN: Final = "/usr/sbin:/sbin"
 """Where iproute2 is, also if a user's PATH does not say so."""
 _NETWORK: Final = "10.0.0"
@@ -219,6 +222,19 @@ class Network:
                 if other is not host
             )
             self._run(host.namespace, "ip", [*up, *known])
+        self._wait_for_ports()
+
+    def _wait_for_ports(self) -> None:
+        """A port lets nothing through until the kernel has seen that the other end is up."""
+        waiting, shown = threading.Event(), ""
+        for _ in range(_PORT_LOOKS):
+            shown = self._run(
+                self._bridge, "ip", ["link show master bridge"], "-details", "-oneline"
+            )
+            if shown.count("state forwarding") >= len(self.hosts):
+                return
+            waiting.wait(_PORT_LOOK_S)
+        raise UnsupportedError(f"ports of the bridge let nothing through: {shown}")
 
     def _place(self, pair: tuple[str, str]) -> str:
         """Where the filter of a way is: at the receiver's port of the bridge, one for each sender."""
@@ -240,17 +256,17 @@ class Network:
         ]
         return ",".join([str(len(code)), *code])
 
-    def _run(self, namespace: int, tool: str, lines: list[str]) -> None:
-        """Have `ip` or `tc` do all that is in the lines, in a namespace."""
+    def _run(self, namespace: int, tool: str, lines: list[str], *options: str) -> str:
+        """Have `ip` or `tc` do all that is in the lines, in a namespace; what it says."""
         if not self._held:
             raise InvalidInputError("the network is closed")
         if not lines:
-            return
+            return ""
 
         def run() -> subprocess.CompletedProcess[str]:
             entering.enter(namespace)
             return subprocess.run(  # noqa: S603 - a program that was looked up by name
-                [_find(tool), "-batch", "-"],
+                [_find(tool), *options, "-batch", "-"],
                 input="\n".join(lines) + "\n", capture_output=True, text=True, check=False,
             )  # fmt: skip
 
@@ -260,6 +276,7 @@ class Network:
                 f"{tool}: {' '.join(done.stderr.split())}; needed of the kernel: veth, bridge, "
                 "NET_SCH_INGRESS, NET_CLS_BPF"
             )
+        return done.stdout
 
 
 def refusal() -> str:

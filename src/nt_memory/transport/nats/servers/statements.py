@@ -71,13 +71,12 @@ def are_ready(answers: Mapping[str, Mapping[str, Any]], nodes: int) -> bool:
     if nodes == 1:
         return all("config" in answer for answer in answers.values())
     leaders = {leader_of(answer) for answer in answers.values()}
-    if len(leaders) != 1 or not all(leaders):
+    if len(leaders) != 1 or not leaders <= answers.keys():
         return False
-    # Streams are laid only on servers that the leader has heard of.
+    # Streams are laid only on servers that the leader has heard of. Of the others each knows the leader alone.
     followers = [
         peer
-        for answer in answers.values()
-        for peer in answer.get("meta_cluster", {}).get("replicas", ())
+        for peer in answers[leaders.pop()].get("meta_cluster", {}).get("replicas", ())
         if peer.get("current") and not peer.get("offline")
     ]
     return len(followers) >= nodes - 1
