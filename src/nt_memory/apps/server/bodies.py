@@ -320,15 +320,15 @@ def _refuse_odd(value: Any) -> Any:
     return value
 
 
-def _refuse_broken(value: Any) -> Any:
-    """The same of whole numbers, where 1.0 is none."""
+def _refuse_fractions(value: Any) -> Any:
+    """The same of whole numbers, of which 1.0 is none."""
     if isinstance(value, str) and "." in value:
         raise ValueError("not a whole number")
     return _refuse_odd(value)
 
 
 Number = Annotated[float, BeforeValidator(_refuse_odd)]
-Whole = Annotated[int, BeforeValidator(_refuse_broken)]
+Whole = Annotated[int, BeforeValidator(_refuse_fractions)]
 
 AGENT_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$"
 AgentName = Annotated[str, Field(pattern=AGENT_PATTERN)]
