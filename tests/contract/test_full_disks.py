@@ -128,11 +128,11 @@ async def test_full_disks_of_all_servers(tmp_path: Path, monkeypatch: pytest.Mon
     """Nothing is stored and every write says why; once there is space writes go on by themselves, and what
     had been acknowledged is there.
     """
-    monkeypatch.setattr(joining, "PATIENCE_S", 3.0)
-    async with (
-        watched(tmp_path) as (cluster, disks, told),
-        MemorySystem.open(cluster.config("desk", storage_path=tmp_path / "desk")) as memory,
-    ):
+    async with watched(tmp_path) as (cluster, disks, told), contextlib.AsyncExitStack() as opened:
+        desk = MemorySystem.open(cluster.config("desk", storage_path=tmp_path / "desk"))
+        with monkeypatch.context() as hurried:
+            hurried.setattr(joining, "PATIENCE_S", 3.0)
+            memory = await opened.enter_async_context(desk)
         acknowledged = [await memory.put("agent_1", f"before/{n}", n) for n in range(20)]
         disks.fill(*cluster.names)
         refusals = list[Exception]()
@@ -158,9 +158,11 @@ async def test_full_disks_of_all_servers(tmp_path: Path, monkeypatch: pytest.Mon
                     last = await memory.put("agent_1", "after", 1)
                     break
         assert last > max(acknowledged)
+        # Other streams may have no leader yet: an election takes a few seconds, so not in a hurry.
         late = cluster.config("late", storage_path=tmp_path / "late")
         async with MemorySystem.open(late) as other:
             await other.sync()
             assert [await other.get("agent_1", f"before/{n}") for n in range(20)] == list(range(20))
             assert await other.get("agent_1", "after") == 1
+        await eventually(lambda: len(told) == 2 * len(cluster.names))
         assert sorted(told[3:]) == [f"server {name} is started anew" for name in cluster.names]
