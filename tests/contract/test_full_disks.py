@@ -135,7 +135,7 @@ async def test_full_disks_of_all_servers(tmp_path: Path, monkeypatch: pytest.Mon
             memory = await opened.enter_async_context(desk)
         acknowledged = [await memory.put("agent_1", f"before/{n}", n) for n in range(20)]
         disks.fill(*cluster.names)
-        refusals = list[Exception]()
+        refusals = list[DisconnectedError | StorageFullError]()
 
         async def refused() -> bool:
             try:
