@@ -209,7 +209,7 @@ $(PEERS)/.installed: bench/peers/requirements.txt bench/peers/package.json bench
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r bench/peers/requirements.txt
 	@mkdir -p $(PEERS)/agentdb && cp bench/peers/package.json bench/peers/package-lock.json $(PEERS)/agentdb/
 	@npm ci --prefix $(PEERS)/agentdb --ignore-scripts --no-audit --no-fund --loglevel error || \
-		echo 'AgentDB is left out: it needs npm'
+		echo 'AgentDB is left out: npm is missing, or could not install it'
 	@touch $@
 
 # One stamp for each set of extras; a change of what they depend on installs again.
