@@ -115,3 +115,26 @@ def test_where_searches_have_to_be_wide_codes_are_compared():
         )
     assert found[64] < 0.9
     assert found[768] > 0.999
+
+
+@pytest.mark.parametrize("passing", [400, 150, 60, 12])
+def test_of_few_rows_no_more_are_scored_than_worthwhile(passing):
+    """All of a small graph, or the few that pass: those nearest by their codes are enough, and cost less."""
+    random = np.random.default_rng(2)
+    wide = random.standard_normal((401, 384), np.float32)
+    wide /= np.linalg.norm(wide, axis=1, keepdims=True)
+    small = Graph(384, seed=7)
+    small.add(wide[:400])
+    columns, ones = Columns(), np.ones(400, np.int64)
+    columns.append(ones, ones * NEVER, None, ones)
+    mask = None
+    if passing < 400:
+        mask = np.zeros(400, np.bool_)
+        mask[random.choice(400, passing, replace=False)] = True
+    asked = probe(small, visible(columns.view, 10, 10, mask), wide[400:], K)
+    (found,) = asked.rows
+    passes = np.ones(400, np.bool_) if mask is None else mask
+    nearest = np.argsort(np.where(passes, -wide[:400] @ wide[400], np.inf))[:K]
+    assert set(nearest) <= set(found)
+    assert passes[found].all()
+    assert (asked.how, len(found)) == (("rows", passing) if passing < 100 else ("codes", 26))
