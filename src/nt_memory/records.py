@@ -70,7 +70,7 @@ class SearchStep:
         agent: Whose.
         how: "scan": all vectors that pass, exactly; "graph": the graph, asked for so much more that
             enough of what it found passes; "codes": a scan of the 8-bit codes of what passes,
-            because that is quicker; "rows": no more pass than are wanted anyway. Observations that
+            because that is quicker; "rows": so few pass that all of them are scored. Observations that
             are not in the graph yet are scanned beside it.
         rows: Observations there are, replaced and deleted ones included.
         passing: How many of them are in force and pass the filters, as far as those were evaluated
