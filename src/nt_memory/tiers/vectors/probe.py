@@ -228,8 +228,9 @@ def _of_all(filtered: _Filtered, queries: NDArray[np.float32], effort: int) -> P
 
 
 def _is_better_scanned(graph: Graph, effort: int) -> bool:
-    """Whether all codes are compared for no more than a search, or for not much more than one that has to be
-    wide, and misses much all the same.
+    """Whether comparing all codes, which misses nothing, costs no more than a search.
+
+    Of a search that has to be wide, and misses much all the same: not much more.
     """
     scan_ns = graph.rows * (_NEXT_NS + _NEXT_VALUE_NS * graph.dim)
     surer = _SURER if effort > EFFORT else 1.0
