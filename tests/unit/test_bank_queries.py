@@ -292,6 +292,24 @@ def test_an_outcome_revised_while_a_ranking_searches_is_not_looked_at():
     run(body)
 
 
+@pytest.mark.parametrize(("kind", "error"), [("g", 0.5), ("f", None)])
+def test_a_ranking_passes_over_what_was_not_judged(kind, error):
+    """Nearer situations of another type, or without an outcome, do not stand in the way of those that count."""
+
+    async def body(bank, clock, backing):
+        await two_regimes(bank, clock)
+        moment = clock.now()
+        before = await bank.rank(["a"], UP, action_type="f", as_of=moment)
+        clock.advance(1)
+        for number in range(60):
+            await act(bank, clock, f"near{number}", error, kind=kind, embedding=UP)
+        found = await bank.rank(["a"], UP, action_type="f")
+        assert found == before
+        assert found[0].n == 50
+
+    run(body)
+
+
 def test_situations_of_another_dimension_are_not_compared():
     """Whoever remembers other features is in between, as is who remembers nothing."""
 

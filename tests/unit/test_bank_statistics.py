@@ -66,6 +66,7 @@ def test_promotion_steps_up_and_shares_out_its_rate():
     assert promoted([0.05, 0.2], 0.1, 1).tolist() == [True, False]
     assert promoted([0.05, 0.2], 0.1, 2).tolist() == [False, False]
     assert promoted([np.nan], 0.1, 1).tolist() == [False]
+    assert promoted(p, 0.1, 1).dtype == np.bool_
 
 
 def test_shifts_move_whole_days_and_keep_ranks():
