@@ -123,25 +123,30 @@ async def trade(client: httpx.AsyncClient, seconds: float, pause: float = 0.05) 
     waiting = [
         asyncio.ensure_future(_hold(client, name)) for name in ("hedger", "risk", "vol_long")
     ]
-    n = 0
-    while clock.monotonic_ns() < ends:
-        agent = chance.choice(AGENTS)
-        shares = {t: chance.randrange(-40, 60) * 10 for t in chance.sample(TICKERS, 3)}
-        await client.put(f"/v1/state/{agent}/position", json={"value": shares})
-        for topic in ("signal", "fill", "quote")[: 1 + n % 3]:
-            message = {"ticker": chance.choice(TICKERS), "price": round(chance.uniform(40, 400), 2)}
-            await client.post(
-                "/v1/messages", json={"topic": f"{agent}/{topic}", "message": message}
-            )
-        if n % 4 == 0:
-            query = {"agents": ["scout_us"], "text": chance.choice(NEWS)[0], "top_k": 3}
-            await client.post("/v1/search", json=query)
-        await client.get(f"/v1/state/{agent}/position")
-        n += 1
-        await clock.sleep(pause)
-    for one in waiting:
-        one.cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)
+    try:
+        n = 0
+        while clock.monotonic_ns() < ends:
+            agent = chance.choice(AGENTS)
+            shares = {t: chance.randrange(-40, 60) * 10 for t in chance.sample(TICKERS, 3)}
+            await client.put(f"/v1/state/{agent}/position", json={"value": shares})
+            for topic in ("signal", "fill", "quote")[: 1 + n % 3]:
+                message = {
+                    "ticker": chance.choice(TICKERS),
+                    "price": round(chance.uniform(40, 400), 2),
+                }
+                await client.post(
+                    "/v1/messages", json={"topic": f"{agent}/{topic}", "message": message}
+                )
+            if n % 4 == 0:
+                query = {"agents": ["scout_us"], "text": chance.choice(NEWS)[0], "top_k": 3}
+                await client.post("/v1/search", json=query)
+            await client.get(f"/v1/state/{agent}/position")
+            n += 1
+            await clock.sleep(pause)
+    finally:  # also when whoever takes pictures has enough
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 async def _hold(client: httpx.AsyncClient, name: str) -> None:
