@@ -9,7 +9,8 @@ from _worlds import OVERLAP, draw_features, draw_panel
 
 from nt_memory.clock import ManualClock
 from nt_memory.errors import ConflictError, InvalidInputError, TrajectoryError
-from nt_memory.reasoningbank import ReasoningBank, Trajectory
+from nt_memory.reasoningbank import ReasoningBank, Trajectory, promotion
+from nt_memory.reasoningbank.dependence import freedom_of, long_run_variances
 from nt_memory.reasoningbank.promotion import calibrated, measure_clusters
 from nt_memory.testing.backing import MemoryBacking
 
@@ -132,12 +133,31 @@ def test_days_on_which_nothing_happened_do_not_prove_that_nothing_can():
 
 def test_an_error_is_as_large_as_the_worse_of_what_shifts_say_of_it():
     """Widened by how far studentised effects spread beyond Student's, at least the effects' own spread, never less."""
-    error, freedom = np.full(5, 2.0), np.array([12.0, 12.0, 12.0, 12.0, 1.0])
-    squares = np.array([1.2, 4.8, 0.1, 4.8, 12.0])
-    spread = np.array([1.0, 1.0, 1.0, 25.0, 1.0])
+    error, freedom = np.full(6, 2.0), np.array([12.0, 12.0, 12.0, 12.0, 1.0, 2.0])
+    squares = np.array([1.2, 4.8, 0.1, 4.8, 12.0, 12.0])
+    spread = np.array([1.0, 1.0, 1.0, 25.0, 1.0, 1.0])
     # Of 12 degrees of freedom the mean square is 12 / 10; of up to two it has none, and 3 is taken.
-    wanted = [2.0, 4.0, 2.0, 5.0, 4.0]
+    wanted = [2.0, 4.0, 2.0, 5.0, 4.0, 4.0]
     np.testing.assert_allclose(calibrated(error, squares, spread, freedom), wanted)
+
+
+def test_errors_make_up_for_what_centring_takes_away():
+    """Of few stretches of days a variance about their own mean is too small, by what `freedom_of` says."""
+    rng = np.random.default_rng(5)
+    days, lag = 60, 4
+    at_us = np.arange(days) * 86_400_000_000
+    cluster = (np.arange(days) // 5 % 2).astype(np.int64)
+    values = rng.normal(size=days)
+    groups = promotion._Groups(promotion.Panel(values, at_us), cluster, 2, lag)
+    effect, error = groups.compare(values)
+    inside = cluster == 1
+    assert effect[1] == pytest.approx(values[inside].mean() - values[~inside].mean())
+    influence = np.where(inside, values - values[inside].mean(), values[~inside].mean() - values)
+    variance = long_run_variances((influence / 30)[:, None], lag)
+    stretches = np.array([6.0])  # every other window of five days
+    _, shrinkage = freedom_of(stretches)
+    assert shrinkage[0] < 0.9
+    assert error[1] == pytest.approx(np.sqrt(variance[0] / shrinkage[0]))
 
 
 def test_looks_are_declared_in_advance_and_spent():

@@ -256,7 +256,13 @@ def test_a_ranking_looks_at_the_nearest_of_what_counts_and_reads_no_other_vector
             raise AssertionError("vectors were read")
 
         backing.vectors = refuse
-        searches = backing.searches
+        searches, search_rows = backing.searches, backing.search_rows
+
+        async def exactly(*args, exact=False):
+            assert exact  # where graphs are, one would find other situations
+            return await search_rows(*args, exact=exact)
+
+        backing.search_rows = exactly
         found = (await bank.rank(["a", "b"], UP))[0]
         assert found == before
         assert backing.searches == searches + 2
@@ -306,6 +312,9 @@ def test_a_ranking_passes_over_what_was_not_judged(kind, error):
         found = await bank.rank(["a"], UP, action_type="f")
         assert found == before
         assert found[0].n == 50
+        await act(bank, clock, "open", None, agent="new", embedding=UP)
+        (unjudged,) = await bank.rank(["new"], UP, action_type="f")
+        assert (unjudged.agent, unjudged.n, unjudged.score) == ("new", 0, 0.0)
 
     run(body)
 

@@ -350,17 +350,16 @@ def test_the_chance_of_success_is_a_weighted_share_shrunk_to_one_half():
     weights = np.array([0.4, 0.3, 0.2, 0.1])
     said = SimpleNamespace(weights=weights, effective=3.5)
 
-    def chance(loss):
-        definition = None if loss is None else SimpleNamespace(loss=loss)
-        return success_probability(table, found, SimpleNamespace(definition=definition), said)
+    def chance():
+        return success_probability(table, found, said)
 
     rate, n = (0.4 * 1.0 + 0.2 * 0.5 + 0.1 * 0.0) / 0.7, 3.5 * 0.75
-    assert chance("absolute") == chance(None) == pytest.approx((rate * n + 5.0) / (n + 10.0))
+    assert chance() == pytest.approx((rate * n + 5.0) / (n + 10.0))
     predicted[2] = np.nan
     rate, n = 0.4 / 0.5, 3.5 * 0.5
-    assert chance("squared") == pytest.approx((rate * n + 5.0) / (n + 10.0))
+    assert chance() == pytest.approx((rate * n + 5.0) / (n + 10.0))
     predicted[:] = np.nan
-    assert chance("absolute") is None
+    assert chance() is None
 
 
 def test_doubts_begin_past_their_bounds():

@@ -70,6 +70,11 @@ def test_equal_weights_give_plain_mean_and_hazen_quantiles() -> None:
     )
 
 
+def test_unequal_weights_count_for_fewer() -> None:
+    """Kish: three parts and one are worth 16 / 10 memories; one that has all is one."""
+    assert effective_count(np.array([[3.0, 1.0], [5.0, 0.0]])) == pytest.approx([1.6, 1.0])
+
+
 def test_a_weight_of_two_is_nearly_two_memories() -> None:
     """Quantiles follow the weights: most of the mass at 1 puts the median there."""
     values = np.array([0.0, 1.0, 2.0])

@@ -6,14 +6,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nt_memory.reasoningbank.verdict import losses
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nt_memory.reasoningbank.columns import Lane, Table
     from nt_memory.reasoningbank.pattern import Pattern
-    from nt_memory.reasoningbank.question import Question
     from nt_memory.reasoningbank.recall import Recalled
 
     Ints = NDArray[np.int64]
@@ -87,19 +84,16 @@ def recallable_rows(group: Group, allow: dict[int, NDArray[np.bool_]]) -> tuple[
     return np.concatenate(partitions), np.concatenate(rows), np.concatenate(firsts)
 
 
-def success_probability(
-    table: Table, found: Found, question: Question, said: Recalled
-) -> float | None:
+def success_probability(table: Table, found: Found, said: Recalled) -> float | None:
     """Share of similar forecasts that beat their baseline, shrunk towards one half; None of none."""
     predicted = table.entry["predicted"][found.entry]
     is_there = np.isfinite(predicted) & np.isfinite(found.baseline)
     share = float(np.count_nonzero(is_there)) / len(is_there)
     if share == 0.0:
         return None
-    loss = "absolute" if question.definition is None else question.definition.loss
-    outcome = found.outcome[is_there]
-    ours = losses(predicted[is_there], outcome, loss)
-    naive = losses(found.baseline[is_there], outcome, loss)
+    # Which of two is nearer does not depend on the loss.
+    ours = np.abs(predicted[is_there] - found.outcome[is_there])
+    naive = np.abs(found.baseline[is_there] - found.outcome[is_there])
     won = (ours < naive) + 0.5 * (ours == naive)
     weight = said.weights[is_there]
     rate = float(np.sum(weight * won) / np.sum(weight))

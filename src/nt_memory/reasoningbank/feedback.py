@@ -280,7 +280,7 @@ class Advisor:
             baseline=question.baseline or 0.0,
             functional=question.functional,
         )
-        success = success_probability(table, found, question, said)
+        success = success_probability(table, found, said)
         return self._advice(
             question,
             receipt=self._receipt(question, found.partition, found.row),
