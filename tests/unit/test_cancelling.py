@@ -144,3 +144,31 @@ def test_a_flush_that_is_cancelled_disturbs_nobody(store, clock, run):
 
     run(body())
     assert errors == []
+
+
+@pytest.mark.parametrize("feed", ["watch", "tail"])
+def test_whoever_stops_waiting_for_a_change_gets_it_the_next_time(store, clock, run, feed):
+    """Large values are read off the loop, which is time enough to lose patience in."""
+    large = np.random.default_rng(3).bytes(2 << 20)
+
+    async def body():
+        async with MemorySystem.open(store, clock=clock) as memory:
+            before = memory.stats().revision
+            written = [await memory.put("a", "k", large[n:]) for n in range(3)]
+            if feed == "watch":
+                items = memory.watch("a", after=before)
+            else:
+                items = memory.tail(after=before)
+            seen = []
+            for _ in written:
+                impatient = asyncio.ensure_future(anext(items))
+                await turn()
+                assert not impatient.done()
+                impatient.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await impatient
+                seen.append((await anext(items)).revision)
+            assert seen == written
+            assert items.revision == written[-1]
+
+    run(body())

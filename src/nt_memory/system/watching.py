@@ -6,6 +6,7 @@ accepted entries when it is asked for, so a reader that stops costs nobody anyth
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -66,7 +67,10 @@ _UNTOLD = frozenset({"ticket", "session", "data"})
 
 
 class Watch:
-    """An async iterator of `Change`; ends with `ClosedError` when the memory is closed."""
+    """An async iterator of `Change`; ends with `ClosedError` when the memory is closed.
+
+    A wait that is cancelled, by a timeout say, loses nothing: the next one gets what it would have got.
+    """
 
     def __init__(self, engine: Engine, agent: str, prefix: str, after: int) -> None:
         self._engine = engine
@@ -85,8 +89,12 @@ class Watch:
                 await self._engine.wait_visible()
             elif not self._ready:
                 await turn()  # a long stretch of others' changes must not hold up the loop
-        revision, row, change = self._ready.popleft()
-        return await to_change(self._engine, revision, row, change)
+        revision, row, change = taken = self._ready.popleft()
+        try:
+            return await to_change(self._engine, revision, row, change)
+        except asyncio.CancelledError:
+            self._ready.appendleft(taken)
+            raise
 
     def _read(self) -> bool:
         """Read some of the log; whether there was any."""
@@ -129,7 +137,10 @@ class JournalEntry:
 
 
 class Tail:
-    """An async iterator of `JournalEntry`; ends with `ClosedError` when the memory is closed."""
+    """An async iterator of `JournalEntry`; ends with `ClosedError` when the memory is closed.
+
+    A wait that is cancelled loses nothing, as with `Watch`.
+    """
 
     def __init__(self, engine: Engine, after: int) -> None:
         self._engine = engine
@@ -147,16 +158,21 @@ class Tail:
             self._ready.extend(engine.snapshot.logs(self.revision, LOG_BATCH))
             if not self._ready:
                 await engine.wait_visible()
-        revision, row = self._ready.popleft()
-        self.revision = revision
+        revision, row = taken = self._ready.popleft()
+        before, self.revision = self.revision, revision  # what cannot be read is passed over
         entry = _entry_of(engine, revision, row)
-        changes = tuple(
-            [
-                await to_change(engine, revision, row, change)
-                for change in row.changes
-                if change.space == STATE and change.kind != CHANGE
-            ]
-        )
+        try:
+            changes = tuple(
+                [
+                    await to_change(engine, revision, row, change)
+                    for change in row.changes
+                    if change.space == STATE and change.kind != CHANGE
+                ]
+            )
+        except asyncio.CancelledError:
+            self.revision = before
+            self._ready.appendleft(taken)
+            raise
         kind = str(entry.body.__struct_config__.tag)
         return JournalEntry(
             revision,
