@@ -551,6 +551,8 @@ async def indexed(memory):
 def test_an_explanation_says_how_each_agent_was_searched(live, monkeypatch):
     """Scan or graph, rows and how many pass; with the hits of `search_similar`."""
     small_graphs(monkeypatch)
+    # Of a graph so small all codes would be compared.
+    monkeypatch.setattr("nt_memory.tiers.vectors.probe._NEXT_NS", 1e6)
 
     async def body(memory):
         await fill(memory, "a", count=1000)
