@@ -17,15 +17,13 @@ UPDATES = 200_000
 COMPACTIONS = 4
 BOUND = 1 << 20
 RESERVED_BYTES = 1 << 20
-ENTRY_BYTES = 335
-"""What an entry and its version take in journal and views where nothing is compacted."""
 
 
 @pytest.mark.stress
 @pytest.mark.parametrize("writers", [64, 1000])
 def test_updates_stay_bounded(tmp_path, writers):
     """Journal, views and base together, at every moment; and all of it verifies."""
-    sizes, left, unbounded = [], [], []
+    sizes, left = [], []
 
     async def write(memory, writer):
         n = 0
@@ -51,10 +49,10 @@ def test_updates_stay_bounded(tmp_path, writers):
             await memory.compact()  # may be one that had begun before the last entries
             await memory.compact()
             left.append(memory._engine.opened.directory.disk_bytes())
-            unbounded.append(memory.revision * ENTRY_BYTES)
 
     asyncio.run(body())
-    # How far writers get during one compaction is the machine's to say, so no more is asked of the moments in between.
-    assert max(sizes) < unbounded[0] / 2
+    # Without: 200,000 entries of 335 bytes, three times as much and more. How far writers get during one compaction is
+    # the machine's to say, so nothing is asked of one moment beside another.
+    assert max(sizes) < RESERVED_BYTES + 20 * BOUND
     assert left[0] < RESERVED_BYTES + BOUND
     assert verify(tmp_path / "store").damage == []
