@@ -128,6 +128,38 @@ def test_a_body_that_ends_gives_others_a_turn_and_stands_again(live):
     live(body)
 
 
+@pytest.mark.parametrize("has_led", [False, True])
+def test_a_wait_that_is_given_up_leaves_the_line_and_not_the_campaign(live, has_led):
+    """A timeout around the wait for a term: nobody waits for a turn of theirs, and asked again they stand."""
+
+    async def body(memory):
+        campaign = memory.elections.campaign("c", candidate="patient")
+        if has_led:
+            await anext(campaign)
+        leave = asyncio.Event()
+        terms = []
+        other = stand(memory, "other", terms, leave)
+        await settle(memory)
+        waiting = asyncio.ensure_future(anext(campaign))
+        await settle(memory)
+        assert [name for name, _ in terms] == ["other"]
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        leave.set()
+        await other
+        await settle(memory)
+        assert memory.elections.leader("c") is None
+        later = await anext(campaign)
+        assert later.fence > terms[0][1]
+        assert memory.elections.leader("c").candidate == "patient"
+        await campaign.close()
+        with pytest.raises(StopAsyncIteration):
+            await anext(campaign)
+
+    live(body)
+
+
 def test_a_leader_that_lost_its_term_is_told_and_stands_again(live, drive):
     """`term.lost` is set, its fenced writes are refused, and the loop wins a later term."""
 

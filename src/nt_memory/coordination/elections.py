@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from nt_memory.acting import ActingAs, actor
@@ -26,7 +27,7 @@ from nt_memory.errors import LockLostError, LockTimeoutError, NtMemoryError
 from nt_memory.namespace import check_label
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Coroutine
+    from collections.abc import AsyncGenerator, Callable, Coroutine
 
     from nt_memory.coordination.lock_scope import LockScope
     from nt_memory.coordination.locks import Locks
@@ -108,8 +109,9 @@ class Term(LockToken):
 class Campaign:
     """Terms as they are won: `async for term in memory.elections.campaign("coordinator"):`."""
 
-    def __init__(self, terms: AsyncGenerator[Term, None]) -> None:
-        self._terms = terms
+    def __init__(self, stand: Callable[[], AsyncGenerator[Term, None]]) -> None:
+        self._stand = stand
+        self._terms = stand()
 
     def __aiter__(self) -> Self:
         return self
@@ -117,10 +119,17 @@ class Campaign:
     async def __anext__(self) -> Term:
         """Give up the term before, if it lasts; wait until the next is won.
 
+        Cancelled, by a timeout say, the candidate leaves the line; asked again, it stands again.
+
         Raises:
             ClosedError: the memory was closed.
         """
-        return await anext(self._terms)
+        try:
+            return await anext(self._terms)
+        except asyncio.CancelledError:
+            # Of the wait, not of the campaign; but a generator has ended with it.
+            self._terms = self._stand()
+            raise
 
     async def __aenter__(self) -> Self:
         return self
@@ -165,7 +174,7 @@ class Elections:
         Cost: an entry a term and one a renewal.
         """
         resource = _resource(name)
-        return Campaign(self._campaign(resource, lease, candidate, actor()))
+        return Campaign(partial(self._campaign, resource, lease, candidate, actor()))
 
     def leader(self, name: str) -> Leader | None:
         """Who leads as visible here, or None; a plain function, no entry."""
