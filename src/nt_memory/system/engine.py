@@ -38,6 +38,7 @@ from nt_memory.system.pacing import Pace
 from nt_memory.system.remote import RemoteVectors, connect
 from nt_memory.system.shares import Shares
 from nt_memory.system.strays import drop_strays
+from nt_memory.system.turns import Turns
 from nt_memory.system.visible import Visible
 from nt_memory.system.writing import Writing, set_done
 from nt_memory.tiers.hot import HotTier
@@ -73,6 +74,7 @@ class Engine:
     listeners: Listeners
     holds: Holds
     pace: Pace
+    turns: Turns
     _ending: Ending
 
     def __init__(
@@ -118,7 +120,7 @@ class Engine:
             threads=os.cpu_count() or 1,
         )
         self.rows, self.listeners = RowCounts(is_remote=client is not None), Listeners()
-        self.holds, self.pace = Holds(clock), Pace(clock)
+        self.holds, self.pace, self.turns = Holds(clock), Pace(clock), Turns(clock)
         self.halts: Halts = Halts()
         self.filing: Filing = Filing(self, opened.directory.values)
         self.maintenance: Maintenance = Maintenance(self)

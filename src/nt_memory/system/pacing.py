@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Generator, Hashable
 
     from nt_memory.clock import Clock
@@ -19,7 +18,6 @@ _FORGET = 0.95
 """A slow search counts less with each quicker one after it: 5 ms are forgotten after 60."""
 
 _MAX_KINDS = 1024
-_BEHIND_NS = 1_000_000
 
 
 class _Times(NamedTuple):
@@ -49,7 +47,6 @@ class Pace:
         self._clock = clock
         self._times: dict[Hashable, _Times] = {}
         self._under_way = 0
-        self._behind_since: int | None = None
 
     @contextmanager
     def searching(self) -> Generator[Callable[[], int], None, None]:
@@ -63,24 +60,6 @@ class Pace:
             yield lambda: self._under_way - 1
         finally:
             self._under_way -= 1
-
-    @property
-    def is_loop_behind(self) -> bool:
-        """Whether searches have kept the event loop from coming round for a millisecond.
-
-        Whoever wants to do something at the same time may not have begun then. The loop's thread only.
-        """
-        since = self._behind_since
-        return since is not None and self._clock.monotonic_ns() - since >= _BEHIND_NS
-
-    def stayed(self, loop: AbstractEventLoop) -> None:
-        """A search is about to keep the loop from coming round. The loop's thread only."""
-        if self._behind_since is None:
-            self._behind_since = self._clock.monotonic_ns()
-            loop.call_soon(self._came_round)
-
-    def _came_round(self) -> None:
-        self._behind_since = None
 
     def now_ns(self) -> int:
         """For `took`."""

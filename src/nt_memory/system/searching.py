@@ -314,7 +314,7 @@ async def search_rows(
         with engine.pace.searching() as others:
             loop = asyncio.get_running_loop()
             if await _may_stay(engine, partitions, kind, others):
-                engine.pace.stayed(loop)
+                engine.turns.keep(loop)
                 return search(partitions, queries)
             return await loop.run_in_executor(None, search, partitions, queries)
     with engine.pace.searching():
@@ -335,7 +335,7 @@ async def _may_stay(
     if not engine.pace.is_within(kind, QUICK_NS):
         if not engine.pace.is_usually_within(kind, ALONE_NS):
             return False
-        if engine.pace.is_loop_behind:
+        if engine.turns.is_loop_behind:
             await turn()  # who wants to search at the same time has begun after that
         if others():
             return False

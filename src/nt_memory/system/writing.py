@@ -189,7 +189,8 @@ class Writing:
         """
         opened = self._engine.opened
         try:
-            self._prepared = opened.replica.prepare(frames)
+            with self._engine.turns.alone():
+                self._prepared = opened.replica.prepare(frames)
         except (NtMemoryError, OSError):
             opened.replica = Replica(opened.cold, opened.files)
 
@@ -210,7 +211,8 @@ class Writing:
     def _apply(self, frames: Sequence[Frame]) -> Follow:
         while True:
             try:
-                follow = self._engine.opened.replica.apply(frames)
+                with self._engine.turns.alone():
+                    follow = self._engine.opened.replica.apply(frames)
             except StorageFullError as error:
                 self._wait_for_space(error)
             else:
