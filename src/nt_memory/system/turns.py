@@ -51,6 +51,10 @@ class Turns:
         since = self._kept_since
         return since is not None and self._clock.monotonic_ns() - since >= _BEHIND_NS
 
+    @property
+    def _is_loop_kept(self) -> bool:
+        return self._kept_since is not None
+
     def keep(self, loop: AbstractEventLoop) -> None:
         """A search is about to keep the loop from coming round. The loop's thread only."""
         if self._kept_since is None:
@@ -71,7 +75,7 @@ class Turns:
 
         Cost: 2 us, and up to `PATIENCE_S` while searches keep the loop.
         """
-        if self._kept_since is None:
+        if not self._is_loop_kept:
             yield
             return
         self._has_come_round.clear()
@@ -79,7 +83,7 @@ class Turns:
         self._is_wanted = True
         try:
             # Said first and looked again: a loop that came round before it was said does not come to tell.
-            if self._kept_since is not None:
+            if self._is_loop_kept:
                 self._has_come_round.wait(PATIENCE_S)
             yield
         finally:
