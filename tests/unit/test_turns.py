@@ -55,12 +55,12 @@ def soon():
     assert clock.monotonic_ns() - began < LONG_S * 1e9
 
 
-def fold_alone(held, order, name="fold"):
+def fold_alone(held, order):
     """What is done alone, noted."""
 
     def fold():
         with held.alone():
-            order.append(name)
+            order.append("fold")
 
     return fold
 
