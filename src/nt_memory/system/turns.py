@@ -73,7 +73,7 @@ class Turns:
 
         One thread at a time, and not the loop's.
 
-        Cost: 2 us, and up to `PATIENCE_S` while searches keep the loop.
+        Cost: 1 us, and up to `PATIENCE_S` while searches keep the loop.
         """
         if not self._is_loop_kept:
             yield
