@@ -200,7 +200,8 @@ def lose_on_growth() -> None:
         if not (is_first and b"put/" in frame.payload):
             apply_one(self, batch, frame, follow)  # type: ignore[arg-type]
             return
-        self.sequence = frame.sequence
+        # Where the views end must still be told, or the journal would be taken for another store's.
+        self.sequence, self.last_recorded_at = frame.sequence, frame.recorded_at
         follow.outcomes.append(Outcome(frame.ticket, self.revision + 1, None))
 
     Replica._apply_one = forget  # type: ignore[method-assign, assignment]
