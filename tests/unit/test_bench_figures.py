@@ -361,7 +361,7 @@ def test_the_peer_built_as_we_build_is(tmp_path: Path) -> None:
     ]
     assert (codes[0] == codes[1]).all()
     found = [peer.search(row) for row in rows[:50]]
-    ours = graph.search(rows[:50], K, effort=64).tolist()  # levels are drawn by other seeds
+    ours = graph.search(rows[:50], K, effort=64).rows.tolist()  # levels are drawn by other seeds
     assert sum(len(set(a) & set(b)) for a, b in zip(found, ours, strict=True)) > 0.95 * 50 * K
     peer.save()
     again = FaissAlike(tmp_path, 24, 1)

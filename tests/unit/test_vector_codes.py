@@ -110,7 +110,7 @@ def test_faiss_compares_codes_as_integers(dim):
         distances, found = one._index.storage.search(codes.written(queries), 10)
         assert (distances == np.sort(exact, axis=1)[:, :10]).all()
         assert (np.take_along_axis(exact, found, axis=1) == distances).all()
-        searched = one.search(queries, 10, effort=600)
+        searched = one.search(queries, 10, effort=600).rows
         assert (np.take_along_axis(exact, searched, axis=1) == distances).all()
     assert loaded._codes is not None
     assert loaded._codes.kept == codes.kept
@@ -146,9 +146,9 @@ def test_a_graph_without_rows_is_saved_and_begun():
     Graph(12, 7).dump(kept.extend)
     graph = Graph.load(io.BytesIO(bytes(kept)), 12, 7)
     assert graph is not None
-    assert (graph.search(unit(2, 12, 1), 3, effort=40) == -1).all()
+    assert (graph.search(unit(2, 12, 1), 3, effort=40).rows == -1).all()
     graph.add(unit(50, 12, 2))
-    assert (graph.search(unit(50, 12, 2), 1, effort=40)[:, 0] == np.arange(50)).mean() > 0.9
+    assert (graph.search(unit(50, 12, 2), 1, effort=40).rows[:, 0] == np.arange(50)).mean() > 0.9
 
 
 @pytest.mark.parametrize("cut", [0, 7, 60, 200])

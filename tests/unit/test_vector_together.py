@@ -68,7 +68,7 @@ def share_found(parts: list[Sealed], chosen: list[int], vectors: np.ndarray) -> 
     for query in queries:
         nearest = set(np.argsort(-(vectors @ query))[:10].tolist())
         for part, effort in zip(parts, chosen, strict=True):
-            rows = part.graph.search(query[np.newaxis], 42, effort=effort)[0]
+            rows = part.graph.search(query[np.newaxis], 42, effort=effort).rows[0]
             hits += len(nearest & set(part.numbers(rows).tolist()))
     return hits / (10 * len(queries))
 

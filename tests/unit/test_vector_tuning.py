@@ -25,7 +25,7 @@ def graph(rows):
 
 def share_found(graph, queries, effort):
     """Of the ten nearest by their codes, how many a search so wide finds."""
-    nearest, found = graph.scan(queries, 10), graph.search(queries, 10, effort=effort)
+    nearest, found = graph.scan(queries, 10).rows, graph.search(queries, 10, effort=effort).rows
     return np.mean([len(set(a) & set(b)) / 10 for a, b in zip(nearest, found, strict=True)])
 
 

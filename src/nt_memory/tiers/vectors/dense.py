@@ -1,14 +1,17 @@
-"""Float32 copies of runs of rows, kept column by column for fast exact scans.
+"""Float32 copies of runs of rows, as columns for fast exact scans.
 
-With few dimensions, as situations have, `query @ columns` over (dim, rows) runs at twice the speed
-of `rows @ query` over (rows, dim): the inner loop is as long as the rows are many (20 partitions of
+With few dimensions, as situations have, they lie column by column: `query @ columns` runs at twice the speed
+of a product with what lies row by row, as the inner loop is as long as the rows are many (20 partitions of
 8,000 x 14: 0.22 ms against 0.50 ms on one core). It must be `matmul`; `dot` copies a slice first.
+
+With many, they lie row by row: the product takes as long, but the rows that a scan chooses are then read in one
+piece each, where their values would lie a column apart (12 of 577 x 384: 15 us less).
 """
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SMALLEST = 64
+# From so many values on a product with rows takes as long as one with columns.
+_BY_ROWS = 64
 
 
 class Dense:
@@ -34,7 +39,7 @@ class Dense:
         self._dim = dim
         self._read = read
         self._lock = threading.Lock()
-        self._columns = np.empty((dim, 0), np.float32)
+        self._columns = self._room(0)
         self._first = 0
         self._stop = 0
         self._offset = 0
@@ -66,7 +71,7 @@ class Dense:
             return self._columns[:, self._offset : self._offset + stop - first]
 
     def _restart(self, first: int) -> None:
-        self._columns = np.empty((self._dim, 0), np.float32)
+        self._columns = self._room(0)
         self._first = self._stop = first
         self._offset = 0
 
@@ -77,8 +82,12 @@ class Dense:
         if self._offset + needed > self._columns.shape[1]:
             # The first fill is exact: most partitions are filled once and grow slowly.
             room = needed if held == 0 else max(needed, 2 * held, _SMALLEST)
-            grown = np.empty((self._dim, room), np.float32)
+            grown = self._room(room)
             grown[:, :held] = self._columns[:, self._offset : self._offset + held]
             self._columns, self._offset = grown, 0
         self._columns[:, self._offset + held : self._offset + needed] = fresh.T
         self._stop = stop
+
+    def _room(self, rows: int) -> NDArray[np.float32]:
+        order: Literal["F", "C"] = "F" if self._dim >= _BY_ROWS else "C"
+        return np.empty((self._dim, rows), np.float32, order=order)

@@ -18,7 +18,7 @@ relied on:
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -48,6 +48,20 @@ _GATHERED_BYTES = 2 << 20  # what a processor's second cache holds
 _ORDER = struct.Struct("<QQ")
 _ORDER_TYPE = np.dtype("<i4")
 _MOST_ROWS = 1 << 31
+
+
+class Near(NamedTuple):
+    """Rows near each of `m` queries.
+
+    Attributes:
+        rows: Roughly nearest first, shape (m, k); -1 where fewer were found.
+        distances: Squared distances of their codes, shape (m, k), as lengths of the vectors, so that those of
+            different graphs can be compared. They are off by what codes blur, and too short where the codes of
+            a graph do not reach.
+    """
+
+    rows: NDArray[np.int64]
+    distances: NDArray[np.float32]
 
 
 class Graph:
@@ -135,8 +149,8 @@ class Graph:
             self._arrangement, self._places = self._arrangement.grown(self.rows), None
         self._ask_for_pages()
 
-    def search(self, queries: NDArray[np.float32], k: int, *, effort: int) -> NDArray[np.int64]:
-        """Rows near each query, roughly best first: shape (m, k), -1 where fewer were found.
+    def search(self, queries: NDArray[np.float32], k: int, *, effort: int) -> Near:
+        """Rows near each query.
 
         Args:
             queries: Shape (m, dim).
@@ -152,7 +166,7 @@ class Graph:
                 self._parameters[breadth] = parameters
         return self._asked(self._index, queries, k, parameters)
 
-    def scan(self, queries: NDArray[np.float32], k: int, *, threads: int = 1) -> NDArray[np.int64]:
+    def scan(self, queries: NDArray[np.float32], k: int, *, threads: int = 1) -> Near:
         """Like `search`, but compares the 8-bit codes of every row.
 
         Cost: 15 ns a row of 384 values that lie one after the other; several queries are divided among `threads`.
@@ -240,23 +254,19 @@ class Graph:
         copy._arrangement = arrangement
         return copy
 
-    def _asked(
-        self, index: Any, queries: NDArray[np.float32], k: int, parameters: Any
-    ) -> NDArray[np.int64]:
-        written = self._written(queries)
+    def _asked(self, index: Any, queries: NDArray[np.float32], k: int, parameters: Any) -> Near:
+        # Without rows there is nothing to find, whatever is asked.
+        codes = self._codes or Codes.of(queries)
+        written = codes.written(queries)
         count = len(written)
         found = np.empty((count, k), np.int64)
         distances = np.empty((count, k), np.float32)
         asked, near, nodes = map(faiss.swig_ptr, (written, distances, found))
         index.search_c(count, asked, k, near, nodes, parameters)
-        if self._arrangement is None:
-            return found
-        return self._arrangement.rows[found].astype(np.int64)
-
-    def _written(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
-        # Without rows there is nothing to find, whatever is asked.
-        codes = self._codes or Codes.of(queries)
-        return codes.written(queries)
+        distances /= codes.scale * codes.scale
+        if self._arrangement is not None:
+            found = self._arrangement.rows[found].astype(np.int64)
+        return Near(found, distances)
 
     def _ask_for_pages(self) -> None:
         codes = faiss.downcast_index(self._index.storage).codes

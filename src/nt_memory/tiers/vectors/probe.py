@@ -65,12 +65,14 @@ class Probed(NamedTuple):
             rows that pass were taken.
         width: Most rows a search was asked for; 0 if there was none.
         passing: So many of the graph's rows pass, at least.
+        distances: As `Near.distances`, of the rows of each query, if all rows pass.
     """
 
     rows: list[NDArray[np.int64]]
     how: str
     width: int
     passing: int
+    distances: NDArray[np.float32] | None = None
 
 
 def probe(
@@ -102,7 +104,7 @@ def probe(
     widest = 0
     while open_queries and filtered.is_search_cheaper(width):
         widest = width
-        raw = graph.search(queries[open_queries], width, effort=max(effort, width))
+        raw = graph.search(queries[open_queries], width, effort=max(effort, width)).rows
         least = width
         for number, rows in zip(open_queries, raw, strict=True):
             kept = filtered.keep(rows)
@@ -189,7 +191,7 @@ class _Filtered:
     def scan(self, query: NDArray[np.float32]) -> NDArray[np.int64]:
         """The nearest by their codes, of all that pass; `query` has shape (1, dim)."""
         if self.passing >= self._rows:
-            rows: NDArray[np.int64] = self.graph.scan(query, self.wanted)[0]
+            rows: NDArray[np.int64] = self.graph.scan(query, self.wanted).rows[0]
             return np.compress(rows >= 0, rows)
         some, width = self.all_rows(), self.wanted
         while True:
@@ -222,9 +224,9 @@ def _of_all(filtered: _Filtered, queries: NDArray[np.float32], effort: int) -> P
     else:
         nearest = graph.search(queries, wanted, effort=max(effort, wanted))
         how, width = "graph", wanted
-    if not (nearest[:, -1] >= 0).all():
+    if int(nearest.rows[:, -1].min()) < 0:
         return None
-    return Probed(list(nearest), how, width, filtered.passing)
+    return Probed(list(nearest.rows), how, width, filtered.passing, nearest.distances)
 
 
 def _is_better_scanned(graph: Graph, effort: int) -> bool:

@@ -6,6 +6,7 @@ that could be among the best k given the largest error such a sum can have. `ran
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,6 +31,7 @@ _GROUP_SCORES = 1 << 16
 _SMALL = 8192
 _SAMPLE = 4096
 _LENGTH_ERROR = 2.0**-11
+_UNIT = float(np.finfo(np.float32).eps)
 
 
 class Segment(NamedTuple):
@@ -62,7 +64,7 @@ class Segment(NamedTuple):
     def vectors(self, at: NDArray[np.int64]) -> NDArray[np.float16] | NDArray[np.float32]:
         """The vectors at positions `at`, shape (len(at), dim)."""
         if self.columns is not None:
-            return self.columns[:, at].T
+            return self.columns.T[at]
         assert self.raw is not None  # noqa: S101 - one of the two is given
         return self.raw[at]
 
@@ -228,6 +230,8 @@ def preselect(
                 if bound < guess:
                     kept = _at_least(scores, mask, bound)
                 return kept[scores[kept] >= bound]
+    if mask is None and len(scores) > k:
+        return np.flatnonzero(scores >= _bound(scores, k, error))
     kept = np.arange(len(scores)) if mask is None else np.flatnonzero(mask)
     if len(kept) <= k:
         return kept
@@ -239,8 +243,8 @@ def _largest_error(query: NDArray[np.float32]) -> float:
     # Any order of summing d products is off by at most about d * eps * |row| * |query| (Higham
     # 2002, section 3.1); rows are unit vectors rounded to float16. Twice that, to be plain. Scans
     # take rows as stored: rounding values by at most 2**-11 changes the length by no more.
-    unit, length = float(np.finfo(np.float32).eps), float(np.linalg.norm(query))
-    return 2.0 * (len(query) + 4) * unit * (1.0 + length) + _LENGTH_ERROR * length
+    length = math.sqrt(np.vdot(query, query))
+    return 2.0 * (len(query) + 4) * _UNIT * (1.0 + length) + _LENGTH_ERROR * length
 
 
 def _bound(scores: NDArray[np.float32], k: int, error: float) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from nt_memory.tiers.vectors.growth import Found, Gap
 from nt_memory.tiers.vectors.helping import ALONE
 from nt_memory.tiers.vectors.probe import search_ns
@@ -14,7 +16,6 @@ from nt_memory.tiers.vectors.tuning import NEIGHBOURS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from nt_memory.tiers.vectors.helping import Helper
@@ -62,25 +63,27 @@ class State(NamedTuple):
         self, reach: Visible, queries: NDArray[np.float32], k: int, helper: Helper = ALONE
     ) -> Found:
         """As `Chain.find`."""
-        found = Found([[] for _ in queries], [], [])
+        gaps: list[Gap] = []
         at = 0
         parts = [part for part in self.sealed if part.first < reach.prefix]
-        for part, probed in zip(parts, self._probed(parts, reach, queries, k, helper), strict=True):
+        found = self._probed(parts, reach, queries, k, helper)
+        for part in parts:
             if at < part.first:
-                found.gaps.append(Gap(at, part.first))
-            _collect(found, probed)
+                gaps.append(Gap(at, part.first))
             left_out = part.left_out(reach)
             if len(left_out):
-                found.gaps.append(Gap(part.first, part.stop, left_out))
+                gaps.append(Gap(part.first, part.stop, left_out))
             at = part.stop
         if self.growing is not None and self.growing.first < reach.prefix:
             if at < self.growing.first:
-                found.gaps.append(Gap(at, self.growing.first))
-            probed, at = self.growing.find(reach, queries, k)
-            _collect(found, probed)
+                gaps.append(Gap(at, self.growing.first))
+            newest, at = self.growing.find(reach, queries, k)
+            found.append(newest)
         if at < reach.prefix:
-            found.gaps.append(Gap(at, reach.prefix))
-        return found
+            gaps.append(Gap(at, reach.prefix))
+        asked = [one for one in found if one is not None]
+        rows = [_nearest(asked, number, k) for number in range(len(queries))]
+        return Found(rows, gaps, [(one.how, one.width) for one in asked])
 
     def _probed(
         self,
@@ -116,10 +119,20 @@ def _cut(costs: Sequence[float]) -> int:
     return min(range(len(sums)), key=lambda at: max(sums[at], half - sums[at]))
 
 
-def _collect(found: Found, probed: Probed | None) -> None:
-    if probed is None:
-        return
-    found.notes.append((probed.how, probed.width))
-    for mine, more in zip(found.rows, probed.rows, strict=True):
-        if len(more):
-            mine.append(more)
+def _nearest(asked: Sequence[Probed], query: int, k: int) -> list[NDArray[np.int64]]:
+    """Of what all graphs gave for a query, what may be among its best: as much as a single graph would have given.
+
+    Codes that a graph's values do not fit into make its rows seem nearer than they are. So that they do not drive out
+    those of another, the first `k` of each stay.
+    """
+    rows = [one.rows[query] for one in asked if len(one.rows[query])]
+    distances = [one.distances[query] for one in asked if one.distances is not None]
+    if len(rows) < 2 or len(distances) < len(asked):
+        return rows
+    most, near = max(map(len, rows)), np.concatenate(distances)
+    is_near = near <= np.partition(near, most - 1)[most - 1]
+    at = 0
+    for some in rows:
+        is_near[at : at + min(k, len(some))] = True
+        at += len(some)
+    return [np.concatenate(rows)[is_near]]

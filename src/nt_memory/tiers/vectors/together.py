@@ -42,7 +42,7 @@ class _Member(NamedTuple):
 
     def hits(self, queries: Floats, effort: int) -> int:
         """How many of them searches of a breadth find."""
-        found = self.part.graph.search(queries, NEIGHBOURS + 1, effort=effort)
+        found = self.part.graph.search(queries, NEIGHBOURS + 1, effort=effort).rows
         return sum(
             len(near.intersection(row))
             for near, row in zip(self.nearest, found.tolist(), strict=True)
@@ -140,7 +140,7 @@ def _members(
     for row, query in zip(rows, queries, strict=True):
         if not go_on():
             return None
-        found = [part.graph.scan(query[np.newaxis], NEIGHBOURS + 1)[0] for part in parts]
+        found = [part.graph.scan(query[np.newaxis], NEIGHBOURS + 1).rows[0] for part in parts]
         found = [
             some[(some >= 0) & (part.numbers(some) != row)]
             for part, some in zip(parts, found, strict=True)

@@ -67,7 +67,7 @@ class Exam(NamedTuple):
 
     def share(self, graph: Graph, effort: int) -> float:
         """Which share of the nearest searches of a breadth find."""
-        found = graph.search(self.queries, NEIGHBOURS + 1, effort=effort)
+        found = graph.search(self.queries, NEIGHBOURS + 1, effort=effort).rows
         hits = sum(len(near & _rows(row)) for near, row in zip(self.nearest, found, strict=True))
         return hits / max(1, sum(map(len, self.nearest)))
 
@@ -90,7 +90,7 @@ def examination(
         if not go_on():
             return None
         part = slice(first, first + _AT_ONCE)
-        found = graph.scan(queries[part], NEIGHBOURS + 1, threads=threads)
+        found = graph.scan(queries[part], NEIGHBOURS + 1, threads=threads).rows
         for row, near in zip(rows[part].tolist(), found.tolist(), strict=True):
             nearest.append({*[one for one in near if one not in (row, -1)][:NEIGHBOURS]})
     return Exam(rows, queries, nearest)
