@@ -57,7 +57,6 @@ class Overload:
     length_s: float
     writers: int
     keep: int
-    counts_only: bool = False
     seed: int = 7
     series: dict[str, Series] = dataclasses.field(default_factory=dict)
     lags: list[float] = dataclasses.field(default_factory=list)
@@ -148,9 +147,8 @@ class Overload:
             if due - self.begun > self.length_s / PARTS:  # twelve thousand first puts at once
                 self.lags += lag
             self._add("RssAnon", "bytes", rss_anon_bytes(), slack=SLACK_BYTES)
-            timed = {"is_noisy": True, "is_judged": not self.counts_only, "slack": SLACK_S}
-            self._add("event-loop lag, p99", "s", _p99(lag), **timed)
-            self._add("read, p99", "s", _p99(read), **timed)
+            self._add("event-loop lag, p99", "s", _p99(lag), is_noisy=True, slack=SLACK_S)
+            self._add("read, p99", "s", _p99(read), is_noisy=True, slack=SLACK_S)
             self._add("put, p99", "s", _p99(took), is_noisy=True, is_judged=False)
             self._add("puts a second", "", (self.puts - before) / gap, is_judged=False)
             self._add("queue", "bytes", memory.stats().pending_bytes, is_judged=False)
@@ -213,7 +211,7 @@ def report(run: Overload, judgements: list[Judgement], failures: list[str], comm
 def main() -> int:
     """Run, print, write; 0 if it held."""
     arguments = _parser().parse_args()
-    run = Overload(arguments.minutes * 60, arguments.writers, arguments.keep, arguments.counts_only)
+    run = Overload(arguments.minutes * 60, arguments.writers, arguments.keep)
     with tempfile.TemporaryDirectory(dir=arguments.workdir, prefix="nt-overload-") as workdir:
         where = machine(workdir)
         size = asyncio.run(run.run(Path(workdir) / "store"))
@@ -247,11 +245,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=10.0, help="how long (10)")
     parser.add_argument("--writers", type=int, default=512, help="how many (512)")
     parser.add_argument("--keep", type=int, default=1, help="superseded versions kept a key (1)")
-    parser.add_argument(
-        "--counts-only",
-        action="store_true",
-        help="do not judge whether times grew: others use the machine too",
-    )
     parser.add_argument(
         "--name", default="overload", help='results/<date>-<name>.json and .md; "": write nothing'
     )

@@ -50,11 +50,8 @@ def test_nothing_grows_while_observations_are_replaced(tmp_path):
 
 
 def test_a_disk_that_is_too_slow_makes_writers_wait_and_nothing_else(tmp_path):
-    """512 writers against the disk: bounded queue, flat memory, lag under its bar, all acknowledged is there.
-
-    Whether the lag grew is judged by `make overload`, on a machine that has nothing else to do.
-    """
-    is_flat, said = held(tmp_path, "overload.py", "--counts-only")
+    """512 writers against the disk: bounded queue, flat memory and lag, all acknowledged is there."""
+    is_flat, said = held(tmp_path, "overload.py")
     assert is_flat, said
 
 
