@@ -107,8 +107,13 @@ sbom: $(VENV)/.installed-dev $(VENV)/.installed-supply
 audit: $(VENV)/.installed-supply
 	$(BIN)/pip-audit --strict --progress-spinner off --disable-pip --no-deps -r constraints.txt
 
+# What is marked `alone` judges latencies: by one process, with no other test beside it.
+# pytest ends with 5 where TEST_ARGS left nothing to run, which may be so of one of the two.
 stress: $(VENV)/.installed-dev
-	$(TESTS) -m stress --timeout 1800 $(TEST_ARGS)
+	@$(TESTS) -m "stress and not alone" --timeout 1800 $(TEST_ARGS); beside=$$?; \
+	$(BIN)/python -m pytest -m "stress and alone" --timeout 1800 $(TEST_ARGS); alone=$$?; \
+	echo "pytest ended with $$beside, and of the tests that run alone with $$alone"; \
+	case $$beside,$$alone in 0,0|0,5|5,0) ;; *) exit 1;; esac
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -49,6 +49,7 @@ def test_nothing_grows_while_observations_are_replaced(tmp_path):
     assert is_flat, said
 
 
+@pytest.mark.alone
 def test_a_disk_that_is_too_slow_makes_writers_wait_and_nothing_else(tmp_path):
     """512 writers against the disk: bounded queue, flat memory and lag, all acknowledged is there."""
     is_flat, said = held(tmp_path, "overload.py")
