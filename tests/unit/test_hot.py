@@ -206,6 +206,41 @@ def test_no_agent_is_pushed_below_half_of_an_equal_share(sizes, steps):
         assert hot.stats.bytes <= 300
 
 
+def test_room_costs_little_however_many_agents_hold_as_much(monkeypatch):
+    """Of a thousand agents with two copies each, an eviction weighs a few, not all of them."""
+    weighed = 0
+    weigh = HotTier._weight
+
+    def counted(self, share):
+        nonlocal weighed
+        weighed += 1
+        return weigh(self, share)
+
+    hot = tier(max_entries=2_000, max_bytes=10**6)
+    names = [(f"agent_{n % 1_000}", f"k{n}") for n in range(6_000)]
+    for name in names[:2_000]:
+        hot.put(name, record(name), 100)
+    monkeypatch.setattr(HotTier, "_weight", counted)
+    for name in names[2_000:]:
+        hot.put(name, record(name), 100)
+    assert hot.stats.evictions == 4_000
+    assert weighed < 10 * 4_000
+
+
+def test_the_largest_share_gives_first():
+    """Room is made down from the top: shares end as equal as copies allow."""
+    hot = tier(max_entries=300, max_bytes=10**6)
+    held = {"a": 150, "b": 90, "c": 40, "d": 20}
+    for agent, count in held.items():
+        for n in range(count):
+            hot.put((agent, f"k{n}"), record((agent, f"k{n}")), 1)
+    hot.pressure(160)
+    left = {
+        agent: sum(bool(hot.peek((agent, f"k{n}"))) for n in range(held[agent])) for agent in held
+    }
+    assert left == {"a": 50, "b": 50, "c": 40, "d": 20}
+
+
 def test_impossible_bound_is_refused():
     """A negative budget is an error, not a tier that holds nothing."""
     with pytest.raises(InvalidInputError, match="max_bytes"):

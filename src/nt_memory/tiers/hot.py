@@ -16,6 +16,7 @@ one that polls a position a minute would lose it to one that scans.
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -137,8 +138,9 @@ class HotTier:
         self._entries = 0
         self._bytes = 0
         self._evictions = 0
-        self._crowded = ""
-        self._crowded_for = 0
+        # A heap, so negative: what each share weighed when it was looked at.
+        self._seen: list[tuple[int, str]] = []
+        self._until_look = 0
         self._period = 0
         self._ended: deque[tuple[int, int]] = deque()
         self.pins: Pins = Pins()
@@ -311,18 +313,37 @@ class HotTier:
         self._evictions += 1
 
     def _large_share(self) -> str:
-        """Whose copy goes next: the agent that holds most, or did a moment ago and still holds much.
+        """Whose copy goes next: the agent that holds most of those that were looked at.
 
-        Looking for it takes time for every agent, so it is looked for once in `_LOOK_EVERY`.
+        All are looked at once in as many evictions as there are agents, or when who held most by
+        then is below half of an equal share: so others have grown.
+
+        Cost: logarithmic in the agents, averaged over evictions, however alike their shares are.
         """
-        share = self._shares.get(self._crowded)
-        if share is not None and self._crowded_for:
-            self._crowded_for -= 1
-            if 2 * len(self._shares) * self._weight(share) >= self._total_weight():
-                return self._crowded
-        self._crowded = max(self._shares, key=lambda agent: self._weight(self._shares[agent]))
-        self._crowded_for = _LOOK_EVERY
-        return self._crowded
+        agent = self._largest_seen() if self._until_look else None
+        if agent is None:
+            self._seen = [(-self._weight(share), agent) for agent, share in self._shares.items()]
+            heapq.heapify(self._seen)
+            self._until_look = max(_LOOK_EVERY, len(self._seen))
+            agent = self._seen[0][1]
+        self._until_look -= 1
+        return agent
+
+    def _largest_seen(self) -> str | None:
+        """Who holds most, as far as seen; None if that is below half of an equal share."""
+        seen = self._seen
+        while seen:
+            before, agent = seen[0]
+            share = self._shares.get(agent)
+            if share is None:
+                heapq.heappop(seen)
+            elif (now := -self._weight(share)) > before:
+                heapq.heapreplace(seen, (now, agent))
+            elif -2 * len(self._shares) * now < self._total_weight():
+                return None
+            else:
+                return agent
+        return None
 
     def _weight(self, share: _Share) -> int:
         """How much of the tier a share takes up, by both of its bounds."""
