@@ -59,10 +59,13 @@ class GoneError(Exception):
 
 
 class Child:
-    """What one process does, and what it is told."""
+    """What one process does, and what it is told; `is_bare`: it puts without condition or request id."""
 
-    def __init__(self, name: str, memory: Any, history: str, rng: random.Random) -> None:
+    def __init__(
+        self, name: str, memory: Any, history: str, rng: random.Random, *, is_bare: bool = False
+    ) -> None:
         self.name = name
+        self.is_bare = is_bare
         self.memory = memory
         self.rng = rng
         self.epoch = 0
@@ -145,6 +148,8 @@ class Child:
     async def put(self, key: str, expect: int | None) -> Any:
         value = self.number()
         request = f"r{value}" if self.rng.random() < 0.5 else None
+        if self.is_bare:
+            expect = request = None
 
         def put() -> Awaitable[Any]:
             return self.memory.put(SHARED, key, value, expect=expect, request_id=request)
@@ -371,7 +376,14 @@ async def main() -> None:
     async with MemorySystem.open(config) as memory:
         say(open=config.agent)
         await obey(
-            Child(config.agent, memory, settings["history"], rng), settings.get("writers", WRITERS)
+            Child(
+                config.agent,
+                memory,
+                settings["history"],
+                rng,
+                is_bare=settings.get("is_bare", False),
+            ),
+            settings.get("writers", WRITERS),
         )
 
 
