@@ -315,8 +315,8 @@ class HotTier:
     def _large_share(self) -> str:
         """Whose copy goes next: the agent that holds most of those that were looked at.
 
-        All are looked at once in as many evictions as there are agents, or when who held most by
-        then is below half of an equal share: so others have grown.
+        All are looked at once in as many evictions as there are agents, at least `_LOOK_EVERY`, and
+        before that if who held most is below half of an equal share by now: others have grown.
 
         Cost: logarithmic in the agents, averaged over evictions, however alike their shares are.
         """
@@ -330,7 +330,7 @@ class HotTier:
         return agent
 
     def _largest_seen(self) -> str | None:
-        """Who holds most, as far as seen; None if that is below half of an equal share."""
+        """Who holds most, as far as seen; None if nobody is left there, or below half of an equal share."""
         seen = self._seen
         while seen:
             before, agent = seen[0]
