@@ -12,7 +12,7 @@ from test_snapshots import ask, node, store
 
 from nt_memory import import_store
 from nt_memory.config import MemoryConfig
-from nt_memory.errors import DisconnectedError, StorageError
+from nt_memory.errors import CorruptionError, DisconnectedError, StorageError
 from nt_memory.system import sharing
 from nt_memory.transport.nats import blobs, leftovers, unpacking
 from nt_memory.transport.nats.link import Link
@@ -209,6 +209,59 @@ async def test_two_who_remove_at_once_leave_one(
         assert len(await stored(one)) == 1
     async with node(server, tmp_path / "new") as new:
         assert [(await new.get("agent_1", key))[0] for key in "abcd"] == [1, 1, 1, 1]
+
+
+async def test_who_is_overtaken_removes_by_the_newer_list(
+    server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A snapshot that another node drops, pieces and all, just when its list is to be read, is no damage:
+    what the newer one needs stays, and the rest goes.
+    """
+    async with node(server, tmp_path / "one") as one, node(server, tmp_path / "other") as other:
+        await one.set_retention("brief", max_versions=0)
+        for number in range(3):
+            await one.put("brief", "last", large(number))
+        await one.put("agent_1", "k", 1)
+        await one.compact()
+        loop, real = asyncio.get_running_loop(), leftovers.Leftovers._needed
+
+        async def overtake() -> None:
+            await other.sync()
+            await other.compact()
+            with monkeypatch.context() as patch:
+                patch.setattr(leftovers.Leftovers, "remove", lambda _: 0)
+                await other.share_snapshot(keep=1)
+
+        def late(self: Any, snapshots: Any) -> Any:
+            monkeypatch.setattr(leftovers.Leftovers, "_needed", real)
+            asyncio.run_coroutine_threadsafe(overtake(), loop).result(20)
+            return real(self, snapshots)
+
+        monkeypatch.setattr(leftovers.Leftovers, "_needed", late)
+        assert (await one.share_snapshot(keep=1)).removed == 2
+        async with node(server, tmp_path / "new") as new:
+            assert (await new.get("brief", "last"))[0] == 2
+
+
+async def test_a_list_that_is_damaged_removes_nothing(
+    server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a snapshot is kept whose list cannot be read, sharing says so, and all stays."""
+    async with node(server, tmp_path / "one") as one:
+        await one.set_retention("agent_1", max_versions=0)
+        for number in range(2):
+            await one.put("agent_1", "k", large(number))
+        await one.compact()
+        await one.share_snapshot(keep=2)
+        before = await stored(one)
+        first = (await one.shared_snapshots())[0]
+        subjects = one._engine.journal.link.subjects
+        pieces = subjects.pieces(first.id)
+        await ask(one, f"STREAM.PURGE.{subjects.snapshots}", {"filter": pieces})
+        await one.put("agent_1", "small", 1)
+        with pytest.raises(CorruptionError, match=r"values: piece 0 of 1 is missing"):
+            await one.share_snapshot(keep=2)
+        assert await stored(one) == before
 
 
 @pytest.mark.parametrize("value", [large(1), ENTRY], ids=["file", "entry"])

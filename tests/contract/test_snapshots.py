@@ -207,6 +207,43 @@ async def test_a_damaged_snapshot_costs_time_and_nothing_else(
             assert await told(other) == await told(one)
 
 
+async def test_what_is_dropped_while_it_is_read_is_no_damage(
+    server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever verifies a snapshot that another node drops meanwhile is told that there is none, and not
+    that it is damaged.
+    """
+    from nt_memory.system.sharing import verify_all
+    from nt_memory.transport.nats.snapshots import Shelf
+
+    real = Shelf.verify
+    async with node(server, tmp_path / "one") as one:
+        loop = asyncio.get_running_loop()
+
+        def late(self: Any, snapshot: Any) -> None:
+            monkeypatch.setattr(Shelf, "verify", real)
+            asyncio.run_coroutine_threadsafe(replace(), loop).result(20)
+            real(self, snapshot)
+
+        async def replace() -> Any:
+            await one.put("agent_1", "k", 1)
+            return (await one.share_snapshot(keep=1)).snapshot
+
+        first = await replace()
+        monkeypatch.setattr(Shelf, "verify", late)
+        with pytest.raises(InvalidInputError, match=f"no snapshot '{first.id}'"):
+            await one.verify_snapshot(first.id)
+        second = (await one.shared_snapshots())[0]
+        monkeypatch.setattr(Shelf, "verify", late)
+        link = one._engine.journal.link
+        found = await asyncio.to_thread(verify_all, link, lambda *_: None)
+        assert (found.damage, found.snapshots) == ([], [])
+        assert found.warnings == [f"snapshot {second.id} was dropped while it was read"]
+        found = await asyncio.to_thread(verify_all, link, lambda *_: None)
+        assert (found.damage, found.warnings) == ([], [])
+        assert found.snapshots == [(await one.shared_snapshots())[0].id]
+
+
 async def test_a_changed_piece_is_found(
     server: NatsServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -200,9 +200,14 @@ def listed(link: Link) -> list[SwarmSnapshot]:
 def verify(link: Link, id_: str) -> SwarmSnapshot:
     """Read a snapshot, all of it; see `MemorySystem.verify_snapshot`. Blocks."""
     shelf = Shelf(link)
-    for one in shelf.listed().snapshots:
-        if one.id == id_:
+    one = next((one for one in shelf.listed().snapshots if one.id == id_), None)
+    if one is not None:
+        try:
             shelf.verify(one)
+        except CorruptionError:
+            if shelf.is_kept(one):
+                raise
+        else:
             return to_record(one)
     raise InvalidInputError(f"there is no snapshot {id_!r} in the swarm's catalogue")
 
@@ -220,7 +225,8 @@ def verify_all(link: Link, told: Callable[[str, int, int], None]) -> Verificatio
     """
     shelf = Shelf(link)
     snapshots = shelf.listed().snapshots
-    found = Verification(link.name, snapshots=[one.id for one in snapshots])
+    read: list[str] = []
+    found = Verification(link.name, snapshots=read)
     if not snapshots:
         found.warnings.append(
             "no snapshot was shared: a new node reads the stream from its beginning"
@@ -233,9 +239,14 @@ def verify_all(link: Link, told: Callable[[str, int, int], None]) -> Verificatio
         try:
             shelf.verify(one)
         except CorruptionError as error:
-            found.damage.append(str(error))
+            if shelf.is_kept(one):
+                found.damage.append(str(error))
+                read.append(one.id)
+            else:
+                found.warnings.append(f"snapshot {one.id} was dropped while it was read")
         else:
             found.snapshot_bytes += one.size
+            read.append(one.id)
         done += one.size
     return found
 

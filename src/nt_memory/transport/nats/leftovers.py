@@ -7,8 +7,9 @@ anybody has still to follow: they are needed by the snapshots, or by nobody. Eac
 list of those it needs.
 
 Whatever goes on at the same time does no harm. Snapshots that others enter meanwhile follow from those
-that are kept, so what they need besides was stored later. Two who remove at once go by rules that
-agree. A copy is purged only up to the place that was found here, so nothing newer is touched. And it
+that are kept, so what they need besides was stored later. If they take the place of one whose list is
+just being read, and its pieces with it, the newer catalogue is gone by. Two who remove at once go by
+rules that agree. A copy is purged only up to the place that was found here, so nothing newer is touched. And it
 goes after the stream was trimmed, so a node that was held up and misses one can tell why.
 """
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from nt_memory.codec.filed import REFERENCE_BYTES, read_reference
-from nt_memory.errors import InvalidNameError
+from nt_memory.errors import CorruptionError, InvalidNameError
 from nt_memory.transport.nats.asking import Asking
 from nt_memory.transport.nats.blobs import Blobs
 from nt_memory.transport.nats.publishing import PATIENCE_S
@@ -64,12 +65,11 @@ class Leftovers:
         Raises:
             DisconnectedError: no server answers.
             PermissionDeniedError: this node may not.
-            CorruptionError: a snapshot's list is damaged: then nothing is removed.
+            CorruptionError: the list of a snapshot that is kept is damaged: then nothing is removed.
 
         Cost: a message for every copy; those of which there are several are read.
         """
-        snapshots = self._shelf.listed().snapshots
-        needed = self._needed(snapshots)
+        snapshots, needed = self._kept()
         if needed is None or not snapshots:
             return 0
         before_us = min(min(one.recorded_at, one.created_at) for one in snapshots) - SETTLED_US
@@ -85,6 +85,16 @@ class Leftovers:
             for stem, copies in sorted(groups.items())
             for copy in sorted(self._spare(stem, copies, needed))
         )
+
+    def _kept(self) -> tuple[tuple[Manifest, ...], dict[str, bytes] | None]:
+        """The snapshots that are kept, and what they need."""
+        while True:
+            snapshots = self._shelf.listed().snapshots
+            try:
+                return snapshots, self._needed(snapshots)
+            except CorruptionError:
+                if self._shelf.listed().snapshots == snapshots:
+                    raise
 
     def _needed(self, snapshots: tuple[Manifest, ...]) -> dict[str, bytes] | None:
         """References to the value files that snapshots need, by digest; None: one does not say."""

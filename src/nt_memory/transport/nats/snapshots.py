@@ -101,6 +101,14 @@ class Shelf:
         found = decode_catalogue(newest.data) or self._last_good(last) or Catalogue()
         return Listed(found.snapshots, last, found.floor)
 
+    def is_kept(self, snapshot: Manifest) -> bool:
+        """Whether the catalogue still names a snapshot: who shares may drop one that is being read.
+
+        Raises:
+            As `listed`.
+        """
+        return any(one.id == snapshot.id for one in self.listed().snapshots)
+
     def _last_good(self, last: int) -> Catalogue | None:
         """The newest catalogue, where something else is the newest message."""
         subject = self._link.subjects.catalogue
