@@ -13,10 +13,10 @@ write than the disk takes must wait, and nothing else may suffer for it. Ends wi
 
 "Was full" is seen by sampling: nine tenths of the bound at some moment.
 
-While a compaction catches up with what is written meanwhile, the lag's p99 is up to 1.6 times what
-it is while none runs. So a window must hold several cycles, and a block of neighbouring samples
-(`_judging.py`) must be as long as one, else the interval takes the cycle for growth: that needs six
-minutes, with a sample every six seconds.
+A compaction, of 1 to 2 s here, and the rest after it are a cycle of some 8 s, in which the lag goes up
+and down. So a window must hold several cycles, and a block of neighbouring samples (`_judging.py`)
+must be as long as one, else the interval takes the cycle for growth: that needs six minutes, with a
+sample every six seconds. Compactions that take longer and longer show by lag and reads that grow.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ IN_FLIGHT = 24
 LARGE_BYTES = 128 << 10
 _LARGE = b"x" * LARGE_BYTES
 COMPACT_REST_S = 6.0
-"""Between compactions, which take twice to three times as long here: a cycle of some 20 s."""
+"""Between compactions."""
 LARGE_EVERY = 16
 LAG_LIMIT_S = 50e-3
 SLACK_BYTES = 16 << 20

@@ -24,7 +24,7 @@ from nt_memory.errors import (
 from nt_memory.testing.faults import FaultyFileSystem
 from nt_memory.transport import local as local_module
 from nt_memory.transport.local import LocalJournal
-from nt_memory.transport.segments import FRAME_BYTES, unpack_position
+from nt_memory.transport.segments import FRAME_BYTES, list_segments, unpack_position
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -423,6 +423,35 @@ def test_group_commit(commit: LocalStore) -> None:
     journal.flush()
     assert sink.batches == [1, 64, 7, 1, 1]
     assert commit.files.syncs - syncs == 5
+
+
+def test_what_is_performed_goes_before_what_waits(commit: LocalStore) -> None:
+    """An action has its turn behind the batch that is being written, however many wait; a new segment
+    begins there, and `flush` is behind them all.
+    """
+    journal, sink = commit.start()
+    commit.files.stall_sync()
+    _submit(journal, "first")
+    assert commit.files.wait_stalled()
+    _submit(journal, *(str(i) for i in range(200)))
+    found: list[list[int]] = []
+    actions = (
+        lambda: journal.perform(lambda: found.append(sink.batches.copy())),
+        journal.begin_segment,
+    )
+    threads = [threading.Thread(target=action) for action in actions]
+    queue = journal._submissions._queue
+    for number, thread in enumerate(threads, 1):
+        thread.start()
+        while sum(payload is None for payload, _ in list(queue.values())) < number:
+            threading.Event().wait(0.001)
+    commit.files.resume_sync()
+    journal.flush()
+    for thread in threads:
+        thread.join(WAIT_S)
+    assert found == [[1]]
+    assert sink.batches == [1, 64, 64, 64, 8]
+    assert list(list_segments(commit.directory)) == [1, 2]
 
 
 def test_backpressure(commit: LocalStore) -> None:

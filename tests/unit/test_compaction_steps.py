@@ -153,6 +153,35 @@ def test_writers_wait_for_the_exchange_only(store, run, monkeypatch):
     assert 0 <= left[0] <= compacting._LAST_ENTRIES
 
 
+def test_writers_as_fast_as_it_do_not_keep_it_from_ending(store, run, monkeypatch):
+    """Where as much comes as is caught up with meanwhile, writers wait for a turn now and then."""
+    rounds, turns = [], []
+
+    async def body():
+        async with MemorySystem.open(store) as memory:
+            journal = memory._engine.journal
+            real = _Compactor._catch_up
+            come = {count: from_elsewhere(memory, count) for count in (512, 1024)}
+
+            def catch_up(compactor, replica, most=None):
+                left = compactor._left(replica)
+                real(compactor, replica, most)
+                if threading.current_thread() is journal._thread:
+                    turns.append(left - compactor._left(replica))
+                else:
+                    rounds.append(left)
+                    come[left]()
+
+            monkeypatch.setattr(_Compactor, "_catch_up", catch_up)
+            before(monkeypatch, _Compactor, "_replay_into", come[1024])
+            await memory.compact()
+            assert len(await contents(memory)) == 1024
+
+    run(body())
+    assert rounds == [1024, 512]  # and not for ever
+    assert turns == [512, 512, 0]  # the last is the exchange
+
+
 def test_nothing_is_deleted_before_the_new_base_is_there_for_good(
     store, run, monkeypatch, renumbered
 ):

@@ -16,7 +16,8 @@ So, while readers and writers go on:
 
 A crash leaves, at any of these points, a base and a journal that together say everything: until 6
 the old base and journal are complete, and 6 begins when the new base is. The journal's thread is
-held up in 5 only, for the entries that came while 4 caught up, at most `_LAST_ENTRIES` of them.
+held up in 5, for the last entries that came while 4 caught up, some `_LAST_ENTRIES` of them. In 4 it
+is only where writers are nearly as fast as that: then the two take turns, else it would never end.
 
 A base in which rows have other numbers than in the views in use is no base before 5: it takes its place
 right before the fresh views do. If it comes to no more than that, the views that are left are of
@@ -71,6 +72,8 @@ if TYPE_CHECKING:
     from nt_memory.transport.nats.link import Link
 
 _LAST_ENTRIES = 256
+_TURN_ENTRIES = 512
+"""Caught up with in one turn: several times what the journal writes in one batch."""
 
 
 class Maintenance:
@@ -224,6 +227,7 @@ class _Compactor:
         self._replica: Replica | None = None
         self._renumbering: Renumbering | None = None
         self._newcomers: Newcomers | None = None
+        self._reader = SegmentReader(self._directory.journal)
         self.revision = 0
         self.sequence = 0
 
@@ -273,7 +277,7 @@ class _Compactor:
         assert new is not None and replica is not None  # noqa: S101, PT018 - prepare was called
         engine = self._engine
         try:
-            self._catch_up(replica, SegmentReader(self._directory.journal))
+            self._catch_up(replica)
             _check_agree(replica, engine.opened.replica)
             if self._renumbering is not None:
                 self._publish()
@@ -351,13 +355,20 @@ class _Compactor:
 
     def _approach(self, replica: Replica) -> None:
         """Catch up until little enough is left to do while the journal's thread waits."""
-        reader = SegmentReader(self._directory.journal)
-        while self._journal.last_sequence - replica.sequence > _LAST_ENTRIES:
-            self._catch_up(replica, reader)
+        while (left := self._left(replica)) > _LAST_ENTRIES:
+            self._catch_up(replica)
+            while self._left(replica) > max(left // 2, _LAST_ENTRIES):
+                self._journal.perform(lambda: self._catch_up(replica, _TURN_ENTRIES))
 
-    def _catch_up(self, replica: Replica, reader: SegmentReader) -> None:
+    def _left(self, replica: Replica) -> int:
+        return self._journal.last_sequence - replica.sequence
+
+    def _catch_up(self, replica: Replica, most: int | None = None) -> None:
+        until = self._journal.last_sequence
+        if most is not None:
+            until = min(until, replica.sequence + most)
         tell = None if self._newcomers is None else self._newcomers.follow
-        catch_up(replica, reader, self._journal.last_sequence, tell)
+        catch_up(replica, self._reader, until, tell)
 
     def _oldest_wanted(self) -> int:
         """The first journal entry that a feed may still read."""

@@ -218,25 +218,28 @@ class LocalJournal:
         self._pass(Barrier(None))
 
     def perform(self, action: Callable[[], None]) -> None:
-        """Block until `action` has run on the writer thread, after all submitted before this call.
+        """Block until `action` has run on the writer thread, between two batches.
 
-        Nothing is written or delivered while it runs. What it raises is raised here, and does not
-        stop the journal.
+        What was submitted before and waits is written after it; all that was written is durable and
+        delivered. Nothing is written or delivered while it runs. What it raises is raised here, and
+        does not stop the journal.
 
         Raises:
             StorageError: the journal has failed.
             ClosedError: it was closed, or not started.
             WrongLoopError: this is a fork, or the journal's own thread, which would wait for ever.
         """
-        self._pass(Barrier(action))
+        self._pass(Barrier(action), is_first=True)
 
     def begin_segment(self) -> None:
         """Let the next entry begin a new segment, so that those before it can be dropped.
 
+        What was submitted before and waits goes into the new one.
+
         Raises:
             StorageError: the segment could not be made. And as `perform`.
         """
-        self._pass(Barrier(self._writer.rotate, is_vital=True))
+        self._pass(Barrier(self._writer.rotate, is_vital=True), is_first=True)
 
     def sync_if_due(self) -> None:
         """For `deliver`, where it waits: keep the bound of "relaxed" meanwhile.
@@ -265,11 +268,11 @@ class LocalJournal:
         self.perform(drop)
         return dropped
 
-    def _pass(self, barrier: Barrier) -> None:
+    def _pass(self, barrier: Barrier, *, is_first: bool = False) -> None:
         self._check_process()
         if threading.current_thread() is self._thread:
             raise WrongLoopError("the journal's own thread cannot wait for the journal")
-        self._submissions.put_barrier(barrier)
+        self._submissions.put_barrier(barrier, is_first=is_first)
         barrier.is_reached.wait()
         if barrier.error is not None:
             raise barrier.error

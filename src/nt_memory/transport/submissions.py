@@ -22,7 +22,7 @@ BATCH_BYTES = 1 << 20
 
 
 class Barrier:
-    """Something to do once all that was submitted before is durable and delivered.
+    """Something to do once all that goes before it is durable and delivered.
 
     `is_vital`: the journal cannot go on after an error of the action, unless the disk was full.
     """
@@ -105,8 +105,8 @@ class Submissions:
             self._pending_bytes += len(payload)
         return True
 
-    def put_barrier(self, barrier: Barrier) -> None:
-        """Queue a barrier, whatever else is waiting.
+    def put_barrier(self, barrier: Barrier, *, is_first: bool = False) -> None:
+        """Queue a barrier, however much is waiting: behind all of it, or before.
 
         Raises:
             NtMemoryError: the refusal.
@@ -115,6 +115,8 @@ class Submissions:
             if self._refusal is not None:
                 raise again(self._refusal)
             self._enqueue(None, barrier)
+            if is_first:
+                self._queue.move_to_end(id(barrier), last=False)
 
     def withdraw(self, ticket: object) -> bool:
         """Take back what no batch holds yet; tickets are told apart by identity."""
