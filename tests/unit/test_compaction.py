@@ -19,9 +19,9 @@ from nt_memory.errors import (
     StorageFullError,
     TrimmedError,
 )
-from nt_memory.system import compacting
+from nt_memory.system import compactor
 from nt_memory.system.baseline import save_base
-from nt_memory.system.compacting import _Compactor
+from nt_memory.system.compactor import Compactor
 from nt_memory.system.holds import MAX_HOLD_S
 from nt_memory.system.verifying import verify
 from nt_memory.transport.basefile import list_bases
@@ -318,7 +318,7 @@ def test_a_failed_compaction_changes_nothing(store, run, monkeypatch):
             before = await everything(memory)
             for step in ("save_base", "build_views", "catch_up"):
                 with monkeypatch.context() as patched:
-                    patched.setattr(compacting, step, fail)
+                    patched.setattr(compactor, step, fail)
                     with pytest.raises(StorageFullError):
                         await memory.compact()
                 assert await everything(memory) == before
@@ -340,13 +340,13 @@ def test_a_cancelled_caller_does_not_stop_it(store, run, monkeypatch, step):
         await fill(memory)
         task = asyncio.current_task()
         loop = asyncio.get_running_loop()
-        original = getattr(_Compactor, step)
+        original = getattr(Compactor, step)
 
         def cancel_then(self):
             loop.call_soon_threadsafe(waiting.cancel)
             original(self)
 
-        monkeypatch.setattr(_Compactor, step, cancel_then)
+        monkeypatch.setattr(Compactor, step, cancel_then)
         waiting = asyncio.ensure_future(memory.compact())
         with pytest.raises(asyncio.CancelledError):
             await waiting

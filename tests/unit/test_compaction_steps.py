@@ -15,8 +15,8 @@ import pytest
 
 from nt_memory import MemoryConfig, MemorySystem
 from nt_memory.errors import CorruptionError, StorageError
-from nt_memory.system import compacting, renumbering
-from nt_memory.system.compacting import _Compactor
+from nt_memory.system import compactor, renumbering
+from nt_memory.system.compactor import Compactor
 from nt_memory.system.verifying import verify
 from nt_memory.testing.faults import FaultyFileSystem
 from nt_memory.tiers.cold import ColdTier
@@ -79,11 +79,11 @@ def test_a_base_holds_only_what_the_journal_has_on_disk(store, run, monkeypatch)
         async with MemorySystem.open(config) as memory:
             writer = memory._engine.journal._writer
             # The new segment makes durable what is before it; this comes after.
-            before(monkeypatch, _Compactor, "prepare", from_elsewhere(memory))
-            before(monkeypatch, _Compactor, "prepare", lambda _: unsynced.append("begun"))
+            before(monkeypatch, Compactor, "prepare", from_elsewhere(memory))
+            before(monkeypatch, Compactor, "prepare", lambda _: unsynced.append("begun"))
             before(
                 monkeypatch,
-                compacting,
+                compactor,
                 "save_base",
                 lambda *_: unsynced.append(writer.has_unsynced),
             )
@@ -100,8 +100,8 @@ def test_views_that_would_say_something_else_are_not_put_in_place(store, run, mo
         async with MemorySystem.open(store) as memory:
             await memory.put("a", "k", 1)
             with monkeypatch.context() as patched:
-                before(patched, _Compactor, "_approach", from_elsewhere(memory))
-                patched.setattr(_Compactor, "_catch_up", lambda *_: None)
+                before(patched, Compactor, "_approach", from_elsewhere(memory))
+                patched.setattr(Compactor, "_catch_up", lambda *_: None)
                 with pytest.raises(CorruptionError, match="the journal leads to entry"):
                     await memory.compact()
             assert not (store / "views.new").exists()
@@ -126,19 +126,19 @@ def test_writers_wait_for_the_exchange_only(store, run, monkeypatch):
             for step in ("prepare", "swap", "clean_up"):
                 before(
                     monkeypatch,
-                    _Compactor,
+                    Compactor,
                     step,
                     lambda _, step=step: threads.append((step, threading.current_thread())),
                 )
             before(
                 monkeypatch,
-                _Compactor,
+                Compactor,
                 "_replay_into",
-                from_elsewhere(memory, 3 * compacting._LAST_ENTRIES),
+                from_elsewhere(memory, 3 * compactor._LAST_ENTRIES),
             )
             before(
                 monkeypatch,
-                _Compactor,
+                Compactor,
                 "swap",
                 lambda compactor: left.append(journal.last_sequence - compactor._replica.sequence),
             )
@@ -146,11 +146,11 @@ def test_writers_wait_for_the_exchange_only(store, run, monkeypatch):
             of_journal = [step for step, thread in threads if thread is journal._thread]
             assert of_journal == ["swap"]
             assert threading.current_thread() not in {thread for _, thread in threads}
-            assert len(await contents(memory)) == 1 + 3 * compacting._LAST_ENTRIES
+            assert len(await contents(memory)) == 1 + 3 * compactor._LAST_ENTRIES
 
     run(body())
     assert len(left) == 1
-    assert 0 <= left[0] <= compacting._LAST_ENTRIES
+    assert 0 <= left[0] <= compactor._LAST_ENTRIES
 
 
 def test_writers_as_fast_as_it_do_not_keep_it_from_ending(store, run, monkeypatch):
@@ -160,7 +160,7 @@ def test_writers_as_fast_as_it_do_not_keep_it_from_ending(store, run, monkeypatc
     async def body():
         async with MemorySystem.open(store) as memory:
             journal = memory._engine.journal
-            real = _Compactor._catch_up
+            real = Compactor._catch_up
             come = {count: from_elsewhere(memory, count) for count in (512, 1024)}
 
             def catch_up(compactor, replica, most=None):
@@ -172,8 +172,8 @@ def test_writers_as_fast_as_it_do_not_keep_it_from_ending(store, run, monkeypatc
                     rounds.append(left)
                     come[left]()
 
-            monkeypatch.setattr(_Compactor, "_catch_up", catch_up)
-            before(monkeypatch, _Compactor, "_replay_into", come[1024])
+            monkeypatch.setattr(Compactor, "_catch_up", catch_up)
+            before(monkeypatch, Compactor, "_replay_into", come[1024])
             await memory.compact()
             assert len(await contents(memory)) == 1024
 
@@ -197,7 +197,7 @@ def test_nothing_is_deleted_before_the_new_base_is_there_for_good(
             await observe_and_replace(memory)
             before_it = {part: names(store, part) for part in ("base", "journal", "vectors")}
             with monkeypatch.context() as patched:
-                patched.setattr(compacting, "sync_directory", fail)
+                patched.setattr(compactor, "sync_directory", fail)
                 with pytest.raises(StorageError, match="syncing"):
                     await memory.compact()
             for part, files in before_it.items():

@@ -26,7 +26,7 @@ from nt_memory.errors import (
     TrimmedError,
 )
 from nt_memory.replica import partition_name, staged_name
-from nt_memory.system import compacting, engine, reembedding, renumbering
+from nt_memory.system import compactor, engine, reembedding, renumbering
 from nt_memory.system.repairing import repair
 from nt_memory.system.verifying import verify
 from nt_memory.tiers.layout import LAST_PARTITION
@@ -1003,7 +1003,7 @@ def test_a_compaction_that_leaves_fewer_rows(store, run, monkeypatch):
 def test_it_does_not_begin_within_a_compaction(store, run, monkeypatch):
     """One that has chosen which rows go would not know that they are counted."""
     monkeypatch.setattr(renumbering, "MIN_DEAD_ROWS", 8)
-    original = compacting.build_views
+    original = compactor.build_views
 
     async def body():
         async with MemorySystem.open(MemoryConfig(storage_path=store, history=0)) as memory:
@@ -1026,7 +1026,7 @@ def test_it_does_not_begin_within_a_compaction(store, run, monkeypatch):
                 asyncio.run_coroutine_threadsafe(go_on(), loop).result(20)
                 return original(*arguments)
 
-            monkeypatch.setattr(compacting, "build_views", building)
+            monkeypatch.setattr(compactor, "build_views", building)
             await memory.compact()
             gate.allow(100)
             done = await work
@@ -1041,7 +1041,7 @@ def test_it_does_not_begin_within_a_compaction(store, run, monkeypatch):
 @pytest.mark.parametrize("step", ["save_base", "build_views"])
 def test_a_switch_in_the_middle_of_a_compaction(store, run, monkeypatch, step):
     """The base is of before it, and the fresh views of after; no vectors are taken from under either."""
-    original = getattr(compacting, step)
+    original = getattr(compactor, step)
     drop = reembedding._Reembedding._drop
 
     async def body():
@@ -1072,7 +1072,7 @@ def test_a_switch_in_the_middle_of_a_compaction(store, run, monkeypatch, step):
                 return original(*arguments)
 
             monkeypatch.setattr(reembedding._Reembedding, "_drop", dropping)
-            monkeypatch.setattr(compacting, step, switching)
+            monkeypatch.setattr(compactor, step, switching)
             await memory.compact()
             await work
             await check_new(memory, dict.fromkeys(range(KEYS), 0))

@@ -21,8 +21,8 @@ from nt_memory.errors import (
     TrimmedError,
 )
 from nt_memory.replica import partition_name
-from nt_memory.system import compacting, engine, renumbering, searching
-from nt_memory.system.compacting import _Compactor
+from nt_memory.system import compactor, engine, renumbering, searching
+from nt_memory.system.compactor import Compactor
 from nt_memory.system.importing import import_store
 from nt_memory.system.repairing import repair
 from nt_memory.system.verifying import verify
@@ -257,8 +257,8 @@ def test_a_late_write_counts_by_both_clocks(store, run):
 
 def test_what_is_written_while_it_runs_is_taken_in(store, run, monkeypatch):  # noqa: C901
     """Before and during the last hold of the journal: new rows, ends of old and of new ones, new partitions."""
-    monkeypatch.setattr(compacting, "_LAST_ENTRIES", 0)
-    approach = _Compactor._approach
+    monkeypatch.setattr(compactor, "_LAST_ENTRIES", 0)
+    approach = Compactor._approach
 
     async def body():
         async with MemorySystem.open(config(store)) as memory:
@@ -281,7 +281,7 @@ def test_what_is_written_while_it_runs_is_taken_in(store, run, monkeypatch):  # 
                 assert replica.sequence == self._journal.last_sequence
                 asyncio.run_coroutine_threadsafe(write(1), loop).result(20)
 
-            monkeypatch.setattr(_Compactor, "_approach", write_before_and_after)
+            monkeypatch.setattr(Compactor, "_approach", write_before_and_after)
             await memory.compact()
             wanted = {f"k{key}": {"key": key, "version": 3} for key in range(KEYS) if key % 3}
             wanted |= {"k1": 11, "k2": 11, "k100": 10, "k101": 11}
@@ -491,7 +491,7 @@ def test_a_failure_leaves_everything_as_it_was(store, run, monkeypatch, step):
             await fill(memory)
             before = await answers(memory)
             with monkeypatch.context() as patched:
-                patched.setattr(compacting, step, fail)
+                patched.setattr(compactor, step, fail)
                 with pytest.raises(StorageFullError):
                     await memory.compact()
             assert vector_files(store) == ["0.f16"]
@@ -522,7 +522,7 @@ def test_an_exchange_that_fails_half_way(store, run, monkeypatch, after):
                 raise StorageError("renaming failed")
 
             with monkeypatch.context() as patched:
-                patched.setattr(_Compactor, "_exchange", fail)
+                patched.setattr(Compactor, "_exchange", fail)
                 with pytest.raises(StorageError, match="renaming"):
                     await memory.compact()
             assert await answers(memory) == before
@@ -571,13 +571,13 @@ def crash_copies(store, root, run, monkeypatch):
             await fill(memory)
             kept["answers"] = await answers(memory)
             for owner, name in (
-                (compacting, "save_base"),
-                (compacting, "build_views"),
-                (compacting, "drop_partition"),
-                (_Compactor, "_publish"),
-                (_Compactor, "_exchange"),
-                (_Compactor, "_drop_moved"),
-                (_Compactor, "clean_up"),
+                (compactor, "save_base"),
+                (compactor, "build_views"),
+                (compactor, "drop_partition"),
+                (Compactor, "_publish"),
+                (Compactor, "_exchange"),
+                (Compactor, "_drop_moved"),
+                (Compactor, "clean_up"),
             ):
                 around(owner, name)
             # Between the two renames too.

@@ -16,7 +16,7 @@ from nt_memory.codec import FILE_FROM_BYTES
 from nt_memory.errors import InvalidInputError, QuotaError, StorageFullError, TrimmedError
 from nt_memory.system import upkeep
 from nt_memory.system.background import TICK_S
-from nt_memory.system.compacting import _Compactor
+from nt_memory.system.compactor import Compactor
 from nt_memory.system.verifying import verify
 
 BOUND = 64 << 10
@@ -202,7 +202,7 @@ def test_a_failure_is_told_and_tried_again(opened, clock, monkeypatch, caplog):
 
     async def body(memory):
         tries = []
-        prepare = _Compactor.prepare
+        prepare = Compactor.prepare
 
         def fail(compactor):
             tries.append(clock.now())
@@ -210,7 +210,7 @@ def test_a_failure_is_told_and_tried_again(opened, clock, monkeypatch, caplog):
                 raise StorageFullError("no space left")
             prepare(compactor)
 
-        monkeypatch.setattr(_Compactor, "prepare", fail)
+        monkeypatch.setattr(Compactor, "prepare", fail)
         await grow(memory, clock)
         await look(memory, clock)
         assert memory.stats().compaction_failure == "StorageFullError: no space left"
@@ -237,7 +237,7 @@ def test_one_that_failed_half_way_is_finished(opened, clock, monkeypatch):
     """Its base was written: the journal behind that is short, and the one before it still goes."""
 
     async def body(memory):
-        swap = _Compactor.swap
+        swap = Compactor.swap
         fails = iter([True])
 
         def fail(compactor):
@@ -246,7 +246,7 @@ def test_one_that_failed_half_way_is_finished(opened, clock, monkeypatch):
                 raise StorageFullError("no space left")
             swap(compactor)
 
-        monkeypatch.setattr(_Compactor, "swap", fail)
+        monkeypatch.setattr(Compactor, "swap", fail)
         await grow(memory, clock)
         await look(memory, clock)
         assert memory.stats().compactions == 0
@@ -287,7 +287,7 @@ def test_it_never_runs_beside_another(opened, clock, monkeypatch):
     async def body(memory):
         running = []
         most = []
-        prepare = _Compactor.prepare
+        prepare = Compactor.prepare
 
         def count(compactor):
             running.append(compactor)
@@ -297,7 +297,7 @@ def test_it_never_runs_beside_another(opened, clock, monkeypatch):
             finally:
                 running.remove(compactor)
 
-        monkeypatch.setattr(_Compactor, "prepare", count)
+        monkeypatch.setattr(Compactor, "prepare", count)
         await grow(memory, clock)
         called = asyncio.ensure_future(memory.compact())
         await asyncio.gather(called, look(memory, clock), update(memory, clock, 50))
@@ -480,7 +480,7 @@ def test_the_wait_after_failures_has_an_end(opened, clock, monkeypatch):
 
     async def body(memory):
         tries, is_full = [], True
-        prepare = _Compactor.prepare
+        prepare = Compactor.prepare
 
         def try_once(compactor):
             tries.append(clock.now())
@@ -496,7 +496,7 @@ def test_the_wait_after_failures_has_an_end(opened, clock, monkeypatch):
                 await look(memory, clock)
             return waited
 
-        monkeypatch.setattr(_Compactor, "prepare", try_once)
+        monkeypatch.setattr(Compactor, "prepare", try_once)
         await grow(memory, clock)
         await look(memory, clock)
         waits = [await wait_for_another() for _ in range(9)]
@@ -525,7 +525,7 @@ def test_an_error_of_the_system_is_a_failure_too(opened, clock, monkeypatch, whe
             if where == "look":
                 patched.setattr(upkeep, "list_bases", fail)
             else:
-                patched.setattr(_Compactor, "prepare", fail)
+                patched.setattr(Compactor, "prepare", fail)
             await look(memory, clock)
             assert "PermissionError" in memory.stats().compaction_failure
             await look(memory, clock)
