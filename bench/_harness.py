@@ -14,12 +14,12 @@ from nt_memory.apps.bench.figures import duration, percentiles
 from nt_memory.apps.bench.generators import made, subspace_blocks
 from nt_memory.apps.bench.machine import (
     described,
-    disk_bytes,
     fdatasync_seconds,
     machine,
     rss_anon_bytes,
 )
 from nt_memory.apps.bench.report import Row, bars_table
+from nt_memory.transport.files import disk_bytes
 
 if TYPE_CHECKING:
     import numpy as np

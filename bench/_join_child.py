@@ -17,7 +17,8 @@ from _join_load import AGENT, key_of, query_of, vectors
 
 from nt_memory import MemoryConfig, MemorySystem
 from nt_memory.apps.bench.figures import percentiles
-from nt_memory.apps.bench.machine import disk_bytes, rss_anon_bytes
+from nt_memory.apps.bench.machine import rss_anon_bytes
+from nt_memory.transport.files import disk_bytes
 
 ASKED = 200
 EARLY = 50

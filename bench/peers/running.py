@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from nt_memory.apps.bench.machine import disk_bytes
+from nt_memory.transport.files import disk_bytes
 
 HERE = Path(__file__).parents[1]
 WRITES_S = 1.0

@@ -17,12 +17,13 @@ from nt_memory.apps.bench.figures import K
 from nt_memory.apps.bench.filtering import SHARES, Plan, passing
 from nt_memory.apps.bench.ingesting import _bars as ingest_bars
 from nt_memory.apps.bench.jobs import _chosen
-from nt_memory.apps.bench.machine import disk_bytes, memory_of
+from nt_memory.apps.bench.machine import memory_of
 from nt_memory.apps.bench.options import BenchOptions
 from nt_memory.apps.bench.ownsearch import near
 from nt_memory.errors import InvalidInputError
 from nt_memory.tiers.vectors.breadth import FIRST_LOOK, NARROW, begun
 from nt_memory.tiers.vectors.index import Graph
+from nt_memory.transport.files import disk_bytes
 
 GENERATORS = [
     generators.clustered_blocks,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from nt_memory.errors import (
 )
 from nt_memory.transport import directory as directory_module
 from nt_memory.transport.directory import StoreDirectory, boot_id
+from nt_memory.transport.files import below, disk_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -275,3 +277,30 @@ def test_boot_id(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     boot_id.cache_clear()
     assert boot_id() != own
     boot_id.cache_clear()
+
+
+def test_what_goes_while_the_disk_is_looked_at_is_passed_over(tmp_path: Path) -> None:
+    """A directory and a file that are listed and then gone, as when views are exchanged, are no error."""
+    for name in ("views/data.mdb", "views.new/data.mdb", "journal/1.log", "journal/2.log"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(range(256)) * 64)
+    (tmp_path / "elsewhere").symlink_to("/proc")
+    found = set[str]()
+    for path, status in below(tmp_path):
+        assert status.st_ino == path.lstat().st_ino
+        if not found:  # the directory was listed, but not what is in it
+            shutil.rmtree(tmp_path / "views.new")
+        if path.parent.name == "journal":
+            for other in {"1.log", "2.log"} - {path.name}:
+                (path.parent / other).unlink(missing_ok=True)
+        found.add(str(path.relative_to(tmp_path)))
+    assert found - {"views.new", "journal/1.log", "journal/2.log"} == {
+        "views",
+        "views/data.mdb",
+        "journal",
+        "elsewhere",
+    }
+    assert len(found & {"journal/1.log", "journal/2.log"}) == 1
+    assert disk_bytes(tmp_path) >= 2 * 16_384
+    assert disk_bytes(tmp_path / "views.new") == 0

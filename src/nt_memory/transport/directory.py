@@ -20,7 +20,7 @@ from nt_memory.errors import (
     StorageError,
     StoreInUseError,
 )
-from nt_memory.transport.files import sync_directory, to_storage_error
+from nt_memory.transport.files import disk_bytes, sync_directory, to_storage_error
 
 if TYPE_CHECKING:
     from nt_memory.clock import Clock
@@ -32,7 +32,6 @@ _FORMAT = "FORMAT"
 _FORMAT_NEW = "FORMAT.new"
 _LOCK = "LOCK"
 _PARTS = ("journal", "base", "views", "vectors", "values")
-_BLOCK_BYTES = 512  # of st_blocks, whatever the file system's own are
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -145,11 +144,7 @@ class StoreDirectory:
 
     def disk_bytes(self) -> int:
         """What the store takes of the disk. Cost: a system call a file."""
-        total = 0
-        for path in self.path.rglob("*"):
-            with contextlib.suppress(OSError):  # it is being replaced
-                total += path.lstat().st_blocks * _BLOCK_BYTES
-        return total
+        return disk_bytes(self.path)
 
     def close(self) -> None:
         """Give the directory back. Idempotent."""

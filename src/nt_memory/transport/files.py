@@ -9,14 +9,15 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from nt_memory.errors import StorageError, StorageFullError, StorePermissionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
+_BLOCK_BYTES = 512  # of st_blocks, whatever the file system's own are
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _sync_data = getattr(os, "fdatasync", os.fsync)
@@ -123,6 +124,29 @@ def sync_file(path: Path) -> None:
         OsFileSystem().sync(fd)
     finally:
         os.close(fd)
+
+
+def below(directory: str | os.PathLike[str]) -> Iterator[tuple[Path, os.stat_result]]:
+    """Path and status of all that is below a directory; links are not followed.
+
+    What goes meanwhile, as when views are exchanged, is passed over, as is what may not be listed.
+    """
+    for place, directories, files in os.walk(directory):
+        for name in (*directories, *files):
+            path = Path(place, name)
+            try:
+                status = path.lstat()
+            except FileNotFoundError:
+                continue
+            yield path, status
+
+
+def disk_bytes(directory: str | os.PathLike[str]) -> int:
+    """What is below a directory takes of the disk; of sparse files what they use.
+
+    Cost: a system call a file.
+    """
+    return sum(status.st_blocks * _BLOCK_BYTES for _, status in below(directory))
 
 
 def to_storage_error(error: OSError, doing: str) -> StorageError:

@@ -17,7 +17,8 @@ from nt_memory import MemorySystem
 from nt_memory.apps.bench import observing, processes
 from nt_memory.apps.bench.datasets import Dataset
 from nt_memory.apps.bench.figures import K, percentiles, recall, true_neighbours
-from nt_memory.apps.bench.machine import disk_bytes, memory_of
+from nt_memory.apps.bench.machine import memory_of
+from nt_memory.transport.files import disk_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

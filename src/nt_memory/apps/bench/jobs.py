@@ -15,8 +15,9 @@ from nt_memory.apps.bench.contenders.contender import LADDER, Tunable, load
 from nt_memory.apps.bench.contenders.ours import Memory
 from nt_memory.apps.bench.datasets import Dataset
 from nt_memory.apps.bench.figures import K, point, recall, timed_calls
-from nt_memory.apps.bench.machine import disk_bytes, memory_of
+from nt_memory.apps.bench.machine import memory_of
 from nt_memory.apps.bench.ownsearch import measure_own
+from nt_memory.transport.files import disk_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

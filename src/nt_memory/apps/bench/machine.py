@@ -53,11 +53,6 @@ def rss_anon_bytes() -> int:
     return size if sys.platform == "darwin" else size * 1024
 
 
-def disk_bytes(directory: str | Path) -> int:
-    """Blocks that the files below a directory occupy, in bytes; sparse files count what they use."""
-    return sum(p.stat().st_blocks * 512 for p in Path(directory).rglob("*") if p.is_file())
-
-
 def cores() -> int:
     """How many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):

@@ -15,9 +15,10 @@ from nt_memory.apps.bench import observing, processes
 from nt_memory.apps.bench.bars import WHOLE, disk_row, grown, memory_row
 from nt_memory.apps.bench.datasets import Dataset
 from nt_memory.apps.bench.figures import megabytes
-from nt_memory.apps.bench.machine import disk_bytes, machine, memory_of
+from nt_memory.apps.bench.machine import machine, memory_of
 from nt_memory.apps.bench.report import Findings, Row, Table
 from nt_memory.apps.bench.vectors import prepared
+from nt_memory.transport.files import disk_bytes
 
 if TYPE_CHECKING:
     from nt_memory.apps.bench.child import Report

@@ -13,6 +13,7 @@ from nt_memory.apps.bench.machine import fdatasync_seconds
 from nt_memory.apps.cli.doctor.checks import Check
 from nt_memory.apps.cli.doctor.machine import is_root
 from nt_memory.apps.cli.rendering import size
+from nt_memory.transport.files import below, disk_bytes
 
 if TYPE_CHECKING:
     from nt_memory.apps.cli.doctor.checks import Patient
@@ -108,7 +109,7 @@ def check_disk_speed(patient: Patient) -> Check:
 def check_space(patient: Patient) -> Check:
     """Whether there is room to write, and to compact, which needs the store's size again."""
     usage, inodes = shutil.disk_usage(patient.place), os.statvfs(patient.place)
-    taken = _bytes_below(patient.path) if patient.is_made else 0
+    taken = disk_bytes(patient.path) if patient.is_made else 0
     text = f"{size(usage.free)} of {size(usage.total)} free; the store takes {size(taken)}"
     if usage.free < LITTLE_SPACE // 8:
         return Check("space", "fail", text, "free some: writes are about to be refused")
@@ -146,15 +147,4 @@ def _foreign_files(path: Path) -> list[str]:
     if is_root():
         return []
     own = os.geteuid()
-    found = (entry for entry in path.rglob("*") if entry.lstat().st_uid != own)
-    return [str(entry) for entry in found]
-
-
-def _bytes_below(path: Path) -> int:
-    total = 0
-    for entry in path.rglob("*"):
-        try:
-            total += entry.lstat().st_blocks * 512
-        except OSError:  # it is being replaced
-            continue
-    return total
+    return [str(entry) for entry, status in below(path) if status.st_uid != own]
