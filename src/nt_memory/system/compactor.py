@@ -71,8 +71,8 @@ class Compactor:
         self._renumbering: Renumbering | None = None
         self._newcomers: Newcomers | None = None
         self._reader = SegmentReader(self._directory.journal)
-        self.revision = 0
-        self.sequence = 0
+        self.revision: int = 0
+        self.sequence: int = 0
 
     def prepare(self) -> None:
         """Write the base and build fresh views beside the old ones. A segment was just begun."""
