@@ -34,7 +34,7 @@ from nt_memory import AsOf, MemoryConfig, MemorySystem
 from nt_memory.clock import ManualClock
 from nt_memory.errors import TrimmedError
 from nt_memory.system import renumbering
-from nt_memory.system.compacting import _Compactor
+from nt_memory.system.compactor import Compactor
 from nt_memory.system.verifying import verify
 
 START = datetime(2024, 1, 2, 14, 30, tzinfo=UTC)
@@ -404,15 +404,15 @@ class KeepingMachine(SimilarityMachine):
     def crash(self, step: str) -> None:
         """The process dies in a compaction, right before a step; somebody opens what it left."""
         left = self.directory / "left"
-        original = getattr(_Compactor, step)
+        original = getattr(Compactor, step)
 
-        def copy_first(compactor: _Compactor, *arguments: Any) -> None:
+        def copy_first(compactor: Compactor, *arguments: Any) -> None:
             if not left.exists():
                 shutil.copytree(self.directory / "store", left)
             original(compactor, *arguments)
 
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(_Compactor, step, copy_first)
+            patched.setattr(Compactor, step, copy_first)
             self.run(self.memory.compact())
         revision = self.memory.revision
         self.run(self.memory.close())
