@@ -15,11 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from nt_memory.errors import (
-    ClosedError,
-    ReadOnlyError,
-    UnsupportedError,
-)
+from nt_memory.errors import ClosedError, ReadOnlyError, UnsupportedError
 from nt_memory.records import Compaction
 from nt_memory.system.compactor import Compactor
 from nt_memory.system.copying import copy_store

@@ -29,10 +29,7 @@ import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from nt_memory.errors import (
-    CorruptionError,
-    StorageError,
-)
+from nt_memory.errors import CorruptionError, StorageError
 from nt_memory.replica import Follow, Replica
 from nt_memory.system.baseline import save_base
 from nt_memory.system.opening import VIEWS_NEW, VIEWS_OLD, build_views, catch_up

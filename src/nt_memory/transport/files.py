@@ -129,14 +129,14 @@ def sync_file(path: Path) -> None:
 def below(directory: str | os.PathLike[str]) -> Iterator[tuple[Path, os.stat_result]]:
     """Path and status of all that is below a directory; links are not followed.
 
-    What goes meanwhile, as when views are exchanged, is passed over, as is what may not be listed.
+    What goes meanwhile, as when views are exchanged, is passed over, and so is what may not be looked at.
     """
     for place, directories, files in os.walk(directory):
         for name in (*directories, *files):
             path = Path(place, name)
             try:
                 status = path.lstat()
-            except FileNotFoundError:
+            except OSError:
                 continue
             yield path, status
 
